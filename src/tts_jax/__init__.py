@@ -1,0 +1,64 @@
+"""Simulation of the training dynamics of networks with two time scales.
+
+The clock of every public function is the slow time tau = epsilon t.
+"""
+
+from importlib.metadata import version
+
+from . import metrics
+from ._errors import SimulationError, Status
+from .activations import (
+    AbstractActivation,
+    CubicStep,
+    Erf,
+    Logistic,
+    ReLU,
+    Tanh,
+    check_activation,
+)
+from .dynamics import SGD, AbstractDynamics, GradientFlow, LimitFlow, ReducedFlow, hit_times
+from .empirical import EmpiricalProblem, sample_problem
+from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
+from .problem import AbstractProblem, Problem
+from .simulate import simulate
+from .solvers import stiff_solver
+from .targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
+from .trajectory import Trajectory
+
+__version__ = version("tts-jax")
+
+__all__ = [
+    "SGD",
+    "AbstractActivation",
+    "AbstractDynamics",
+    "AbstractNetwork",
+    "AbstractProblem",
+    "AbstractTarget",
+    "AdditiveNetwork",
+    "AdditiveSteps",
+    "CubicStep",
+    "EmpiricalProblem",
+    "Erf",
+    "Function",
+    "GradientFlow",
+    "LimitFlow",
+    "Logistic",
+    "Params",
+    "PiecewiseConstant",
+    "Problem",
+    "ReLU",
+    "ReducedFlow",
+    "ShallowNetwork",
+    "SimulationError",
+    "Status",
+    "Tanh",
+    "Teacher",
+    "Trajectory",
+    "check_activation",
+    "hit_times",
+    "init_uniform",
+    "metrics",
+    "sample_problem",
+    "simulate",
+    "stiff_solver",
+]

@@ -1,0 +1,87 @@
+"""Error and status messages: what was expected, what came, and what to change."""
+
+import enum
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Status(enum.IntEnum):
+    """How a simulation ended. `Status(code).message` says what to change."""
+
+    OK = 0
+    MAX_STEPS = 1
+    STAGNATION = 2
+    SOLVER = 3
+    NON_FINITE = 4
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.OK: "reached the last recorded time",
+    Status.MAX_STEPS: "the step limit was reached before the last recorded time; raise "
+    "`max_steps`, loosen `rtol` and `atol`, or ask for earlier `taus`",
+    Status.STAGNATION: "the step size fell to the resolution of the clock; the tolerance cannot "
+    "be met: loosen `rtol` and `atol`, or check that the risk is finite and differentiable there",
+    Status.SOLVER: "the nonlinear solves of the implicit method failed; loosen `rtol` and `atol` "
+    "or choose another `solver`",
+    Status.NON_FINITE: "the parameters became infinite or NaN; lower `step_size` (SGD), or check "
+    "that the risk is finite near the last valid parameters",
+}
+
+
+class SimulationError(RuntimeError):
+    """A simulation that could not go on. `trajectory` holds the data up to there."""
+
+    def __init__(self, message: str, trajectory: Any):
+        super().__init__(message)
+        self.trajectory = trajectory
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether no leaf of the values is being traced, so that numbers can be looked at."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def argument_error(name: str, expected: str, got: Any) -> ValueError:
+    """The one form of every complaint about an argument."""
+    return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
+
+
+def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None:
+    """Raise unless `value` is a finite number above (`strict`) or at least `minimum`."""
+    if np.shape(value) != ():
+        raise argument_error(name, "a single number", f"an array of shape {np.shape(value)}")
+    if not is_concrete(value):
+        return
+    number = float(value)
+    sign = ">" if strict else ">="
+    if not np.isfinite(number) or number < minimum or (strict and number == minimum):
+        expected = "positive and finite" if strict and minimum == 0 else f"{sign} {minimum:g}"
+        raise argument_error(name, expected, number)
+
+
+def check_finite(name: str, tree: Any) -> None:
+    """Raise if a number anywhere in the pytree is infinite or NaN (traced leaves are passed)."""
+    for leaf in jax.tree.leaves(tree):
+        if is_concrete(leaf) and not np.all(np.isfinite(np.asarray(leaf))):
+            bad = int(np.size(leaf) - np.sum(np.isfinite(np.asarray(leaf))))
+            raise argument_error(name, "finite", f"infinite or NaN in {bad} place(s)")
+
+
+def check_increasing(name: str, values: Any, *, low: float, high: float, what: str) -> None:
+    """Raise unless a 1-d array increases strictly within (low, high)."""
+    if np.ndim(values) != 1:
+        raise argument_error(name, "one-dimensional", f"of shape {np.shape(values)}")
+    check_finite(name, values)
+    if not is_concrete(values):
+        return
+    numbers = np.asarray(values)
+    if np.any(np.diff(numbers) <= 0):
+        raise argument_error(name, f"{what} in increasing order, each once", numbers.tolist())
+    if np.any(numbers <= low) or np.any(numbers >= high):
+        raise argument_error(name, f"{what} inside ({low:g}, {high:g})", numbers.tolist())

@@ -1,0 +1,17 @@
+"""The ways for parameters to move in slow time."""
+
+from .base import AbstractDynamics, Records
+from .gradient_flow import GradientFlow
+from .limit_flow import LimitFlow, hit_times
+from .reduced_flow import ReducedFlow
+from .sgd import SGD
+
+__all__ = [
+    "SGD",
+    "AbstractDynamics",
+    "GradientFlow",
+    "LimitFlow",
+    "Records",
+    "ReducedFlow",
+    "hit_times",
+]

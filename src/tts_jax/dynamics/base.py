@@ -1,0 +1,82 @@
+"""What `simulate` asks of a dynamics, and what it gets back."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .._errors import argument_error, check_finite, is_concrete
+from .._types import Array, Key, Times, Tree
+from ..networks import Params
+from ..problem import AbstractProblem
+
+Samples = tuple[Array, Array]
+Progress = Callable[[float], None]
+
+
+class Records(NamedTuple):
+    """What a run leaves: params with leading axis T, risk (T,), a status code, and counts."""
+
+    params: Params
+    risk: Times
+    status: Array
+    stats: dict[str, Any]
+
+
+class AbstractDynamics(eqx.Module):
+    """A way for parameters to move in slow time. Subclasses are final."""
+
+    @abc.abstractmethod
+    def check(
+        self,
+        problem: AbstractProblem,
+        params: Params,
+        taus: Times,
+        key: Key | None,
+        samples: Samples | None,
+    ) -> None:
+        """Raise `ValueError` for arguments that this dynamics cannot run with."""
+
+    @abc.abstractmethod
+    def run(
+        self,
+        problem: AbstractProblem,
+        params: Params,
+        taus: Times,
+        key: Key | None,
+        samples: Samples | None,
+    ) -> Records:
+        """The run itself, traced: from `params` at tau = 0, recorded at `taus`."""
+
+
+def check_taus(taus: Any) -> None:
+    """Raise unless slow times are finite, at least 0, and increase strictly."""
+    if np.ndim(taus) != 1 or np.size(taus) == 0:
+        raise argument_error("taus", "of shape (T,) with T >= 1", f"of shape {np.shape(taus)}")
+    check_finite("taus", taus)
+    if not is_concrete(taus):
+        return
+    times = np.asarray(taus)
+    if times[0] < 0:
+        raise argument_error("taus", "slow times of at least 0", f"{times[0]} at position 0")
+    falls = np.flatnonzero(np.diff(times) <= 0)
+    if falls.size:
+        i = int(falls[0])
+        raise argument_error(
+            "taus", "strictly increasing", f"{times[i]} then {times[i + 1]} at position {i + 1}"
+        )
+
+
+def check_no_samples(samples: Samples | None, dynamics: str) -> None:
+    if samples is not None:
+        raise argument_error("samples", f"None for {dynamics}, which draws none", "given")
+
+
+def only_real(tree: Tree, what: str) -> None:
+    """Raise unless every leaf is a float64 array: the flows need it."""
+    for leaf in jax.tree.leaves(tree):
+        if leaf.dtype != np.float64:
+            raise argument_error(what, "of dtype float64 for a flow", f"of dtype {leaf.dtype}")

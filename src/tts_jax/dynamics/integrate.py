@@ -1,0 +1,75 @@
+"""One call of diffrax for all flows: tolerances, recording, a status instead of an exception."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+
+from .._errors import Status
+from .._types import Array, Real, Times, Tree
+
+_STATUS = (
+    (diffrax.RESULTS.successful, Status.OK),
+    (diffrax.RESULTS.max_steps_reached, Status.MAX_STEPS),
+    (diffrax.RESULTS.dt_min_reached, Status.STAGNATION),
+    (diffrax.RESULTS.nonlinear_max_steps_reached, Status.SOLVER),
+    (diffrax.RESULTS.nonlinear_divergence, Status.SOLVER),
+    (diffrax.RESULTS.singular, Status.SOLVER),
+)
+
+
+def _status(result: diffrax.RESULTS) -> Array:
+    code = jnp.asarray(Status.NON_FINITE, jnp.int32)
+    for known, status in _STATUS:
+        code = jnp.where(result == known, jnp.asarray(status, jnp.int32), code)
+    return code
+
+
+def integrate(
+    velocity: Callable[[Tree], Tree],
+    start: Tree,
+    taus: Times,
+    *,
+    solver: diffrax.AbstractSolver,
+    rtol: Real,
+    atol: Real,
+    max_steps: int,
+    adjoint: diffrax.AbstractAdjoint,
+) -> tuple[Tree, Array, dict[str, Any]]:
+    """Integrate dy/dtau = velocity(y) from y(0) = start.
+
+    **Returns:** y at `taus` with a leading axis (T,), NaN at the times not reached; the status
+    code; counts of steps.
+    """
+    horizon = taus[-1]
+    controller = diffrax.PIDController(
+        rtol=rtol,
+        atol=atol,
+        # Steps under the resolution of the clock would leave it standing still.
+        dtmin=2.0**-50 * horizon,
+        force_dtmin=False,
+    )
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: velocity(y)),
+        solver,
+        t0=jnp.zeros_like(horizon),
+        t1=horizon,
+        dt0=None,
+        y0=start,
+        saveat=diffrax.SaveAt(ts=taus),
+        stepsize_controller=controller,
+        max_steps=max_steps,
+        adjoint=adjoint,
+        # Raising inside a jitted function would switch off JAX's persistent compilation cache.
+        throw=False,
+    )
+    stats = {
+        "steps": solution.stats["num_steps"],
+        "accepted": solution.stats["num_accepted_steps"],
+        "rejected": solution.stats["num_rejected_steps"],
+    }
+    # diffrax fills what it did not reach with infinities.
+    reached = jax.tree.map(lambda y: jnp.where(jnp.isinf(y), jnp.nan, y), solution.ys)
+    return reached, _status(solution.result), stats

@@ -1,0 +1,105 @@
+"""What people read off parameters and trajectories.
+
+Functions of `u` or `Params` take them with any leading axes where it says (..., m).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ._errors import argument_error
+from ._types import Array, Float, Scalar
+from .gram import RIDGE
+from .networks import Params, ShallowNetwork
+from .problem import Problem
+from .targets import PiecewiseConstant
+from .trajectory import Trajectory
+
+
+def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
+    """Distance from each jump of the target to its nearest neuron."""
+    jumps = jnp.reshape(jnp.asarray(target.jumps), (1,) * (jnp.ndim(u) - 1) + (-1, 1))
+    return jnp.min(jnp.abs(u[..., None, :] - jumps), axis=-1)
+
+
+def covered(
+    u: Float[Array, "... m"], target: PiecewiseConstant, *, eta: float | Scalar
+) -> Float[Array, "... n-1"]:
+    """Which jumps are covered: have a neuron within eta/2, so that its transition meets them."""
+    return nearest_neuron(u, target) <= eta / 2
+
+
+def floor(problem: Problem) -> Scalar:
+    """The risk of one neuron on each jump, as high as the jump.
+
+    For a CubicStep and jumps over eta apart it is eta * sum_k w_k^2 / 28. Several neurons on a
+    jump and retuned outer weights reach slightly less.
+    """
+    target, network = problem.target, problem.network
+    if not isinstance(target, PiecewiseConstant):
+        raise argument_error("problem.target", "a PiecewiseConstant", type(target).__name__)
+    limits = network.activation.limits
+    if not isinstance(network, ShallowNetwork) or not network.bias or limits is None:
+        raise argument_error("problem.network", "a ShallowNetwork of steps with a bias", network)
+    weights = target.heights / (limits[1] - limits[0])
+    bias = jnp.asarray(target.values)[0] - limits[0] * jnp.sum(weights)
+    a = jnp.concatenate([bias[None], weights])
+    return problem.risk(Params(a, jnp.asarray(target.jumps)))
+
+
+def recovered(risk: Float[Array, "..."], problem: Problem, *, multiple: float = 2.5) -> Array:
+    """Whether the target is recovered: the risk lies below `multiple` times the `floor`.
+
+    One uncovered jump of height w costs about w^2 times a gap between neurons, far above that.
+    """
+    return risk < multiple * floor(problem)
+
+
+def distance(first: Trajectory, second: Trajectory) -> tuple[Array, Array]:
+    """How far two runs on the same clock are apart, such as a flow and its reduced flow.
+
+    **Returns:** |risk - risk'| (T,) and max_j |u_j - u'_j| (T,).
+
+    **Raises:** `ValueError` if the recorded times differ.
+    """
+    if first.taus.shape != second.taus.shape or bool(jnp.any(first.taus != second.taus)):
+        raise argument_error("second", "recorded at the same taus as first", "recorded at others")
+    apart = [
+        jnp.max(jnp.abs(p - q).reshape(p.shape[0], -1), axis=1)
+        for p, q in zip(
+            jax.tree.leaves(first.params.u), jax.tree.leaves(second.params.u), strict=True
+        )
+    ]
+    return jnp.abs(first.risk - second.risk), jnp.max(jnp.stack(apart), axis=0)
+
+
+def slaving_gap(
+    problem: Problem, trajectory: Trajectory, *, ridge: float | Scalar = RIDGE
+) -> Float[Array, " T"]:
+    """L(a, u) - L(a*(u), u) along a run: how far the outer layer lags behind its best fit."""
+
+    def best(u: Array) -> Scalar:
+        return problem.risk(Params(problem.best_outer(u, ridge=ridge), u))
+
+    return trajectory.risk - jax.vmap(best)(trajectory.params.u)
+
+
+def conserved_cubes(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
+    """dL^3 - dR^3 of the neurons beside each jump, which the limit flow conserves.
+
+    dL and dR are the distances to the nearest neuron on the left and on the right. The gradient
+    flow conserves them up to errors of the order of epsilon and eta, until a neuron arrives.
+    """
+    jumps = jnp.reshape(jnp.asarray(target.jumps), (1,) * (jnp.ndim(u) - 1) + (-1, 1))
+    offset = u[..., None, :] - jumps
+    left = jnp.min(jnp.where(offset <= 0, -offset, jnp.inf), axis=-1)
+    right = jnp.min(jnp.where(offset > 0, offset, jnp.inf), axis=-1)
+    return left**3 - right**3
+
+
+def conserved_drift(trajectory: Trajectory, target: PiecewiseConstant) -> Float[Array, "T n-1"]:
+    """Change of `conserved_cubes` since the first recorded time, relative to 1/m^3.
+
+    1/m is the typical distance of m neurons, so that 1 is a drift as large as the distances.
+    """
+    cubes = conserved_cubes(trajectory.params.u, target)
+    return (cubes - cubes[:1]) * trajectory.params.u.shape[-1] ** 3

@@ -1,0 +1,125 @@
+"""Networks with one hidden layer, linear in their outer weights."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import argument_error, check_finite
+from ._types import Array, Float, Key, Tree
+from .activations import AbstractActivation
+
+
+class Params(NamedTuple):
+    """The two halves of the parameters: `a`, trained fast, and `u`, trained slowly.
+
+    Each is an array or any pytree. In a trajectory both carry a leading axis of recorded times.
+    """
+
+    a: Tree
+    u: Tree
+
+
+class AbstractNetwork(eqx.Module):
+    """A network f(x; a, u) = sum over the entries of a of a * features(u, x)."""
+
+    activation: eqx.AbstractVar[AbstractActivation]
+
+    @abc.abstractmethod
+    def features(self, u: Array, x: Array) -> Array:
+        """What the outer layer sees: the axes of the inputs, then those of a."""
+
+    @abc.abstractmethod
+    def outer_shape(self, u: Array) -> tuple[int, ...]:
+        """The shape of a that belongs to u."""
+
+    @abc.abstractmethod
+    def cuts(self, u: Array) -> Array:
+        """Inputs (k,) where the pieces of the network meet, for a network of one input."""
+
+    @abc.abstractmethod
+    def check(self, params: Params) -> None:
+        """Raise `ValueError` unless the shapes of the parameters fit the network."""
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        """f(x), of the shape of the axes of inputs."""
+        features = self.features(params.u, x)
+        outer = jnp.reshape(params.a, (1,) * (features.ndim - params.a.ndim) + params.a.shape)
+        # A sum and not a matrix product: XLA folds it into the loop around, a product it does not.
+        return jnp.sum(features * outer, axis=tuple(range(-params.a.ndim, 0)))
+
+    def _check_shapes(self, params: Params, inner_axes: int, what: str) -> None:
+        if np.ndim(params.u) != inner_axes:
+            raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
+        expected = self.outer_shape(params.u)
+        if np.shape(params.a) != expected:
+            raise argument_error(
+                "params.a",
+                f"of shape {expected} for inner positions of shape {np.shape(params.u)}",
+                f"of shape {np.shape(params.a)}",
+            )
+        check_finite("params.a", params.a)
+        check_finite("params.u", params.u)
+
+
+class ShallowNetwork(AbstractNetwork):
+    """One input: f(x; a, u) = a_0 + sum_j a_j sigma((x - u_j)/eta).
+
+    Parameters: u (m,), in any order, and a (m+1,) with the bias a_0 first, or a (m,) where
+    `bias=False`. Inputs x: any shape.
+    """
+
+    activation: AbstractActivation
+    bias: bool = eqx.field(static=True, default=True, kw_only=True)
+
+    def features(self, u: Float[Array, " m"], x: Array) -> Array:
+        inner = jnp.reshape(u, (1,) * jnp.ndim(x) + u.shape)
+        sigma = self.activation((x[..., None] - inner) / self.activation.eta)
+        if not self.bias:
+            return sigma
+        return jnp.concatenate([jnp.ones((*x.shape, 1), sigma.dtype), sigma], axis=-1)
+
+    def outer_shape(self, u: Array) -> tuple[int, ...]:
+        return (np.shape(u)[0] + int(self.bias),)
+
+    def cuts(self, u: Float[Array, " m"]) -> Array:
+        shifts = jnp.asarray(self.activation.knots, u.dtype) * self.activation.eta
+        return jnp.reshape(u[:, None] + shifts[None, :], -1)
+
+    def check(self, params: Params) -> None:
+        self._check_shapes(params, 1, "(m,)")
+
+
+class AdditiveNetwork(AbstractNetwork):
+    """d inputs: f(x; a, u) = sum_{k, j} a_kj sigma((x_k - u_kj)/eta), without a bias.
+
+    Parameters: u (d, m) and a (d, m). Inputs x: (..., d).
+    """
+
+    activation: AbstractActivation
+
+    def features(self, u: Float[Array, "d m"], x: Array) -> Array:
+        inner = jnp.reshape(u, (1,) * (jnp.ndim(x) - 1) + u.shape)
+        return self.activation((x[..., None] - inner) / self.activation.eta)
+
+    def outer_shape(self, u: Array) -> tuple[int, ...]:
+        return np.shape(u)
+
+    def cuts(self, u: Array) -> Array:
+        raise NotImplementedError("An AdditiveNetwork has d inputs: its cuts are not points.")
+
+    def check(self, params: Params) -> None:
+        self._check_shapes(params, 2, "(d, m)")
+
+
+def init_uniform(key: Key, width: int) -> Params:
+    """The start of the paper for a `ShallowNetwork`: u sorted i.i.d. U[0, 1], a = 0.
+
+    **Returns:** Params(a=(width+1,), u=(width,)).
+    """
+    if width < 1:
+        raise argument_error("width", "at least 1", width)
+    return Params(a=jnp.zeros(width + 1), u=jnp.sort(jax.random.uniform(key, (width,))))

@@ -1,0 +1,115 @@
+"""What a simulation returns."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from ._errors import Status, is_concrete
+from ._types import Array, Times
+from .networks import Params
+
+
+class Trajectory(eqx.Module):
+    """Parameters and risk at the recorded slow times.
+
+    Attributes: `taus` (T,); `params`, a `Params` with leading axis T, NaN after a failure;
+    `risk` (T,); `status`, a code of `Status`; `stats`, counts such as `steps` and `rejected`;
+    `method`, a name. Under vmap all of them carry leading batch axes.
+    """
+
+    taus: Times
+    params: Params
+    risk: Times
+    status: Array
+    stats: dict[str, Any]
+    method: str = eqx.field(static=True)
+
+    @property
+    def valid(self) -> Array:
+        """(T,) whether the run reached each time with finite parameters."""
+        axes = jnp.ndim(self.risk)
+        finite = [
+            jnp.all(jnp.isfinite(leaf), axis=tuple(range(axes, jnp.ndim(leaf))))
+            for leaf in jax.tree.leaves(self.params)
+        ]
+        return jnp.all(jnp.stack(finite), axis=0)
+
+    @property
+    def ok(self) -> Array:
+        """Whether the run reached its last time."""
+        return self.status == Status.OK
+
+    @property
+    def final(self) -> Params:
+        """The parameters at the last recorded time."""
+        axis = jnp.ndim(self.risk) - 1
+        return jax.tree.map(lambda leaf: jnp.take(leaf, -1, axis=axis), self.params)
+
+    def at(self, index: int) -> Params:
+        """The parameters at recorded time number `index`."""
+        axis = jnp.ndim(self.risk) - 1
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
+
+    def to_xarray(self) -> xr.Dataset:
+        """A Dataset with coordinate `tau`, variables `risk`, `status`, the stats, and the params.
+
+        A single array a or u gets the last axis `outer` or `neuron` (and `input` before it if
+        there are d inputs); leaves of other pytrees get axes of their own. Batch axes of a
+        vmapped run come first, as `run` (or `run_0`, `run_1`, ...).
+        """
+        batch = jnp.ndim(self.risk) - 1
+        runs = ("run",) if batch == 1 else tuple(f"run_{i}" for i in range(batch))
+        variables: dict[str, Any] = {"risk": ((*runs, "tau"), np.asarray(self.risk))}
+        for name, half in zip(("a", "u"), self.params, strict=True):
+            leaves = jax.tree_util.tree_flatten_with_path(half)[0]
+            for path, leaf in leaves:
+                label = name + jax.tree_util.keystr(path)
+                values = np.asarray(leaf)
+                own = _axes(label, values.ndim - batch - 1, single=len(leaves) == 1)
+                if "outer" in own and np.shape(self.params.u) == values.shape:
+                    own = tuple("neuron" if axis == "outer" else axis for axis in own)
+                variables[label] = ((*runs, "tau", *own), values)
+        variables["status"] = (runs, np.asarray(self.status))
+        for name, value in self.stats.items():
+            variables[name] = (runs, np.asarray(value))
+        taus = np.asarray(self.taus)
+        while taus.ndim > 1:
+            if np.any(taus != taus[:1]):
+                raise ValueError("Runs with different `taus` do not share a coordinate `tau`.")
+            taus = taus[0]
+        return xr.Dataset(variables, coords={"tau": taus}, attrs={"method": self.method})
+
+    def __str__(self) -> str:
+        if np.ndim(self.risk) > 1 or not is_concrete(self.risk):
+            return f"{self.method} trajectories, risk of shape {np.shape(self.risk)}"
+        status = Status(int(self.status))
+        shapes = ", ".join(
+            f"{name} {leaf.shape}"
+            for name, half in zip(("a", "u"), self.params, strict=True)
+            for leaf in jax.tree.leaves(half)
+        )
+        counts = ", ".join(f"{int(value)} {name}" for name, value in self.stats.items())
+        valid = np.flatnonzero(np.asarray(self.valid))
+        reached = "nothing valid recorded"
+        if valid.size:
+            last = valid[-1]
+            reached = (
+                f"risk {float(self.risk[0]):.6g} at tau = {float(self.taus[0]):g}, "
+                f"{float(self.risk[last]):.6g} at tau = {float(self.taus[last]):g}"
+            )
+        lines = [
+            f"{self.method}: {status.name}, {status.message}",
+            f"  {reached}",
+            f"  {valid.size} of {self.taus.size} times recorded; {shapes}",
+        ]
+        return "\n".join([*lines, f"  {counts}"] if counts else lines)
+
+
+def _axes(label: str, count: int, *, single: bool) -> tuple[str, ...]:
+    if single and count in (1, 2) and label in ("a", "u"):
+        return ("input", "neuron")[2 - count :] if label == "u" else ("input", "outer")[2 - count :]
+    return tuple(f"{label}_{i}" for i in range(count))
