@@ -13,7 +13,7 @@ To add one, write a class with these four and `__call__`, and hold it to `check_
 """
 
 import abc
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -24,14 +24,19 @@ from ._errors import check_scalar
 from ._types import Array, Real
 from .quadrature import gauss_legendre, points_per_cell
 
+if TYPE_CHECKING:  # type checkers know only the standard library's name for it
+    from typing import ClassVar as AbstractClassVar
+else:
+    from equinox import AbstractClassVar
+
 
 class AbstractActivation(eqx.Module):
     """What every activation states. Subclasses are final."""
 
     eta: eqx.AbstractVar[Real]
-    knots: eqx.AbstractClassVar[tuple[float, ...]]
-    degree: eqx.AbstractClassVar[int | None]
-    limits: eqx.AbstractClassVar[tuple[float, float] | None]
+    knots: AbstractClassVar[tuple[float, ...]]
+    degree: AbstractClassVar[int | None]
+    limits: AbstractClassVar[tuple[float, float] | None]
 
     @abc.abstractmethod
     def __call__(self, z: Array) -> Array:
@@ -140,7 +145,7 @@ class BoxGradient(AbstractActivation):
     """An activation whose derivative is replaced by the indicator of its transition.
 
     The values are the inner activation's; the derivative is 1 between its outermost knots and 0
-    elsewhere. SGD(gradient="box") trains with it; no risk is integrated with it, so it has no knots.
+    elsewhere. SGD(gradient="box") trains with it. It has no knots: no risk is integrated with it.
     """
 
     inner: AbstractActivation

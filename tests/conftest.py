@@ -1,0 +1,29 @@
+"""Strictness for every test, and the problem of the paper."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import tts_jax as tts
+
+
+@pytest.fixture(scope="session")
+def target() -> tts.PiecewiseConstant:
+    return tts.PiecewiseConstant([0.2, 0.35, 0.5, 0.65, 0.8], [1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
+
+
+@pytest.fixture(scope="session")
+def problem(target: tts.PiecewiseConstant) -> tts.Problem:
+    return tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=4e-3)), target)
+
+
+@pytest.fixture(scope="session")
+def start() -> tts.Params:
+    """u(0) from NumPy's legacy generator at seed 42, a = 0."""
+    u = np.sort(np.random.RandomState(42).uniform(size=20))
+    return tts.Params(a=jnp.zeros(21), u=jnp.asarray(u))
