@@ -14,6 +14,9 @@ from .networks import AbstractNetwork, Params
 from .problem import AbstractProblem
 from .targets import AbstractTarget
 
+BLOCK = 2048
+"""Inputs evaluated at a time."""
+
 
 def _floats(values: Any) -> Any:
     return values if isinstance(values, jax.Array) else np.asarray(values, dtype=np.float64)
@@ -58,8 +61,24 @@ class EmpiricalProblem(AbstractProblem):
         index = jax.random.randint(key, (count,), 0, self.x.shape[0])
         return jnp.asarray(self.x)[index], jnp.asarray(self.y)[index]
 
+    def _in_blocks(self, params: Params, x: Array) -> Array:
+        """f(x), for many inputs a block at a time.
+
+        A block's features fit into the cache; with checkpoints the backward pass computes them
+        again, which is faster than fetching them from memory, and memory stays bounded.
+        """
+        count = x.shape[0]
+        blocks = -(-count // BLOCK)
+        if blocks == 1:
+            return self.network(params, x)
+        size = -(-count // blocks)
+        padded = jnp.pad(x, [(0, blocks * size - count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+        parts = padded.reshape(blocks, size, *x.shape[1:])
+        values = jax.lax.map(jax.checkpoint(lambda part: self.network(params, part)), parts)
+        return values.ravel()[:count]
+
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
-        residual = self.network(params, x) - y
+        residual = self._in_blocks(params, x) - y
         if self.loss == "squared":
             return jnp.mean(residual**2)
         square = jnp.sum(residual**2)

@@ -44,12 +44,9 @@ class AbstractNetwork(eqx.Module):
     def check(self, params: Params) -> None:
         """Raise `ValueError` unless the shapes of the parameters fit the network."""
 
+    @abc.abstractmethod
     def __call__(self, params: Params, x: Array) -> Array:
         """f(x), of the shape of the axes of inputs."""
-        features = self.features(params.u, x)
-        outer = jnp.reshape(params.a, (1,) * (features.ndim - params.a.ndim) + params.a.shape)
-        # A sum and not a matrix product: XLA folds it into the loop around, a product it does not.
-        return jnp.sum(features * outer, axis=tuple(range(-params.a.ndim, 0)))
 
     def _check_shapes(self, params: Params, inner_axes: int, what: str) -> None:
         if np.ndim(params.u) != inner_axes:
@@ -82,6 +79,13 @@ class ShallowNetwork(AbstractNetwork):
             return sigma
         return jnp.concatenate([jnp.ones((*x.shape, 1), sigma.dtype), sigma], axis=-1)
 
+    def __call__(self, params: Params, x: Array) -> Array:
+        features = self.features(params.u, x)
+        outer = jnp.reshape(params.a, (1,) * jnp.ndim(x) + params.a.shape)
+        # A sum and not a matrix product: XLA folds it into the SGD loop around, a product it does
+        # not.
+        return jnp.sum(features * outer, axis=-1)
+
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return (np.shape(u)[0] + int(self.bias),)
 
@@ -101,9 +105,21 @@ class AdditiveNetwork(AbstractNetwork):
 
     activation: AbstractActivation
 
+    def _by_feature(self, u: Float[Array, "d m"], x: Array) -> Array:
+        """The features (d, m, N), for the inputs x (..., d) in one row.
+
+        With the inputs on the last axis XLA fills its vector lanes with them.
+        """
+        columns = x.reshape(-1, x.shape[-1]).T
+        return self.activation((columns[:, None, :] - u[:, :, None]) / self.activation.eta)
+
     def features(self, u: Float[Array, "d m"], x: Array) -> Array:
-        inner = jnp.reshape(u, (1,) * (jnp.ndim(x) - 1) + u.shape)
-        return self.activation((x[..., None] - inner) / self.activation.eta)
+        return jnp.moveaxis(self._by_feature(u, x), -1, 0).reshape(*x.shape[:-1], *u.shape)
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        features = self._by_feature(params.u, x)
+        flat = features.reshape(-1, features.shape[-1])
+        return jnp.matmul(params.a.ravel(), flat, precision="highest").reshape(x.shape[:-1])
 
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return np.shape(u)

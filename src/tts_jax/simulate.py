@@ -81,6 +81,8 @@ def _run(problem, dynamics, params, taus, key, samples) -> Records:
 
 def _arrays(tree: Any) -> Any:
     def convert(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
+            return leaf
         return jnp.asarray(leaf) if eqx.is_inexact_array_like(leaf) else leaf
 
     return jax.tree.map(convert, tree)

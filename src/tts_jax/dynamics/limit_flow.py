@@ -28,52 +28,54 @@ _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
 
 
-def _conserved(near: Array, far: Array) -> tuple[Array, Array]:
-    """k, and whether it is above 0: at equal distances its derivative is infinite."""
-    cube = far**3 - near**3
-    apart = cube > 0
-    return jnp.where(apart, jnp.cbrt(jnp.where(apart, cube, 1.0)), 0.0), apart
+def _larger(near: Array, cube: Array) -> Array:
+    """The larger distance b, from the smaller and the conserved cube b^3 - s^3."""
+    total = near**3 + cube
+    return jnp.where(total > 0, jnp.cbrt(jnp.where(total > 0, total, 1.0)), 0.0)
 
 
-def _moment(near: Array, far: Array) -> Array:
-    """I(near/far)."""
-    t = near / jnp.where(far > 0, far, 1.0)
+def _ratio(near: Array, far: Array) -> Array:
+    return near / jnp.where(far > 0, far, 1.0)
+
+
+def _moment(t: Array) -> Array:
+    """I(t)."""
     return betainc(2 / 3, 2 / 3, jnp.clip(t**3, 0.0, 1.0)) * (beta(2 / 3, 2 / 3) / 3)
 
 
 @jax.custom_jvp
-def _primitive(near: Array, far: Array) -> Array:
-    """F at the smaller distance `near`, when the larger is `far`."""
-    k, _ = _conserved(near, far)
-    t = near / jnp.where(far > 0, far, 1.0)
-    return near + far - k + 2 * (near * t - k * _moment(near, far))
+def _primitive(near: Array, cube: Array) -> Array:
+    """F at the smaller distance `near`, for k^3 = `cube`.
+
+    k is not recomputed from two distances: where they are nearly equal, that would lose half of
+    the digits.
+    """
+    far, k = _larger(near, cube), jnp.cbrt(cube)
+    t = _ratio(near, far)
+    return near + far - k + 2 * (near * t - k * _moment(t))
 
 
 @_primitive.defjvp
 def _primitive_jvp(primals, tangents):
     # Autodiff would multiply the infinite derivative of the beta function at t = 0 and 1 by zero.
-    (near, far), (d_near, d_far) = primals, tangents
-    k, apart = _conserved(near, far)
-    t = near / jnp.where(far > 0, far, 1.0)
-    ratio = jnp.where(apart, far / jnp.where(apart, k, 1.0), 0.0)
-    # 3 b^2 times the derivative of F by k^3 at fixed s.
-    by_far = jnp.where(apart, 1 - (1 + 2 * _moment(near, far)) * ratio**2, 0.0)
-    return _primitive(near, far), ((1 + t) ** 2 - t**2 * by_far) * d_near + by_far * d_far
+    (near, cube), (d_near, d_cube) = primals, tangents
+    far = _larger(near, cube)
+    t = _ratio(near, far)
+    # At equal distances, k = 0, the derivative is infinite: zero stands for it.
+    apart = cube > 0
+    far, k = jnp.where(apart, far, 1.0), jnp.where(apart, jnp.cbrt(cube), 1.0)
+    by_cube = jnp.where(apart, (1 / far**2 - (1 + 2 * _moment(t)) / k**2) / 3, 0.0)
+    return _primitive(near, cube), (1 + t) ** 2 * d_near + by_cube * d_cube
 
 
-def _near_distance(near: Array, far: Array, spent: Array) -> tuple[Array, Array]:
+def _distances(near: Array, far: Array, spent: Array) -> tuple[Array, Array]:
     """The two distances when F has fallen by `spent`."""
-    conserved = far**3 - near**3
-    wanted = jnp.maximum(_primitive(near, far) - spent, 0.0)
-
-    def larger(s: Array) -> Array:
-        cube = s**3 + conserved
-        return jnp.where(cube > 0, jnp.cbrt(jnp.where(cube > 0, cube, 1.0)), 0.0)
+    cube = far**3 - near**3
+    wanted = jnp.maximum(_primitive(near, cube) - spent, 0.0)
 
     def newton(s: Array) -> Array:
-        b = larger(s)
-        slope = (1 + s / jnp.where(b > 0, b, 1.0)) ** 2
-        return s - (_primitive(s, b) - wanted) / slope
+        slope = (1 + _ratio(s, _larger(s, cube))) ** 2
+        return s - (_primitive(s, cube) - wanted) / slope
 
     # The iterations find the root; the last one, which alone is differentiated, gives it the
     # derivative of the implicit function.
@@ -81,7 +83,7 @@ def _near_distance(near: Array, far: Array, spent: Array) -> tuple[Array, Array]
     for _ in range(_NEWTON_STEPS):
         fixed = jax.lax.stop_gradient(jnp.clip(newton(fixed), 0.0, near))
     s = jnp.where(wanted > 0, newton(fixed), 0.0)
-    return s, larger(s)
+    return s, _larger(s, cube)
 
 
 def _flanks(u: Float[Array, " m"], target: PiecewiseConstant) -> tuple[Array, Array, Array]:
@@ -102,15 +104,18 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
     """
     _check_pieces(u, target)
     _, left, right = _flanks(jnp.sort(jnp.asarray(u)), target)
-    return _primitive(jnp.minimum(left, right), jnp.maximum(left, right)) / target.heights**2
+    near, far = jnp.minimum(left, right), jnp.maximum(left, right)
+    return _primitive(near, far**3 - near**3) / target.heights**2
 
 
 def _check_pieces(u: Array, target: PiecewiseConstant) -> None:
     if not is_concrete(u, target):
         return
     edges = np.concatenate([[0.0], np.asarray(target.jumps), [1.0]])
-    piece = np.searchsorted(edges[1:-1], np.asarray(u), side="right")
-    counts = np.bincount(piece, minlength=edges.size - 1)
+    # A neuron outside [0, 1] fits nothing. One on a jump covers it, and leaves the neurons of
+    # both pieces free for their other jumps: it counts in both.
+    inside = (np.asarray(u) >= edges[:-1, None]) & (np.asarray(u) <= edges[1:, None])
+    counts = np.sum(inside, axis=1)
     for k in np.flatnonzero(counts < 2):
         raise argument_error(
             "u",
@@ -172,15 +177,20 @@ class LimitFlow(AbstractDynamics):
         start = params.u[order]
         left, to_left, to_right = _flanks(start, target)
         near, far = jnp.minimum(to_left, to_right), jnp.maximum(to_left, to_right)
+        # A jump with a neuron on it moves none: the one on its other side may belong to the next
+        # jump. Indices past the end are dropped.
+        moved_left = jnp.where(near > 0, left, start.size)
+        moved_right = jnp.where(near > 0, left + 1, start.size)
         limits = problem.network.activation.limits
         assert limits is not None
 
         def at(tau: Scalar) -> tuple[Params, Scalar]:
-            s, b = _near_distance(near, far, target.heights**2 * tau)
+            s, b = _distances(near, far, target.heights**2 * tau)
             d_left = jnp.where(to_left <= to_right, s, b)
             d_right = jnp.where(to_left <= to_right, b, s)
             jumps = jnp.asarray(target.jumps)
-            u = start.at[left].set(jumps - d_left).at[left + 1].set(jumps + d_right)
+            u = start.at[moved_left].set(jumps - d_left, mode="drop")
+            u = u.at[moved_right].set(jumps + d_right, mode="drop")
             gap = d_left + d_right
             # Between its neurons a jump is fitted by the mean of its two values.
             share = jnp.where(gap > 0, d_right / jnp.where(gap > 0, gap, 1.0), 0.5)

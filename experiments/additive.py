@@ -1,0 +1,70 @@
+"""What the figures on samples share: full-batch descent from 20 starts at two epsilons."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+import tts_jax as tts
+from tts_jax import plot as draw
+
+from .runner import Row, Run
+
+JUMPS = (0.3, 0.5, 0.7)
+ETA = 0.01
+WIDTH = 10
+STEP_SIZE = 1.0
+STEPS = {1.0: 300, 0.01: 5000}
+
+
+def train(
+    run: Run, problem: Callable[[jax.Array], tts.EmpiricalProblem], shape: tuple[int, ...]
+) -> xr.Dataset:
+    """Losses and positions of each repeat, with a sample and a start of its own, u and a of `shape`.
+
+    The start is u ~ U[0, 1] and a ~ 3 U[0, 1].
+    """
+    repeats = 3 if run.quick else 20
+
+    def final(case: tuple[float, int]) -> tuple[np.ndarray, tts.Params]:
+        epsilon, repeat = case
+        sample, outer, inner = jax.random.split(jax.random.key(repeat), 3)
+        start = tts.Params(
+            a=3.0 * jax.random.uniform(outer, shape), u=jax.random.uniform(inner, shape)
+        )
+        steps = STEPS[epsilon] // (10 if run.quick and epsilon < 1 else 1)
+        taus = jnp.array([0.0, 1.0]) * (epsilon * STEP_SIZE * steps)
+        how = tts.SGD(epsilon=epsilon, step_size=STEP_SIZE, batch_size="full")
+        found = tts.simulate(problem(sample), how, start, taus)
+        return np.asarray(found.risk), jax.tree.map(np.asarray, found.params)
+
+    axes = ("input", "neuron")[2 - len(shape) :]
+    parts = []
+    for epsilon in STEPS:
+        cases = [(epsilon, repeat) for repeat in range(repeats)]
+        results = run.map(final, cases, f"epsilon {epsilon:g}")
+        variables = {"loss": (("repeat", "time"), np.stack([risk for risk, _ in results]))}
+        for name in ("a", "u"):
+            values = np.stack([getattr(params, name) for _, params in results])
+            variables[name] = (("repeat", "time", *axes), values)
+        parts.append(xr.Dataset(variables, coords={"time": ["start", "end"]}))
+    return xr.concat(parts, dim=xr.Variable("epsilon", list(STEPS)))
+
+
+def losses(data: xr.Dataset, *, title: str) -> tuple:
+    """Boxplot of the final losses beside those at the start."""
+    figure, axes = draw.figure(size=(5, 4))
+    samples = [data.loss.sel(time="start").isel(epsilon=0).values]
+    samples += [data.loss.sel(time="end", epsilon=epsilon).values for epsilon in STEPS]
+    labels = ["start", *(rf"$\varepsilon = {epsilon:g}$" for epsilon in STEPS)]
+    draw.boxes(axes, {"": samples}, labels=labels, kinds=("flow",))
+    axes.set(ylabel=r"loss $\|r\|_2 / n$", title=title)
+    return figure, axes
+
+
+def rows(data: xr.Dataset) -> list[Row]:
+    medians = data.loss.sel(time="end").median("repeat")
+    ratio = float(medians.sel(epsilon=0.01) / medians.sel(epsilon=1.0))
+    return [Row("median loss at epsilon .01 over that at 1", ratio, 0.0, 0.5, quick=False)]

@@ -1,0 +1,173 @@
+"""Runs figures: data first, pictures from the data, and the table of measured against expected."""
+
+import importlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+import xarray as xr
+from matplotlib.animation import FuncAnimation, PillowWriter
+from tqdm import tqdm
+
+import tts_jax as tts
+
+from . import FIGURES
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number and the range that it is expected in, ends included.
+
+    `quick`: whether the quick version is held to the range too.
+    """
+
+    what: str
+    measured: float
+    low: float
+    high: float
+    quick: bool = True
+
+    @property
+    def met(self) -> bool:
+        return self.low <= self.measured <= self.high
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a figure's `data` gets: whether to be quick, and progress with time left."""
+
+    name: str
+    quick: bool
+
+    def _bar(self, label: str, total: float, **kwargs: Any) -> tqdm:
+        return tqdm(total=total, desc=f"{self.name}: {label}", leave=False, **kwargs)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[float], None]]:
+        """A bar for one simulation: hand what this yields to `simulate(progress=...)`."""
+        style = "{l_bar}{bar}| {elapsed}<{remaining}"
+        with self._bar(label, 1.0, bar_format=style) as bar:
+            yield lambda fraction: bar.update(fraction - bar.n)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], label: str
+    ) -> list[Result]:
+        """`function` of every item, on all cores, with a bar over the items."""
+        waiting = list(items)
+        with self._bar(label, len(waiting)) as bar:
+
+            def counted(item: Item) -> Result:
+                result = function(item)
+                bar.update()
+                return result
+
+            # The first one alone, so that the others find its compiled code.
+            results = [counted(item) for item in waiting[:1]]
+            pool = ThreadPoolExecutor(os.cpu_count())
+            try:
+                results += pool.map(counted, waiting[1:])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return results
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, moved to `path` if the block ends well, else deleted."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".half-", suffix=path.suffix)
+    os.close(handle)
+    half = Path(name)
+    try:
+        yield half
+        half.chmod(0o644)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f".{name.replace('-', '_')}", __package__)
+
+
+def run_figures(
+    names: Sequence[str], out: Path, *, only: Literal["data", "plot"] | None, quick: bool
+) -> int:
+    """Make the figures in `out`; return 1 if an expectation was missed, else 0."""
+    for name in names:
+        began = time.perf_counter()
+        module = module_of(name)
+        if only != "plot":
+            data = module.data(Run(name, quick))
+            data.attrs.update(figure=name, quick=int(quick), tts_jax=tts.__version__)
+            with atomically(out / f"{name}.nc") as half:
+                data.to_netcdf(half, engine="scipy")
+        if only != "data":
+            _draw(module, _load(out, name), out, name)
+        print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+    return _report(names, out)
+
+
+def _load(out: Path, name: str) -> xr.Dataset:
+    path = out / f"{name}.nc"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There are no data for figure {name} at {path}: run it without `--only plot` first."
+        )
+    return xr.load_dataset(path, engine="scipy")
+
+
+def _draw(module: ModuleType, data: xr.Dataset, out: Path, name: str) -> None:
+    for file, picture in module.plot(data).items():
+        with atomically(out / file) as half:
+            if isinstance(picture, FuncAnimation):
+                with tqdm(desc=f"{name}: {file}", leave=False) as bar:
+
+                    def drawn(frame: int, frames: int, bar: tqdm = bar) -> None:
+                        bar.total = frames
+                        bar.update()
+
+                    picture.save(half, writer=PillowWriter(fps=10), progress_callback=drawn)
+            else:
+                if data.attrs["quick"]:
+                    picture.text(0.995, 0.005, "quick version", ha="right", color="0.4", size=8)
+                picture.savefig(half)
+
+
+def _report(names: Sequence[str], out: Path) -> int:
+    """Print and save the table for every figure that has data; judge the ones asked for."""
+    lines = [
+        "| figure | what | measured | expected | |",
+        "|---|---|---|---|---|",
+    ]
+    missed = 0
+    quick_ones = []
+    for name in FIGURES:
+        if not (out / f"{name}.nc").exists():
+            continue
+        data = _load(out, name)
+        quick = bool(data.attrs["quick"])
+        quick_ones += [name] if quick else []
+        for row in module_of(name).rows(data):
+            judged = row.quick or not quick
+            verdict = ("met" if row.met else "**missed**") if judged else "not judged (quick)"
+            missed += name in names and judged and not row.met
+            expected = f"{row.low:.6g} to {row.high:.6g}"
+            lines.append(f"| {name} | {row.what} | {row.measured:.7g} | {expected} | {verdict} |")
+    if quick_ones:
+        lines += ["", f"Quick versions, not the paper's settings: {', '.join(quick_ones)}."]
+    table = "\n".join(lines) + "\n"
+    with atomically(out / "expected.md") as half:
+        half.write_text(table)
+    print(table)
+    print(f"{missed} expectation(s) missed." if missed else "Every expectation is met.")
+    return int(missed > 0)

@@ -1,0 +1,112 @@
+"""Pictures of saved data, in matplotlib: they take arrays, and simulate nothing.
+
+Colours are those of Okabe and Ito, which colour-blind readers tell apart; lines that share a
+picture differ in their dashes too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = {
+    "target": "#000000",
+    "SGD": "#E69F00",
+    "flow": "#0072B2",
+    "reduced": "#009E73",
+    "limit": "#CC79A7",
+    "neuron": "#D55E00",
+    "area": "#56B4E9",
+}
+
+STYLE: dict[str, Any] = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 150,
+}
+
+
+def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **kwargs: Any) -> tuple:
+    """A figure of `size` inches with rows x columns axes, in the style of the package.
+
+    Made without pyplot, so that no window opens and nothing global changes.
+    """
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=size, layout="constrained")
+        axes = made.subplots(rows, columns, **kwargs)
+    return made, axes
+
+
+def staircase(axes: Axes, jumps: Any, values: Any, **kwargs: Any) -> None:
+    """A piecewise constant function on [0, 1], with gaps instead of vertical strokes."""
+    edges = np.concatenate([[0.0], np.asarray(jumps), [1.0]])
+    x = np.ravel(np.column_stack([edges[:-1], edges[1:], edges[1:]]))
+    y = np.ravel(np.column_stack([values, values, np.full(np.size(values), np.nan)]))
+    axes.plot(x, y, **{"color": COLOURS["target"], "linewidth": 2.2, **kwargs})
+
+
+def fit(axes: Axes, x: Any, f: Any, *, jumps: Any, values: Any, u: Any, label: str) -> None:
+    """A network over a piecewise constant target, with its neurons marked below."""
+    staircase(axes, jumps, values, label="target $f^*$")
+    axes.plot(x, f, color=COLOURS["flow"], linestyle=(0, (5, 1.5)), label=label)
+    neurons(axes, u)
+    axes.set(xlim=(0, 1), xlabel="input $x$")
+
+
+def neurons(axes: Axes, u: Any, *, height: float = 0.045, **kwargs: Any) -> None:
+    """The inner positions, as triangles along the lower edge of the axes."""
+    style = {"color": COLOURS["neuron"], "marker": "^", "linestyle": "none", "markersize": 5.5}
+    axes.plot(
+        np.asarray(u),
+        np.full(np.size(u), height),
+        transform=axes.get_xaxis_transform(),
+        **{**style, "label": "neurons $u_j$", **kwargs},
+    )
+
+
+def risks(axes: Axes, curves: Mapping[str, tuple[Any, Any, str]]) -> None:
+    """Risk against slow time, on a logarithmic axis: label -> (tau, risk, key of a colour)."""
+    dashes = {"SGD": "-", "flow": (0, (6, 2)), "reduced": (0, (3, 1.5)), "limit": (0, (1, 1.2))}
+    for label, (tau, risk, kind) in curves.items():
+        above = np.where(np.asarray(risk) > 0, risk, np.nan)
+        axes.plot(tau, above, color=COLOURS[kind], linestyle=dashes[kind], label=label)
+    axes.set(yscale="log", xlabel=r"slow time $\tau = \varepsilon t$", ylabel="risk $L$")
+
+
+def boxes(
+    axes: Axes,
+    groups: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    labels: Sequence[str],
+    kinds: Sequence[str],
+) -> None:
+    """Boxplots on a logarithmic axis, every run a dot: groups side by side at each label."""
+    width = 0.7 / len(groups)
+    for i, ((name, samples), kind) in enumerate(zip(groups.items(), kinds, strict=True)):
+        places = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * (width + 0.05)
+        colour = COLOURS[kind]
+        axes.boxplot(
+            [np.asarray(sample) for sample in samples],
+            positions=places,
+            widths=width * 0.85,
+            showfliers=False,
+            medianprops={"color": colour, "linewidth": 2.2},
+            boxprops={"color": colour},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+        )
+        for place, sample in zip(places, samples, strict=True):
+            spread = np.linspace(-0.25, 0.25, len(sample)) * width
+            axes.plot(place + spread, sample, "o", color=colour, markersize=3.5, alpha=0.7)
+        axes.plot([], [], "o-", color=colour, label=name)
+    axes.set_xticks(np.arange(len(labels)), labels)
+    axes.set(yscale="log")

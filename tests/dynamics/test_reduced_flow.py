@@ -1,0 +1,102 @@
+"""The reduced flow as the limit of the gradient flow, and the limit flow as its own."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_problems import WIDTH, NumpyRisk, random_problem, slow_times, small_problem, spread_start
+
+import tts_jax as tts
+
+# In 0.01 no neuron of `spread_start` arrives at a jump, at any eta below.
+LAST = 0.01
+
+
+def slope(x, y):
+    return np.polyfit(np.log(x), np.log(y), 1)[0]
+
+
+@pytest.fixture(scope="module")
+def reduced():
+    flow = tts.ReducedFlow(rtol=1e-10, atol=1e-12)
+    return tts.simulate(small_problem(), flow, spread_start(), slow_times(LAST))
+
+
+def test_distance_to_the_gradient_flow_is_of_order_epsilon(reduced):
+    epsilons = [1e-5, 1e-6, 1e-7]
+    risk, u = [], []
+    for epsilon in epsilons:
+        flow = tts.GradientFlow(epsilon, rtol=1e-10, atol=1e-12)
+        run = tts.simulate(small_problem(), flow, spread_start(), slow_times(LAST))
+        apart = tts.metrics.distance(run, reduced)
+        # At tau = 0 the gradient flow still has a = 0: the first layer of time is not of order eps.
+        risk.append(float(jnp.max(apart[0][1:])))
+        u.append(float(jnp.max(apart[1][1:])))
+    assert slope(epsilons, risk) == pytest.approx(1.0, abs=0.1)
+    assert slope(epsilons, u) == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_record_holds_the_best_outer_layer(reduced):
+    """The gradient in a vanishes there, by an independent formula."""
+    risk = NumpyRisk(small_problem())
+    for a, u in zip(np.asarray(reduced.params.a), np.asarray(reduced.params.u), strict=True):
+        _, by_a, _ = risk(a, u)
+        np.testing.assert_allclose(by_a, 0.0, atol=1e-10)
+
+
+def test_the_outer_layer_of_the_start_is_ignored(reduced):
+    start = spread_start()._replace(a=jnp.arange(WIDTH + 1.0))
+    flow = tts.ReducedFlow(rtol=1e-10, atol=1e-12)
+    run = tts.simulate(small_problem(), flow, start, slow_times(LAST))
+    np.testing.assert_array_equal(run.risk, reduced.risk)
+    np.testing.assert_array_equal(run.at(0).u, start.u)
+
+
+def test_the_limit_flow_is_its_limit_at_small_eta():
+    start, taus = spread_start(), slow_times(LAST)
+    limit = tts.simulate(small_problem(), tts.LimitFlow(), start, taus)
+    etas = [0.02, 0.01, 0.005]
+    risk, u = [], []
+    for eta in etas:
+        run = tts.simulate(small_problem(eta=eta), tts.ReducedFlow(), start, taus)
+        apart = tts.metrics.distance(run, limit)
+        risk.append(float(jnp.max(apart[0])))
+        u.append(float(jnp.max(apart[1])))
+    assert slope(etas, risk) == pytest.approx(1.0, abs=0.15)
+    assert slope(etas, u) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "u",
+    [
+        [0.07, 0.38, 0.38, 0.49, 0.76, 0.91],
+        [0.2, 0.2, 0.2, 0.2, 0.2, 0.2],
+        [-0.5, -0.5, 0.4, 0.5, 1.5, 1.5],
+        [0.07, 0.19, 0.38, 0.38 + 1e-12, 0.76, 0.91],
+    ],
+    ids=["a pair", "all", "outside", "nearly"],
+)
+def test_neurons_that_meet_leave_it_finite(u):
+    start = spread_start()._replace(u=jnp.asarray(u))
+    run = tts.simulate(small_problem(), tts.ReducedFlow(), start, slow_times(LAST))
+    assert run.status == tts.Status.OK
+    assert np.all(run.valid)
+    assert np.all(np.isfinite(run.risk))
+    assert run.risk[-1] <= run.risk[0] + 1e-9
+
+
+def test_coinciding_neurons_move_as_one():
+    start = spread_start()._replace(u=jnp.asarray([0.07, 0.19, 0.38, 0.38, 0.76, 0.91]))
+    run = tts.simulate(small_problem(), tts.ReducedFlow(), start, slow_times(LAST))
+    np.testing.assert_allclose(run.params.u[:, 2], run.params.u[:, 3], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(run.params.a[:, 3], run.params.a[:, 4], rtol=0, atol=1e-4)
+
+
+def test_it_follows_the_gradient_of_the_least_risk():
+    """du/dtau = -grad L(a*(u), u), by differences of the record and the independent gradient."""
+    problem, start = random_problem(11)
+    taus = slow_times(1e-4)
+    run = tts.simulate(problem, tts.ReducedFlow(rtol=1e-11, atol=1e-13), start, taus)
+    u = np.asarray(run.params.u)
+    _, _, by_u = NumpyRisk(problem)(np.asarray(run.params.a)[5], u[5])
+    speed = (u[6] - u[4]) / float(taus[6] - taus[4])
+    np.testing.assert_allclose(speed, -by_u, rtol=1e-4, atol=1e-4 * np.max(np.abs(by_u)))
