@@ -22,9 +22,9 @@ STEPS = {1.0: 300, 0.01: 5000}
 def train(
     run: Run, problem: Callable[[jax.Array], tts.EmpiricalProblem], shape: tuple[int, ...]
 ) -> xr.Dataset:
-    """Losses and positions of each repeat, with a sample and a start of its own, u and a of `shape`.
+    """Losses and parameters of each repeat, which has a sample and a start of its own.
 
-    The start is u ~ U[0, 1] and a ~ 3 U[0, 1].
+    The start is u ~ U[0, 1] and a ~ 3 U[0, 1], both of `shape`.
     """
     repeats = 3 if run.quick else 20
 

@@ -10,7 +10,7 @@ import numpy as np
 from ._errors import argument_error, check_finite
 from ._types import Array, Key, Scalar
 from .gram import RIDGE, solve_gram
-from .networks import AbstractNetwork, Params
+from .networks import AbstractNetwork, AdditiveNetwork, Params
 from .problem import AbstractProblem
 from .targets import AbstractTarget
 
@@ -96,8 +96,12 @@ class EmpiricalProblem(AbstractProblem):
 
     def check(self, params: Params) -> None:
         self.network.check(params)
-        inputs = jax.eval_shape(self.network, params, jax.ShapeDtypeStruct(self.x.shape, float))
-        if inputs.shape != self.y.shape:
+        if isinstance(self.network, AdditiveNetwork):
+            fits = self.x.shape[1:] == np.shape(params.u)[:1]
+        else:
+            x = jax.ShapeDtypeStruct(self.x.shape, float)
+            fits = jax.eval_shape(self.network, params, x).shape == self.y.shape
+        if not fits:
             raise argument_error(
                 "params.u",
                 f"made for inputs x of shape {self.x.shape}",

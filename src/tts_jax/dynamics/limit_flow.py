@@ -73,16 +73,17 @@ def _distances(near: Array, far: Array, spent: Array) -> tuple[Array, Array]:
     cube = far**3 - near**3
     wanted = jnp.maximum(_primitive(near, cube) - spent, 0.0)
 
-    def newton(s: Array) -> Array:
+    def newton(s: Array, cube: Array, wanted: Array) -> Array:
         slope = (1 + _ratio(s, _larger(s, cube))) ** 2
         return s - (_primitive(s, cube) - wanted) / slope
 
     # The iterations find the root; the last one, which alone is differentiated, gives it the
-    # derivative of the implicit function.
-    fixed = jax.lax.stop_gradient(near)
-    for _ in range(_NEWTON_STEPS):
-        fixed = jax.lax.stop_gradient(jnp.clip(newton(fixed), 0.0, near))
-    s = jnp.where(wanted > 0, newton(fixed), 0.0)
+    # derivative of the implicit function. A loop compiles the beta function once.
+    top, *held = jax.lax.stop_gradient((near, cube, wanted))
+    fixed = jax.lax.fori_loop(
+        0, _NEWTON_STEPS, lambda i, s: jnp.clip(newton(s, *held), 0.0, top), top
+    )
+    s = jnp.where(wanted > 0, newton(fixed, cube, wanted), 0.0)
     return s, _larger(s, cube)
 
 
