@@ -32,7 +32,7 @@ def data(run: Run) -> xr.Dataset:
     risk = np.empty((2, len(EPSILONS), starts))
     for i, epsilon in enumerate(EPSILONS):
         sgd = tts.SGD(epsilon=epsilon, step_size=step_size, noise=NOISE)
-        flow = tts.GradientFlow(epsilon=epsilon)
+        flow = tts.GradientFlow(epsilon=epsilon, rtol=1e-6, atol=1e-8)
         for k, (name, how) in enumerate((("SGD", sgd), ("flow", flow))):
             cases = [(how, seed) for seed in range(starts)]
             risk[k, i] = run.map(final_risk, cases, f"{name}, epsilon {epsilon:g}")

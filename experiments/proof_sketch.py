@@ -46,6 +46,7 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
             axes, data.x, data.f[i], jumps=jumps, values=values, u=data.u[i], label="$f$, best $a$"
         )
         axes.set(title=titles[i], ylim=(0.0, 1.12))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     panels[0].set_ylabel("output")
     panels[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.12))
     return {"proof-sketch.png": figure}

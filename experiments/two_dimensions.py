@@ -39,7 +39,9 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
         style = {"color": draw.COLOURS["flow"], "linewidth": 1.3, "alpha": 0.9}
         axes.vlines(inside[0], 0, 1, **style)
         axes.hlines(inside[1], 0, 1, **style)
-        axes.set(title=title, xlabel="$x_1$", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        outside = u.size - sum(map(len, inside))
+        text = f"{title}\n{outside} of {u.size} neurons outside" if outside else title
+        axes.set(title=text, xlabel="$x_1$", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     panels[0].set_ylabel("$x_2$")
     figure.colorbar(
         shades, ax=panels, label="target $f^*$", shrink=0.8, ticks=range(7)

@@ -78,7 +78,7 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
     for axes, index in zip(panels.flat, SHOWN, strict=True):
         u = data.u.sel(dynamics="SGD")[index]
         draw.fit(axes, *_network(data, "SGD", index), jumps=JUMPS, values=VALUES, u=u, label="SGD")
-        axes.set(title=rf"$\tau = {float(data.tau[index]):.4f}$", ylim=(-0.2, 5.9))
+        axes.set(title=rf"$\tau = {float(data.tau[index]):.4f}$", ylim=(-0.2, 6.9))
         axes.label_outer()
     panels[0, 0].set_ylabel("output")
     panels[1, 0].set_ylabel("output")
@@ -88,7 +88,7 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
     draw.risks(axes, {LABELS[k]: (data.tau, data.risk.sel(dynamics=k), k) for k in LABELS})
     axes.axhline(float(data.floor), color="0.5", linewidth=1, linestyle=":")
     axes.text(
-        HORIZON, float(data.floor) * 0.72, "one neuron on each jump", ha="right", color="0.35"
+        HORIZON, float(data.floor) * 0.66, "one neuron on each jump", ha="right", color="0.35"
     )
     axes.set(ylim=(3e-3, 20))
     axes.legend(loc="upper right")

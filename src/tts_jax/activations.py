@@ -185,24 +185,25 @@ def check_activation(activation: AbstractActivation) -> float:
         raise fail("`knots` must be increasing numbers, at least one", knots.tolist())
     edges = np.concatenate([[knots[0] - 3.0], knots, [knots[-1] + 3.0]])
     z = np.linspace(edges[0], edges[-1], 60).reshape(4, 15)
-    values = activation(jnp.asarray(z))
+    sigma = jax.jit(lambda z: activation(z))
+    values = sigma(jnp.asarray(z))
     if values.shape != z.shape or values.dtype != z.dtype:
         raise fail("sigma(z) must keep shape and dtype", f"{values.dtype}{values.shape}")
-    one_by_one = [float(activation(jnp.asarray(point))) for point in z.ravel()]
+    if not np.all(np.isfinite(values)):
+        raise fail("sigma must be finite", values)
+    one_by_one = jax.vmap(sigma)(jnp.asarray(z.ravel()))
     if not np.allclose(values.ravel(), one_by_one, rtol=1e-12, atol=1e-14):
         raise fail("sigma must be elementwise", "values that depend on their neighbours")
-    slope = jax.vmap(jax.grad(lambda point: jnp.sum(activation(point))))
+    slope = jax.jit(jax.vmap(jax.grad(lambda point: jnp.sum(activation(point)))))
     if not np.all(np.isfinite(slope(jnp.asarray(edges)))):
         raise fail("sigma' must be finite on the knots", slope(jnp.asarray(edges)))
     inner = 0.5 * (edges[1:] + edges[:-1])
     step = 1e-6 * np.diff(edges)
-    difference = (activation(jnp.asarray(inner + step)) - activation(jnp.asarray(inner - step))) / (
-        2 * step
-    )
+    difference = (sigma(jnp.asarray(inner + step)) - sigma(jnp.asarray(inner - step))) / (2 * step)
     if not np.allclose(slope(jnp.asarray(inner)), difference, rtol=1e-5, atol=1e-7):
         raise fail("sigma' must match finite differences", slope(jnp.asarray(inner)) - difference)
     if activation.limits is not None:
-        reached = np.asarray(activation(jnp.asarray([edges[0], edges[-1]])))
+        reached = np.asarray(sigma(jnp.asarray([edges[0], edges[-1]])))
         if not np.allclose(reached, activation.limits, rtol=0.0, atol=1e-14):
             raise fail(f"sigma must reach its limits {activation.limits} at the knots", reached)
 
@@ -210,9 +211,9 @@ def check_activation(activation: AbstractActivation) -> float:
         nodes, weights = gauss_legendre(order)
         width = np.diff(edges)[:, None]
         points = jnp.asarray(edges[:-1, None] + width * nodes[None, :])
-        sigma = np.asarray(activation(points))
+        value = np.asarray(sigma(points))
         prime = np.asarray(jax.vmap(slope)(points))
-        return np.stack([np.sum(width * weights * g, axis=1) for g in (sigma**2, sigma * prime)])
+        return np.stack([np.sum(width * weights * g, axis=1) for g in (value**2, value * prime)])
 
     order = points_per_cell(activation.degree, 0)
     error = float(np.max(np.abs(integrals(order) - integrals(4 * order))))

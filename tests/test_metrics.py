@@ -1,0 +1,129 @@
+"""Metrics on parameters and trajectories whose answers are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tts_jax as tts
+from tts_jax import metrics
+
+TARGET = tts.PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 2.0])
+NETWORK = tts.ShallowNetwork(tts.CubicStep(0.01))
+PROBLEM = tts.Problem(NETWORK, TARGET)
+
+
+def record(u, risk=None, a=None, taus=None):
+    """A trajectory with given positions (T, m)."""
+    u = np.asarray(u, float)
+    count, width = u.shape
+    return tts.Trajectory(
+        jnp.arange(count, dtype=float) if taus is None else jnp.asarray(taus, float),
+        tts.Params(jnp.zeros((count, width + 1)) if a is None else jnp.asarray(a), jnp.asarray(u)),
+        jnp.zeros(count) if risk is None else jnp.asarray(risk, float),
+        jnp.zeros((), jnp.int32),
+        {},
+        method="made up",
+    )
+
+
+def test_the_nearest_neuron_of_each_jump_with_any_leading_axes():
+    u = jnp.asarray([[0.7, 0.25, 0.32], [0.0, 1.0, 0.6]])
+    expected = [[0.02, 0.1], [0.3, 0.0]]
+    np.testing.assert_allclose(metrics.nearest_neuron(u, TARGET), expected, atol=1e-15)
+    np.testing.assert_allclose(metrics.nearest_neuron(u[0], TARGET), expected[0], atol=1e-15)
+
+
+def test_a_jump_is_covered_by_a_neuron_within_half_a_width():
+    u = jnp.asarray([[0.26, 0.9], [0.2499, 0.64], [0.35, 0.6]])
+    found = metrics.covered(u, TARGET, eta=0.09)
+    np.testing.assert_array_equal(found, [[True, False], [False, True], [False, True]])
+
+
+def test_the_floor_is_eta_times_the_sum_of_squares_over_28(problem):
+    np.testing.assert_allclose(metrics.floor(problem), 0.008, rtol=1e-13)
+    np.testing.assert_allclose(metrics.floor(PROBLEM), 0.01 * (4 + 1) / 28, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        # int over all z of (sigma - [z > 0] (high - low) - low)^2 dz, per height squared.
+        (tts.Logistic, 2 * np.log(2) - 1),
+        (tts.Tanh, (2 * np.log(2) - 1) / 2),
+        (tts.Erf, (2 - np.sqrt(2)) / np.sqrt(np.pi) / 2),
+    ],
+)
+def test_the_floor_of_smooth_steps(activation, expected):
+    smooth = tts.Problem(tts.ShallowNetwork(activation(2e-3)), TARGET)
+    np.testing.assert_allclose(metrics.floor(smooth), 2e-3 * 5 * expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (tts.Problem(NETWORK, tts.Function(jnp.sin)), "`problem.target` must be a PiecewiseConst"),
+        (tts.Problem(tts.ShallowNetwork(tts.ReLU()), TARGET), "`problem.network` must be a"),
+        (
+            tts.Problem(tts.ShallowNetwork(tts.CubicStep(0.1), bias=False), TARGET),
+            "`problem.network` must be a ShallowNetwork of steps with a bias",
+        ),
+    ],
+)
+def test_there_is_no_floor_without_steps(problem, reason):
+    with pytest.raises(ValueError, match=reason):
+        metrics.floor(problem)
+
+
+def test_recovered_is_below_a_multiple_of_the_floor():
+    floor = 0.01 * 5 / 28
+    risks = floor * jnp.asarray([[0.9, 2.4, 2.6]])
+    np.testing.assert_array_equal(metrics.recovered(risks, PROBLEM), [[True, True, False]])
+    found = metrics.recovered(risks, PROBLEM, multiple=2.0)
+    np.testing.assert_array_equal(found, [[True, False, False]])
+
+
+def test_the_distance_of_two_runs_is_that_of_risks_and_of_the_farthest_neuron():
+    first = record([[0.1, 0.2], [0.3, 0.4]], [5.0, 1.0])
+    second = record([[0.1, 0.25], [0.0, 0.5]], [4.0, 3.0])
+    by_risk, by_u = metrics.distance(first, second)
+    np.testing.assert_allclose(by_risk, [1.0, 2.0])
+    np.testing.assert_allclose(by_u, [0.05, 0.3])
+
+
+@pytest.mark.parametrize("taus", [[0.0, 2.0], [0.0, 1.0, 2.0]])
+def test_runs_on_different_clocks_have_no_distance(taus):
+    other = record([[0.1]] * len(taus), taus=taus)
+    with pytest.raises(ValueError, match="`second` must be recorded at the same taus as first"):
+        metrics.distance(record([[0.1], [0.2]]), other)
+
+
+def test_the_slaving_gap_is_the_excess_over_the_best_fit():
+    """L is quadratic in a: moving a by d from its minimum costs d.H.d."""
+    u = jnp.asarray([0.25, 0.4, 0.7])
+    gram, moments = map(np.asarray, PROBLEM.normal_equations(u))
+    best = np.linalg.solve(gram, moments)
+    moved = np.asarray([0.3, -1.0, 0.5, 2.0])
+    a = np.stack([best, best + moved])
+    risks = [PROBLEM.risk(tts.Params(jnp.asarray(row), u)) for row in a]
+    found = metrics.slaving_gap(PROBLEM, record(np.tile(u, (2, 1)), risks, a))
+    np.testing.assert_allclose(found, [0.0, moved @ gram @ moved], rtol=1e-9, atol=1e-11)
+
+
+def test_the_cubes_are_those_of_the_nearest_neurons_on_either_side():
+    u = jnp.asarray([0.9, 0.1, 0.45, 0.2])
+    expected = [0.1**3 - 0.15**3, 0.15**3 - 0.3**3]
+    np.testing.assert_allclose(metrics.conserved_cubes(u, TARGET), expected, rtol=1e-12)
+
+
+def test_the_drift_is_relative_to_the_width():
+    u = np.asarray([[0.1, 0.45, 0.9], [0.2, 0.45, 0.9]])
+    drift = metrics.conserved_drift(record(u), TARGET)
+    np.testing.assert_allclose(drift[0], 0.0, atol=1e-15)
+    np.testing.assert_allclose(drift[1], [27 * (0.1**3 - 0.2**3), 0.0], rtol=1e-12, atol=1e-15)
+
+
+def test_the_limit_flow_has_no_drift():
+    start = tts.Params(jnp.zeros(7), jnp.asarray([0.1, 0.25, 0.4, 0.52, 0.75, 0.8]))
+    first = float(np.min(tts.hit_times(start.u, TARGET)))
+    trajectory = tts.simulate(PROBLEM, tts.LimitFlow(), start, first * jnp.linspace(0, 0.99, 5))
+    assert np.max(np.abs(metrics.conserved_drift(trajectory, TARGET))) < 1e-13
