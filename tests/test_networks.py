@@ -30,7 +30,7 @@ def test_a_shallow_network_is_its_sum(bias, shape):
         ]
     ).reshape(shape)
     params = tts.Params(jnp.asarray(a), jnp.asarray(u))
-    found = network(params, jnp.asarray(x))
+    found = jax.jit(lambda p, x: network(p, x))(params, jnp.asarray(x))
     assert found.shape == shape
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-15)
     features = network.features(params.u, jnp.asarray(x))
@@ -49,10 +49,10 @@ def test_an_additive_network_is_its_sum_over_coordinates(lead):
         ]
     ).reshape(lead)
     params = tts.Params(jnp.asarray(a), jnp.asarray(u))
-    found = network(params, jnp.asarray(x))
+    found = jax.jit(lambda p, x: network(p, x))(params, jnp.asarray(x))
     assert found.shape == lead
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
-    features = network.features(params.u, jnp.asarray(x))
+    features = np.asarray(network.features(params.u, jnp.asarray(x)))
     assert features.shape == (*lead, 3, 4)
     np.testing.assert_allclose(
         np.sum(features * a, axis=(-2, -1)), expected, rtol=1e-13, atol=1e-14

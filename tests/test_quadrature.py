@@ -33,7 +33,11 @@ rule = jax.jit(lambda cuts: cell_rule(cuts, 2))
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.one_of(st.floats(-1, 2), st.sampled_from([0.0, 0.5, 1.0])), min_size=6, max_size=6)
+    st.lists(
+        st.one_of(st.floats(-1, 2, allow_subnormal=False), st.sampled_from([0.0, 0.5, 1.0])),
+        min_size=6,
+        max_size=6,
+    )
 )
 def test_the_cells_cover_the_interval_and_meet_at_the_cuts(cuts):
     nodes, weights, lower = map(np.asarray, rule(jnp.asarray(cuts)))

@@ -103,13 +103,13 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
 
     **Raises:** `ValueError` naming the piece with fewer than two neurons.
     """
-    _check_pieces(u, target)
+    _check_pieces("u", u, target)
     _, left, right = _flanks(jnp.sort(jnp.asarray(u)), target)
     near, far = jnp.minimum(left, right), jnp.maximum(left, right)
     return _primitive(near, far**3 - near**3) / target.heights**2
 
 
-def _check_pieces(u: Array, target: PiecewiseConstant) -> None:
+def _check_pieces(name: str, u: Array, target: PiecewiseConstant) -> None:
     if not is_concrete(u, target):
         return
     edges = np.concatenate([[0.0], np.asarray(target.jumps), [1.0]])
@@ -119,7 +119,7 @@ def _check_pieces(u: Array, target: PiecewiseConstant) -> None:
     counts = np.sum(inside, axis=1)
     for k in np.flatnonzero(counts < 2):
         raise argument_error(
-            "u",
+            name,
             f"at least two neurons in every piece of the target for the limit flow, also in piece "
             f"{k} between {edges[k]:g} and {edges[k + 1]:g}",
             f"{counts[k]} there",
@@ -161,7 +161,7 @@ class LimitFlow(AbstractDynamics):
             )
         if not network.bias:
             raise argument_error("network", "one with a bias for LimitFlow", network)
-        _check_pieces(params.u, problem.target)
+        _check_pieces("params.u", params.u, problem.target)
 
     def run(
         self,

@@ -1,0 +1,146 @@
+"""The command: exit codes, bad names, folders, interruption; JAX's switches are its own."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from tts_jax import cli
+
+
+@pytest.fixture(autouse=True)
+def _flags_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return cli.load_experiments()
+
+
+def test_an_unknown_figure_is_answered_with_the_nearest_names(tmp_path, capsys):
+    assert cli.main(["figures", "two-timescal", "--out", str(tmp_path)]) == 2
+    complaint = capsys.readouterr().err
+    assert "`two-timescal`" in complaint
+    assert "Did you mean two-timescale" in complaint
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["figures", "notations", "--out", str(tmp_path / "file" / "sub")]) == 2
+    assert str(tmp_path / "file" / "sub") in capsys.readouterr().err
+
+
+def test_plots_without_data_are_refused(tmp_path, capsys):
+    code = cli.main(["figures", "notations", "--only", "plot", "--out", str(tmp_path)])
+    assert code == 2
+    assert "run it without `--only plot` first" in capsys.readouterr().err
+
+
+def test_data_and_then_plots_give_the_sketches_and_the_table(tmp_path):
+    out = ["--out", str(tmp_path)]
+    sketches = ["notations", "limit-sketch", "proof-sketch"]
+    assert cli.main(["figures", *sketches, "--only", "data", *out]) == 0
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".md", ".nc", ".nc", ".nc"]
+    assert cli.main(["figures", *sketches, "--only", "plot", *out]) == 0
+    for name in sketches:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "expected.md").read_text()
+    assert "missed" not in table
+    assert table.count("| met |") == 9
+
+
+def test_a_missed_expectation_is_exit_status_1(tmp_path, experiments, monkeypatch, capsys):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+    sketch = runner.module_of("notations")
+    monkeypatch.setattr(sketch, "rows", lambda data: [runner.Row("two", 2.0, 0.0, 1.0)])
+    assert cli.main(["figures", "notations", "--out", str(tmp_path)]) == 1
+    assert "| notations | two | 2 | 0 to 1 | **missed** |" in capsys.readouterr().out
+
+
+def test_a_quick_version_says_so_and_does_not_judge_what_needs_the_full_one(
+    tmp_path, experiments, monkeypatch, capsys
+):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+    sketch = runner.module_of("notations")
+    row = runner.Row("two", 2.0, 0.0, 1.0, quick=False)
+    monkeypatch.setattr(sketch, "rows", lambda data: [row])
+    assert cli.main(["figures", "notations", "--quick", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "not judged (quick)" in printed
+    assert "Quick versions, not the paper's settings: notations." in printed
+
+
+def test_an_interrupt_keeps_what_is_finished_and_leaves_no_half_file(
+    tmp_path, experiments, monkeypatch, capsys
+):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+
+    def interrupted(data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.module_of("proof-sketch"), "plot", interrupted)
+    assert cli.main(["figures", "notations", "proof-sketch", "--out", str(tmp_path)]) == 130
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["notations.nc", "notations.png", "proof-sketch.nc"]
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path, experiments):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+    path = tmp_path / "numbers.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with runner.atomically(path) as half:
+            half.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.txt"]
+    assert path.read_text() == "old"
+
+
+def test_map_keeps_the_order_and_passes_on_errors(experiments):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+    run = runner.Run("figure", quick=False)
+    assert run.map(lambda item: item**2, range(7), "squares") == [i**2 for i in range(7)]
+    with pytest.raises(ZeroDivisionError):
+        run.map(lambda item: 1 / (item - 3), range(7), "inverses")
+
+
+def test_every_figure_has_a_module_with_data_plot_and_rows(experiments):
+    runner = sys.modules[f"{experiments.__name__}.runner"]
+    for name in experiments.FIGURES:
+        module = runner.module_of(name)
+        assert all(callable(getattr(module, part)) for part in ("data", "plot", "rows"))
+
+
+def test_the_library_leaves_jax_alone_and_the_command_does_not():
+    """In a process of its own: importing starts no backend and changes no configuration."""
+    script = (
+        "import os, jax, tts_jax\n"
+        "from jax._src import xla_bridge\n"
+        "assert not jax.config.jax_enable_x64\n"
+        "assert not xla_bridge._backends\n"
+        "assert 'XLA_FLAGS' not in os.environ\n"
+        "from tts_jax import cli\n"
+        "cli.prepare_jax()\n"
+        "assert jax.config.jax_enable_x64\n"
+        "assert cli.SMALL_LOOPS in os.environ['XLA_FLAGS']\n"
+        "os.environ['XLA_FLAGS'] = '--xla_backend_extra_options=mine'\n"
+        "cli.prepare_jax()\n"
+        "assert os.environ['XLA_FLAGS'] == '--xla_backend_extra_options=mine'\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
+    subprocess.run([sys.executable, "-c", script], check=True, env=clean)
+
+
+def test_version_and_module_entry():
+    shown = subprocess.run(
+        [sys.executable, "-m", "tts_jax", "version"], check=True, capture_output=True, text=True
+    )
+    assert f"jax {jax.__version__}" in shown.stdout
