@@ -1,6 +1,7 @@
 """What the figures on samples share: full-batch descent from 20 starts at two epsilons."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +46,14 @@ def train(
     for epsilon in STEPS:
         cases = [(epsilon, repeat) for repeat in range(repeats)]
         results = run.map(final, cases, f"epsilon {epsilon:g}")
-        variables = {"loss": (("repeat", "time"), np.stack([risk for risk, _ in results]))}
+        variables: dict[str, Any] = {
+            "loss": (("repeat", "time"), np.stack([risk for risk, _ in results]))
+        }
         for name in ("a", "u"):
             values = np.stack([getattr(params, name) for _, params in results])
             variables[name] = (("repeat", "time", *axes), values)
         parts.append(xr.Dataset(variables, coords={"time": ["start", "end"]}))
-    return xr.concat(parts, dim=xr.Variable("epsilon", list(STEPS)))
+    return xr.concat(parts, dim="epsilon").assign_coords(epsilon=list(STEPS))
 
 
 def losses(data: xr.Dataset, *, title: str) -> tuple:

@@ -34,8 +34,8 @@ def data(run: Run) -> xr.Dataset:
     shown = streams[int(np.argsort(final)[STREAMS // 2])]
     data = xr.concat(
         [trajectory.to_xarray()[["risk", "a", "u"]] for trajectory in (shown, flow)],
-        dim=xr.Variable("dynamics", ["SGD", "flow"]),
-    )
+        dim="dynamics",
+    ).assign_coords(dynamics=["SGD", "flow"])
     ends = jnp.stack([trajectory.final.u for trajectory in streams])
     nearest = np.asarray(tts.metrics.nearest_neuron(ends, TARGET))
     data["stream_risk"] = ("stream", final)

@@ -53,7 +53,7 @@ class Run:
         return tqdm(total=total, desc=f"{self.name}: {label}", leave=False, **kwargs)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Callable[[float], None]]:
+    def progress(self, label: str) -> Iterator[Callable[[float], object]]:
         """A bar for one simulation: hand what this yields to `simulate(progress=...)`."""
         style = "{l_bar}{bar}| {elapsed}<{remaining}"
         with self._bar(label, 1.0, bar_format=style) as bar:

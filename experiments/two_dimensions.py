@@ -32,11 +32,11 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
     level = np.add.outer(np.arange(4), np.arange(4))
     shown = (("start", 1.0), ("end", 1.0), ("end", 0.01))
     titles = ("start", r"$\varepsilon = 1$, 300 steps", r"$\varepsilon = 0.01$, 5000 steps")
+    style = {"color": draw.COLOURS["flow"], "linewidth": 1.3, "alpha": 0.9}
     for axes, (time, epsilon), title in zip(panels, shown, titles, strict=True):
-        shades = axes.pcolormesh(edges, edges, level, cmap="Greys", vmin=0, vmax=11)
+        axes.pcolormesh(edges, edges, level, cmap="Greys", vmin=0, vmax=11)
         u = data.u.sel(time=time, epsilon=epsilon).isel(repeat=0).values
         inside = [positions[(positions > 0) & (positions < 1)] for positions in u]
-        style = {"color": draw.COLOURS["flow"], "linewidth": 1.3, "alpha": 0.9}
         axes.vlines(inside[0], 0, 1, **style)
         axes.hlines(inside[1], 0, 1, **style)
         outside = u.size - sum(map(len, inside))
@@ -44,7 +44,7 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
         axes.set(title=text, xlabel="$x_1$", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     panels[0].set_ylabel("$x_2$")
     figure.colorbar(
-        shades, ax=panels, label="target $f^*$", shrink=0.8, ticks=range(7)
+        panels[0].collections[0], ax=panels, label="target $f^*$", shrink=0.8, ticks=range(7)
     ).ax.set_ylim(-0.5, 6.5)
     panels[0].plot([], [], **style, label="neurons")
     panels[0].legend(loc="upper left", framealpha=0.9, frameon=True)

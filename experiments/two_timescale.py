@@ -54,8 +54,8 @@ def data(run: Run) -> xr.Dataset:
             )
     data = xr.concat(
         [trajectory.to_xarray()[["risk", "a", "u"]] for trajectory in found.values()],
-        dim=xr.Variable("dynamics", list(found)),
-    )
+        dim="dynamics",
+    ).assign_coords(dynamics=list(found))
     data["steps"] = int(found["SGD"].stats["steps"])
     data["hit_time"] = ("jump", np.asarray(tts.hit_times(start().u, TARGET)))
     data["start_risk"] = float(PROBLEM.risk(start()))

@@ -40,7 +40,7 @@ def params_of(a, u):
 
 
 @pytest.mark.parametrize("make", [shallow, additive])
-@pytest.mark.parametrize("count", [37, 2 * BLOCK + 5], ids=["small", "in blocks"])
+@pytest.mark.parametrize("count", [37, 2 * BLOCK + 6], ids=["small", "in blocks"])
 @pytest.mark.parametrize("loss", ["squared", "norm"])
 def test_the_risk_and_its_gradient_are_those_of_numpy(make, count, loss):
     network, x, y, a, u, features = make(count)

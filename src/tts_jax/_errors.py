@@ -16,6 +16,7 @@ class Status(enum.IntEnum):
     STAGNATION = 2
     SOLVER = 3
     NON_FINITE = 4
+    TOO_FEW_NEURONS = 5
 
     @property
     def message(self) -> str:
@@ -25,13 +26,16 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.OK: "reached the last recorded time",
     Status.MAX_STEPS: "the step limit was reached before the last recorded time; raise "
-    "`max_steps`, loosen `rtol` and `atol`, or ask for earlier `taus`",
+    "`max_steps`, loosen `rtol` and `atol`, ask for earlier `taus`, or leave `solver` at its "
+    "default, which is made for stiff flows",
     Status.STAGNATION: "the step size fell to the resolution of the clock; the tolerance cannot "
     "be met: loosen `rtol` and `atol`, or check that the risk is finite and differentiable there",
     Status.SOLVER: "the nonlinear solves of the implicit method failed; loosen `rtol` and `atol` "
     "or choose another `solver`",
     Status.NON_FINITE: "the parameters became infinite or NaN; lower `step_size` (SGD), or check "
     "that the risk is finite near the last valid parameters",
+    Status.TOO_FEW_NEURONS: "the limit flow needs two neurons in every piece of the target; start "
+    "from other positions or a larger width",
 }
 
 

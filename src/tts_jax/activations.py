@@ -78,7 +78,8 @@ class CubicStep(AbstractActivation):
 
 
 class ReLU(AbstractActivation):
-    """max(z, 0). The rule of `Problem.risk` is exact for it. eta only scales the outer layer."""
+    """max(z, 0). The rule of `Problem.risk` is exact for it. eta only scales the features: 1
+    is the unit of the paper."""
 
     eta: Real = 1.0
     knots: ClassVar = (0.0,)

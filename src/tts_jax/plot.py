@@ -22,7 +22,7 @@ COLOURS = {
     "area": "#56B4E9",
 }
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._errors import SimulationError, Status, argument_error, is_concrete
 from ._types import Key, Times
@@ -52,6 +53,8 @@ def simulate(
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     problem.check(params)
     dynamics.check(problem, params, taus, key, samples)
+    if not dynamics.draws:
+        key = None  # so that a loop over all dynamics does not compile the flows anew
     # Numbers become arrays at the edge: as Python floats each new value would recompile.
     arguments = _arrays((problem, dynamics, params, taus, key, samples))
     if progress is not None and isinstance(dynamics, SGD):
@@ -82,8 +85,10 @@ def _run(problem, dynamics, params, taus, key, samples) -> Records:
 def _arrays(tree: Any) -> Any:
     def convert(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
-            return leaf
-        return jnp.asarray(leaf) if eqx.is_inexact_array_like(leaf) else leaf
+            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+            # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
+            return jax.lax.convert_element_type(leaf, leaf.dtype) if inexact else leaf
+        return jnp.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
 
     return jax.tree.map(convert, tree)
 

@@ -45,9 +45,15 @@ class Trajectory(eqx.Module):
 
     @property
     def final(self) -> Params:
-        """The parameters at the last recorded time."""
+        """The parameters at the last time that the run reached (the first if it reached none)."""
         axis = jnp.ndim(self.risk) - 1
-        return jax.tree.map(lambda leaf: jnp.take(leaf, -1, axis=axis), self.params)
+        last = jnp.maximum(jnp.sum(self.valid, axis=axis) - 1, 0)
+
+        def pick(leaf: Array) -> Array:
+            index = last.reshape(*last.shape, *(1,) * (leaf.ndim - axis))
+            return jnp.squeeze(jnp.take_along_axis(leaf, index, axis=axis), axis=axis)
+
+        return jax.tree.map(pick, self.params)
 
     def at(self, index: int) -> Params:
         """The parameters at recorded time number `index`."""

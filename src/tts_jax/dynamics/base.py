@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from ..networks import Params
 from ..problem import AbstractProblem
 
 Samples = tuple[Array, Array]
-Progress = Callable[[float], None]
+Progress = Callable[[float], object]
 
 
 class Records(NamedTuple):
@@ -27,7 +27,12 @@ class Records(NamedTuple):
 
 
 class AbstractDynamics(eqx.Module):
-    """A way for parameters to move in slow time. Subclasses are final."""
+    """A way for parameters to move in slow time. Subclasses are final.
+
+    `draws` says whether `run` looks at the key.
+    """
+
+    draws: ClassVar[bool] = False
 
     @abc.abstractmethod
     def check(

@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.special import betainc
 from scipy.special import beta
 
-from .._errors import argument_error, is_concrete
+from .._errors import Status, argument_error, is_concrete
 from .._types import Array, Float, Key, Scalar, Times
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
@@ -101,28 +101,39 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
 
     **Returns:** (n-1,), one time per jump. Differentiable; infinite only for jumps of height 0.
 
-    **Raises:** `ValueError` naming the piece with fewer than two neurons.
+    **Raises:** `ValueError` naming the piece with fewer than two neurons; NaN under a jax
+    transformation, where nothing can be raised.
     """
     _check_pieces("u", u, target)
     _, left, right = _flanks(jnp.sort(jnp.asarray(u)), target)
     near, far = jnp.minimum(left, right), jnp.maximum(left, right)
-    return _primitive(near, far**3 - near**3) / target.heights**2
+    times = _primitive(near, far**3 - near**3) / target.heights**2
+    return jnp.where(jnp.all(_counts(jnp.asarray(u), target) >= 2), times, jnp.nan)
+
+
+def _counts(u: Float[Array, " m"], target: PiecewiseConstant) -> Array:
+    """Neurons in each piece of the target.
+
+    A neuron outside [0, 1] fits nothing. One on a jump covers it, and leaves the neurons of both
+    pieces free for their other jumps: it counts in both.
+    """
+    jumps = jnp.asarray(target.jumps)
+    lower = jnp.concatenate([jnp.zeros(1, jumps.dtype), jumps])[:, None]
+    upper = jnp.concatenate([jumps, jnp.ones(1, jumps.dtype)])[:, None]
+    return jnp.sum((u[None, :] >= lower) & (u[None, :] <= upper), axis=1)
 
 
 def _check_pieces(name: str, u: Array, target: PiecewiseConstant) -> None:
     if not is_concrete(u, target):
         return
+    counts = np.asarray(_counts(jnp.asarray(u), target))
     edges = np.concatenate([[0.0], np.asarray(target.jumps), [1.0]])
-    # A neuron outside [0, 1] fits nothing. One on a jump covers it, and leaves the neurons of
-    # both pieces free for their other jumps: it counts in both.
-    inside = (np.asarray(u) >= edges[:-1, None]) & (np.asarray(u) <= edges[1:, None])
-    counts = np.sum(inside, axis=1)
     for k in np.flatnonzero(counts < 2):
         raise argument_error(
             name,
-            f"at least two neurons in every piece of the target for the limit flow, also in piece "
-            f"{k} between {edges[k]:g} and {edges[k + 1]:g}",
-            f"{counts[k]} there",
+            f"positions with at least two neurons in every piece of the target, also in piece {k} "
+            f"between {edges[k]:g} and {edges[k + 1]:g}, for the limit flow",
+            f"an array with {counts[k]} there",
         )
 
 
@@ -203,5 +214,8 @@ class LimitFlow(AbstractDynamics):
             risk = jnp.sum(target.heights**2 * d_left * d_right / jnp.where(gap > 0, gap, 1.0))
             return Params(jnp.concatenate([bias[None], weights]), u[jnp.argsort(order)]), risk
 
-        ys, risk = jax.vmap(at)(taus)
-        return Records(ys, risk, jnp.zeros((), jnp.int32), {})
+        # Under a transformation `check` cannot look at the numbers: the status tells instead.
+        enough = jnp.all(_counts(start, target) >= 2)
+        ys, risk = jax.tree.map(lambda v: jnp.where(enough, v, jnp.nan), jax.vmap(at)(taus))
+        status = jnp.where(enough, Status.OK, Status.TOO_FEW_NEURONS).astype(jnp.int32)
+        return Records(ys, risk, status, {})

@@ -1,7 +1,7 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -38,8 +38,9 @@ class SGD(AbstractDynamics):
     for gradient descent on the problem's whole risk, without noise and without a key; `gradient`:
     "exact", or "box" for the derivative of the activation replaced by the indicator of its
     transition, as in the paper's own code; `optimiser`: any optax transformation of gradients of
-    `Params`, in place of the two plain steps. epsilon h stays the slow time of a step. Different
-    optimisers for the two layers: `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`.
+    `Params`, in place of the two plain steps: then its own rates move the parameters, and epsilon
+    and h only set the clock, epsilon h of slow time a step. One optimiser for each layer:
+    `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`. Make it once: a new one recompiles.
 
     `simulate` takes the steps up to tau, round(tau / (epsilon h)) of them, needs a `key`, or
     `samples=(x, noise)` to replay a stream: each (steps, ...), or with a batch (steps, batch, ...).
@@ -47,6 +48,8 @@ class SGD(AbstractDynamics):
 
     **Raises:** `ValueError` for numbers that are not positive, a noise below 0, or unknown words.
     """
+
+    draws: ClassVar[bool] = True
 
     epsilon: Real
     step_size: Real
