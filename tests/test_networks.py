@@ -83,3 +83,27 @@ def test_the_start_of_the_paper_is_sorted_uniform_with_no_outer_layer():
     ranks = (np.arange(5000) + 0.5) / 5000
     assert np.max(np.abs(start.u - ranks)) < 1.95 / np.sqrt(5000)
     assert not np.array_equal(start.u, tts.init_uniform(jax.random.key(1), 5000).u)
+
+
+def test_the_written_derivative_of_an_additive_network_is_the_one_of_autodiff():
+    x = jnp.asarray(RNG.uniform(size=(50, 2)))
+    weights = jnp.asarray(RNG.normal(size=50))
+    start = tuple(jnp.asarray(RNG.uniform(size=(2, 3))) for _ in range(2))
+
+    def written(a, u, eta, x):
+        network = tts.AdditiveNetwork(tts.Tanh(eta))
+        return jnp.sum(weights * network(tts.Params(a, u), x) ** 2)
+
+    def plain(a, u, eta, x):
+        sigma = jnp.tanh((x[:, :, None] - u[None]) / eta)
+        return jnp.sum(weights * jnp.sum(a[None] * sigma, axis=(1, 2)) ** 2)
+
+    arguments = (*start, jnp.asarray(0.3), x)
+    everything = (0, 1, 2, 3)
+    for of in ((0, 1), everything):
+        for mine, true in zip(
+            jax.grad(written, of)(*arguments), jax.grad(plain, of)(*arguments), strict=True
+        ):
+            np.testing.assert_allclose(mine, true, rtol=1e-11, atol=1e-12)
+    both = [jax.hessian(f, (0, 1))(*arguments) for f in (written, plain)]
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-10, atol=1e-10), *both)

@@ -73,7 +73,7 @@ def test_permuting_neurons_permutes_the_gradient_flow(a, u, order, log_epsilon):
 def test_permuting_neurons_permutes_the_reduced_flow(u, order):
     order, u = np.asarray(order), np.asarray(u)
     a = np.zeros(WIDTH + 1)
-    flow = tts.ReducedFlow()
+    flow = tts.ReducedFlow(rtol=1e-10, atol=1e-12)
     run = tts.simulate(small_problem(), flow, params(a, u), TAUS)
     other = tts.simulate(small_problem(), flow, params(a, u[order]), TAUS)
     np.testing.assert_allclose(other.params.u, run.params.u[:, order], rtol=0, atol=TOLERANCE)
@@ -106,8 +106,9 @@ def test_mirroring_keeps_the_risk(a, u):
 def test_mirroring_x_mirrors_the_reduced_flow(u):
     u, problem = np.asarray(u), small_problem()
     a = np.zeros(WIDTH + 1)
-    run = tts.simulate(problem, tts.ReducedFlow(), params(a, u), TAUS)
-    other = tts.simulate(mirrored(problem), tts.ReducedFlow(), params(a, 1 - u), TAUS)
+    flow = tts.ReducedFlow(rtol=1e-10, atol=1e-12)
+    run = tts.simulate(problem, flow, params(a, u), TAUS)
+    other = tts.simulate(mirrored(problem), flow, params(a, 1 - u), TAUS)
     np.testing.assert_allclose(other.params.u, 1 - run.params.u, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(other.risk, run.risk, rtol=0, atol=TOLERANCE)
     expected = np.concatenate(

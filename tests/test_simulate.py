@@ -77,7 +77,7 @@ def test_jit_changes_nothing_beyond_rounding(dynamics):
 # Batches.
 
 
-@pytest.mark.parametrize("dynamics", FEWER, ids=name)
+@pytest.mark.parametrize("dynamics", ALL[2:], ids=name)
 def test_vmap_over_starts_equals_one_by_one(dynamics):
     starts = stacked_starts(3)
     batch = jax.vmap(lambda s: tts.simulate(small_problem(), dynamics, s, TAUS, key=KEY))(starts)
@@ -102,7 +102,7 @@ def over_epsilon():
     return run
 
 
-def test_vmap_over_epsilon_equals_one_by_one(over_epsilon):
+def test_vmap_over_epsilon_and_starts_equals_one_by_one(over_epsilon):
     epsilons = jnp.array([1e-3, 1e-1, 1.0])
     starts = stacked_starts(3)
     batch = over_epsilon(epsilons, starts)

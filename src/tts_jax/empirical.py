@@ -14,7 +14,7 @@ from .networks import AbstractNetwork, AdditiveNetwork, Params
 from .problem import AbstractProblem
 from .targets import AbstractTarget
 
-BLOCK = 2048
+BLOCK = 256
 """Inputs evaluated at a time."""
 
 

@@ -97,6 +97,42 @@ class ShallowNetwork(AbstractNetwork):
         self._check_shapes(params, 1, "(m,)")
 
 
+def _rows(activation: AbstractActivation, u: Array, columns: Array) -> Array:
+    """z (d m, N) for u (d, m) and columns (d, N): the inputs fill the vector lanes."""
+    z = (columns[:, None, :] - u[:, :, None]) / activation.eta
+    return z.reshape(-1, z.shape[-1])
+
+
+def _plain_additive(activation: AbstractActivation, a: Array, u: Array, columns: Array) -> Array:
+    return _dot(a.ravel(), activation(_rows(activation, u, columns)))
+
+
+def _dot(weights: Array, rows: Array) -> Array:
+    return jnp.matmul(weights, rows, precision="highest")
+
+
+# The layer as autodiff would have it, with its derivative by a and u written as matrix products:
+# autodiff's own sum over the inputs is one long chain of additions, four times as slow. Nothing
+# is differentiated by hand but z = (x - u)/eta, and a test holds the two equal.
+_additive = eqx.filter_custom_jvp(_plain_additive)
+
+
+@_additive.def_jvp
+def _additive_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    activation, a, u, columns = primals
+    by_activation, by_a, by_u, by_columns = tangents
+    if jax.tree.leaves((by_activation, by_columns)):
+        return eqx.filter_jvp(_plain_additive, primals, tangents)
+    z = _rows(activation, u, columns)
+    sigma, slope = jax.jvp(activation, (z,), (jnp.ones_like(z),))
+    tangent = jnp.zeros(z.shape[1:], z.dtype)
+    if by_a is not None:
+        tangent = tangent + _dot(by_a.ravel(), sigma)
+    if by_u is not None:
+        tangent = tangent - _dot((a * by_u / activation.eta).ravel(), slope)
+    return _dot(a.ravel(), sigma), tangent
+
+
 class AdditiveNetwork(AbstractNetwork):
     """d inputs: f(x; a, u) = sum_{k, j} a_kj sigma((x_k - u_kj)/eta), without a bias.
 
@@ -105,21 +141,13 @@ class AdditiveNetwork(AbstractNetwork):
 
     activation: AbstractActivation
 
-    def _by_feature(self, u: Float[Array, "d m"], x: Array) -> Array:
-        """The features (d, m, N), for the inputs x (..., d) in one row.
-
-        With the inputs on the last axis XLA fills its vector lanes with them.
-        """
-        columns = x.reshape(-1, x.shape[-1]).T
-        return self.activation((columns[:, None, :] - u[:, :, None]) / self.activation.eta)
-
     def features(self, u: Float[Array, "d m"], x: Array) -> Array:
-        return jnp.moveaxis(self._by_feature(u, x), -1, 0).reshape(*x.shape[:-1], *u.shape)
+        inner = jnp.reshape(u, (1,) * (jnp.ndim(x) - 1) + u.shape)
+        return self.activation((x[..., None] - inner) / self.activation.eta)
 
     def __call__(self, params: Params, x: Array) -> Array:
-        features = self._by_feature(params.u, x)
-        flat = features.reshape(-1, features.shape[-1])
-        return jnp.matmul(params.a.ravel(), flat, precision="highest").reshape(x.shape[:-1])
+        columns = x.reshape(-1, x.shape[-1]).T
+        return _additive(self.activation, params.a, params.u, columns).reshape(x.shape[:-1])
 
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return np.shape(u)

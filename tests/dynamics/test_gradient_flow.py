@@ -27,18 +27,18 @@ def scipy_flow(problem, start, epsilon, taus):
     return solution.y.T[:, :split], solution.y.T[:, split:]
 
 
-@pytest.mark.parametrize(("seed", "epsilon"), [(0, 0.1), (1, 1e-2), (2, 1e-2), (3, 1e-4)])
+@pytest.mark.parametrize(("seed", "epsilon"), [(6, 1.0), (1, 1e-2), (3, 1e-4)])
 def test_agrees_with_scipy_radau(seed, epsilon):
     problem, start = random_problem(seed)
     taus = slow_times(0.2)
-    flow = tts.GradientFlow(epsilon, rtol=1e-10, atol=1e-11)
+    flow = tts.GradientFlow(epsilon, rtol=1e-12, atol=1e-13)
     run = tts.simulate(problem, flow, start, taus)
     a, u = scipy_flow(problem, start, epsilon, np.asarray(taus))
-    np.testing.assert_allclose(run.params.u, u, rtol=0, atol=2e-8)
-    np.testing.assert_allclose(run.params.a, a, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run.params.u, u, rtol=0, atol=2e-9)
+    np.testing.assert_allclose(run.params.a, a, rtol=0, atol=2e-9)
     risk = NumpyRisk(problem)
     expected = [risk(*point)[0] for point in zip(a, u, strict=True)]
-    np.testing.assert_allclose(run.risk, expected, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(run.risk, expected, rtol=0, atol=2e-9)
 
 
 def test_records_the_start_at_tau_zero():
