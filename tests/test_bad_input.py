@@ -333,7 +333,7 @@ def test_the_limit_flow_refuses_networks_without_steps(network, message):
     ids=["first", "middle", "last", "one left of 0", "one right of 1"],
 )
 def test_the_limit_flow_names_the_piece_with_fewer_than_two_neurons(u, piece, count):
-    parts = ("must be at least two neurons", piece, f", but is {count} there")
+    parts = ("at least two neurons in every piece", piece, f", but is an array with {count} there")
     with pytest.raises(ValueError, match=expect("Argument `params.u` ", *parts)):
         run(dynamics=tts.LimitFlow(), params=params_of(u=u))
     with pytest.raises(ValueError, match=expect("Argument `u` ", *parts)):

@@ -6,7 +6,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from ._types import Array, Float, Scalar
 
 RIDGE = 1e-12
-"""Relative ridge: far below the accuracy of any flow, far above the rounding of a Gram matrix."""
+"""Relative ridge for a single solve: far above the rounding of a Gram matrix, far below the rest."""
 
 
 def solve_gram(

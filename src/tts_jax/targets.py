@@ -166,7 +166,8 @@ class Teacher(AbstractTarget):
 class Function(AbstractTarget):
     """Any function of one input, elementwise on arrays.
 
-    **Arguments:** `function`; `kinks`, increasing inside (0, 1): where it or its derivatives jump;
+    **Arguments:** `function`; `kinks`, increasing inside (0, 1): where it or its derivatives jump
+    (a value at a jump must be the one on its right, as x >= c gives it);
     `degree`, if it is a polynomial between the kinks; `cells`: without a degree, the risk is
     integrated by a composite rule on this many equal cells, cut further at all kinks.
     """

@@ -6,7 +6,6 @@ import jax
 
 from .._errors import argument_error, check_scalar
 from .._types import Key, Real, Times, Tree
-from ..gram import RIDGE
 from ..networks import Params
 from ..problem import AbstractProblem
 from ..solvers import stiff_solver
@@ -22,14 +21,16 @@ class ReducedFlow(AbstractDynamics):
     ignored: at tau = 0 the record holds a*(u(0)).
 
     **Arguments:** `ridge`: relative ridge of the linear solve for a*(u), which keeps it finite
-    where neurons meet; `rtol`, `atol`, `solver`, `max_steps`, `adjoint` as in `GradientFlow`.
+    where neurons meet. There rounding over ridge is noise in the velocity: a ridge below 1e-16/rtol
+    can make steps fail without end when neurons coincide; where they stay apart, a smaller one is
+    more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint` as in `GradientFlow`.
 
     Differentiable in the start and the numbers of the problem.
 
     **Raises:** `ValueError` for a ridge or tolerance that is not positive.
     """
 
-    ridge: Real = eqx.field(default=RIDGE, kw_only=True)
+    ridge: Real = eqx.field(default=1e-8, kw_only=True)
     rtol: Real = eqx.field(default=1e-8, kw_only=True)
     atol: Real = eqx.field(default=1e-10, kw_only=True)
     solver: diffrax.AbstractSolver | None = eqx.field(default=None, kw_only=True)
