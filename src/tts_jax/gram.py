@@ -6,7 +6,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from ._types import Array, Float, Scalar
 
 RIDGE = 1e-12
-"""Relative ridge for a single solve: far above the rounding of a Gram matrix, far below the rest."""
+"""Relative ridge of a single solve: far above the rounding of a Gram matrix, below all else."""
 
 
 def solve_gram(
