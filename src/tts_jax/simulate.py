@@ -10,7 +10,7 @@ import numpy as np
 from ._errors import SimulationError, Status, argument_error, is_concrete
 from ._types import Key, Times
 from .dynamics import SGD, AbstractDynamics, Records
-from .dynamics.base import Progress, Samples, check_taus
+from .dynamics.base import Given, Progress, Samples, check_taus
 from .networks import Params
 from .problem import AbstractProblem
 from .trajectory import Trajectory
@@ -52,16 +52,16 @@ def simulate(
     taus, params = jnp.asarray(taus), jax.tree.map(jnp.asarray, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     problem.check(params)
-    dynamics.check(problem, params, taus, key, samples)
+    given = Given(problem, params, taus, key, samples)
+    dynamics.check(given)
     if not dynamics.draws:
-        key = None  # so that a loop over all dynamics does not compile the flows anew
+        given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     # Numbers become arrays at the edge: as Python floats each new value would recompile.
-    arguments = _arrays((problem, dynamics, params, taus, key, samples))
+    dynamics, given = _arrays((dynamics, given))
     if progress is not None and isinstance(dynamics, SGD):
-        problem, sgd, *rest = arguments
-        records = sgd.run_in_pieces(problem, *rest, progress)
+        records = dynamics.run_in_pieces(given, progress)
     else:
-        records = _run(*arguments)
+        records = _run(dynamics, given)
     trajectory = Trajectory(
         taus,
         records.params,
@@ -78,8 +78,8 @@ def simulate(
 
 
 @eqx.filter_jit
-def _run(problem, dynamics, params, taus, key, samples) -> Records:
-    return dynamics.run(problem, params, taus, key, samples)
+def _run(dynamics: AbstractDynamics, given: Given) -> Records:
+    return dynamics.run(given)
 
 
 def _arrays(tree: Any) -> Any:

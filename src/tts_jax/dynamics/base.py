@@ -17,6 +17,16 @@ Samples = tuple[Array, Array]
 Progress = Callable[[float], object]
 
 
+class Given(NamedTuple):
+    """What `simulate` was asked for, beside the dynamics."""
+
+    problem: AbstractProblem
+    params: Params
+    taus: Times
+    key: Key | None
+    samples: Samples | None
+
+
 class Records(NamedTuple):
     """What a run leaves: params with leading axis T, risk (T,), a status code, and counts."""
 
@@ -35,26 +45,12 @@ class AbstractDynamics(eqx.Module):
     draws: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def check(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> None:
+    def check(self, given: Given) -> None:
         """Raise `ValueError` for arguments that this dynamics cannot run with."""
 
     @abc.abstractmethod
-    def run(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> Records:
-        """The run itself, traced: from `params` at tau = 0, recorded at `taus`."""
+    def run(self, given: Given) -> Records:
+        """The run itself, traced: from `given.params` at tau = 0, recorded at `given.taus`."""
 
 
 def check_taus(taus: Any) -> None:

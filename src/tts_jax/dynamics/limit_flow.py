@@ -18,11 +18,11 @@ from jax.scipy.special import betainc
 from scipy.special import beta
 
 from .._errors import Status, argument_error, is_concrete
-from .._types import Array, Float, Key, Scalar, Times
+from .._types import Array, Float, Scalar
 from ..networks import Params, ShallowNetwork
-from ..problem import AbstractProblem, Problem
+from ..problem import Problem
 from ..targets import PiecewiseConstant
-from .base import AbstractDynamics, Records, Samples, check_no_samples, only_real
+from .base import AbstractDynamics, Given, Records, check_no_samples, only_real
 
 _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
@@ -151,15 +151,9 @@ class LimitFlow(AbstractDynamics):
     Source: arXiv 2304.09576, the limit there.
     """
 
-    def check(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> None:
-        check_no_samples(samples, "LimitFlow")
+    def check(self, given: Given) -> None:
+        problem, params = given.problem, given.params
+        check_no_samples(given.samples, "LimitFlow")
         only_real(params.u, "params.u")
         if not isinstance(problem, Problem) or not isinstance(problem.target, PiecewiseConstant):
             raise argument_error(
@@ -174,14 +168,8 @@ class LimitFlow(AbstractDynamics):
             raise argument_error("network", "one with a bias for LimitFlow", network)
         _check_pieces("params.u", params.u, problem.target)
 
-    def run(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> Records:
+    def run(self, given: Given) -> Records:
+        problem, params, taus = given.problem, given.params, given.taus
         assert isinstance(problem, Problem)
         assert isinstance(problem.target, PiecewiseConstant)
         target = problem.target

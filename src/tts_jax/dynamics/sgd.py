@@ -10,17 +10,20 @@ import numpy as np
 import optax
 
 from .._errors import Status, argument_error, check_finite, check_scalar, is_concrete
-from .._types import Array, Count, Key, Real, Times, Tree
+from .._types import Array, Count, Real, Times, Tree
 from ..activations import AbstractActivation, BoxGradient
 from ..networks import Params
 from ..problem import AbstractProblem
-from .base import AbstractDynamics, Progress, Records, Samples
+from .base import AbstractDynamics, Given, Progress, Records, Samples
 
 CHUNK = 4096
 """Samples drawn at a time. Chunk c of a run comes from fold_in(key, c), whatever is recorded."""
 
 PIECE = 2_000_000
 """Steps between two reports of progress."""
+
+
+_Losses = Callable[[AbstractProblem, Count], Callable[[Params], Array]]
 
 
 class _Carry(NamedTuple):
@@ -73,22 +76,16 @@ class SGD(AbstractDynamics):
         """The number of steps up to each slow time, round(tau / (epsilon h)), as int64."""
         return jnp.round(taus / (self.epsilon * self.step_size)).astype(jnp.int64)
 
-    def check(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> None:
+    def check(self, given: Given) -> None:
+        problem, samples = given.problem, given.samples
         if self.batch_size == "full":
             if samples is not None or (is_concrete(self.noise) and self.noise > 0):
                 raise argument_error(
                     "batch_size", "a number where there are samples or noise", "full"
                 )
         elif samples is not None:
-            self._check_samples(taus, samples)
-        elif key is None:
+            self._check_samples(given.taus, samples)
+        elif given.key is None:
             raise argument_error("key", "a jax.random.key for SGD, which draws samples", None)
         needed = {"sample_loss", "label" if samples is not None else "draw"}
         for name in needed if self.batch_size != "full" else ():
@@ -120,61 +117,40 @@ class SGD(AbstractDynamics):
                     "samples", f"at least {steps} steps long for these taus", np.shape(noise)[0]
                 )
 
-    def run(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> Records:
+    def run(self, given: Given) -> Records:
         def record(carry: _Carry, stop: Count) -> tuple[_Carry, Params]:
-            carry = self._advance(problem, carry, stop, key, samples)
+            carry = self._advance(given, carry, stop)
             return carry, carry.params
 
-        carry, ys = jax.lax.scan(record, self._begin(params), self.steps_until(taus))
-        return _records(problem, ys, carry)
+        carry, ys = jax.lax.scan(record, self._begin(given.params), self.steps_until(given.taus))
+        return _records(given.problem, ys, carry)
 
-    def run_in_pieces(
-        self,
-        problem: AbstractProblem,
-        params: Params,
-        taus: Times,
-        key: Key | None,
-        samples: Samples | None,
-        progress: Progress,
-    ) -> Records:
+    def run_in_pieces(self, given: Given, progress: Progress) -> Records:
         """`run` as a loop on the host, which reports the fraction of steps done. Not traceable."""
-        stops = np.asarray(self.steps_until(taus))
-        carry, ys = self._begin(params), []
+        stops = np.asarray(self.steps_until(given.taus))
+        carry, ys = self._begin(given.params), []
         for stop in stops:
             while carry.step < stop:
                 until = jnp.minimum(carry.step + PIECE, stop)
-                carry = _advance_jit(self, problem, carry, until, key, samples)
+                carry = _advance_jit(self, given, carry, until)
                 progress(int(carry.step) / int(stops[-1]))
             ys.append(carry.params)
-        return _records_jit(problem, jax.tree.map(lambda *y: jnp.stack(y), *ys), carry)
+        return _records_jit(given.problem, jax.tree.map(lambda *y: jnp.stack(y), *ys), carry)
 
     def _begin(self, params: Params) -> _Carry:
         state = None if self.optimiser is None else self.optimiser.init(params)
         return _Carry(params, state, jnp.zeros((), jnp.int64))
 
-    def _advance(
-        self,
-        problem: AbstractProblem,
-        carry: _Carry,
-        stop: Count,
-        key: Key | None,
-        samples: Samples | None,
-    ) -> _Carry:
+    def _advance(self, given: Given, carry: _Carry, stop: Count) -> _Carry:
         """Steps up to number `stop`, by chunks of samples: the same chunks for every `stop`."""
-        trained = _of_dtype(_boxed(problem) if self.gradient == "box" else problem, carry.params)
-        chunk, chunk_samples = self._stream(problem, carry.params, key, samples)
+        problem = _boxed(given.problem) if self.gradient == "box" else given.problem
+        trained = _of_dtype(problem, carry.params)
+        chunk, losses_of = self._stream(given)
 
         def one_chunk(carry: _Carry) -> _Carry:
             number = carry.step // chunk
             end = jnp.minimum(stop, (number + 1) * chunk)
-            loss = chunk_samples(number)
+            loss = losses_of(number)
 
             def one_step(i: Count, state: tuple[Params, Any]) -> tuple[Params, Any]:
                 current, optimiser = state
@@ -191,15 +167,12 @@ class SGD(AbstractDynamics):
 
         return jax.lax.while_loop(lambda c: c.step < stop, one_chunk, carry)
 
-    def _stream(
-        self, problem: AbstractProblem, params: Params, key: Key | None, samples: Samples | None
-    ) -> tuple[
-        int, Callable[[Count], Callable[[AbstractProblem, Count], Callable[[Params], Array]]]
-    ]:
+    def _stream(self, given: Given) -> tuple[int, Callable[[Count], _Losses]]:
         """Steps per chunk, and a function from the chunk to the loss of each of its steps."""
+        problem, key, samples = given.problem, given.key, given.samples
         if self.batch_size == "full":
             return 2**62, lambda number: lambda trained, i: trained.risk
-        dtype = jnp.result_type(*jax.tree.leaves(params))
+        dtype = jnp.result_type(*jax.tree.leaves(given.params))
         if samples is not None:
             x, noise = samples
             batch = (x[:, None], noise[:, None]) if noise.ndim == 1 else (x, noise)
@@ -239,8 +212,8 @@ class SGD(AbstractDynamics):
 
 
 @eqx.filter_jit
-def _advance_jit(dynamics: SGD, problem, carry, stop, key, samples):
-    return dynamics._advance(problem, carry, stop, key, samples)
+def _advance_jit(dynamics: SGD, given: Given, carry: _Carry, stop: Count) -> _Carry:
+    return dynamics._advance(given, carry, stop)
 
 
 @eqx.filter_jit
