@@ -1,13 +1,14 @@
 # Two commands: `make figures` draws every figure of the paper, `make test` runs the test suite.
 PYTHON ?= python3
 VENV ?= .venv
+ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: figures test lint types clean
 
 figures: $(STAMP)
-	$(BIN)/tts-jax figures
+	$(BIN)/tts-jax figures $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

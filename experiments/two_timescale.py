@@ -102,7 +102,7 @@ def plot(data: xr.Dataset) -> dict[str, Any]:
 def _animation(data: xr.Dataset) -> FuncAnimation:
     figure, (left, right) = draw.figure(1, 2, size=(9, 3.6))
     figure.set_dpi(75)
-    frames = range(0, data.sizes["tau"], 2)
+    frames = range(0, data.sizes["tau"], 10 if data.attrs["quick"] else 2)
     draw.risks(right, {LABELS[k]: (data.tau, data.risk.sel(dynamics=k), k) for k in LABELS})
     right.set(ylim=(3e-3, 20))
     right.legend(loc="upper right", fontsize=8)

@@ -25,7 +25,7 @@ ROOMS = (
     ("trajectory",),
     ("simulate",),
     ("metrics",),
-    ("sweep",),
+    (),
     ("plot",),
     ("cli",),
     # The public face and `python -m tts_jax` stand above all rooms.

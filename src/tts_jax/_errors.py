@@ -4,7 +4,7 @@ import enum
 from typing import Any
 
 import jax
-import jax.core
+import jax.core  # for its Tracer, which `import jax` alone does not promise
 import numpy as np
 
 
@@ -17,6 +17,7 @@ class Status(enum.IntEnum):
     SOLVER = 3
     NON_FINITE = 4
     TOO_FEW_NEURONS = 5
+    TOO_FEW_SAMPLES = 6
 
     @property
     def message(self) -> str:
@@ -36,6 +37,8 @@ _MESSAGES = {
     "that the risk is finite near the last valid parameters",
     Status.TOO_FEW_NEURONS: "the limit flow needs two neurons in every piece of the target; start "
     "from other positions or a larger width",
+    Status.TOO_FEW_SAMPLES: "`samples` end before the last recorded time; give a longer stream or "
+    "ask for earlier `taus`",
 }
 
 
@@ -57,13 +60,35 @@ def argument_error(name: str, expected: str, got: Any) -> ValueError:
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
 
 
+def check_type(name: str, value: Any, kind: type, *, hint: str = "") -> None:
+    """Raise unless `value` is an instance of `kind`, with a word on a forgotten call."""
+    if isinstance(value, kind):
+        return
+    got = f"of type {type(value).__name__}"
+    if isinstance(value, type):
+        got = f"the class {value.__name__} itself: call it to make an instance"
+    raise argument_error(name, f"of type {kind.__name__}{hint}", got)
+
+
+def check_64_bit() -> None:
+    """Raise unless JAX is in 64-bit mode."""
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before anything else call "
+            '`jax.config.update("jax_enable_x64", True)`, or set JAX_ENABLE_X64=1.'
+        )
+
+
 def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None:
     """Raise unless `value` is a finite number above (`strict`) or at least `minimum`."""
     if np.shape(value) != ():
         raise argument_error(name, "a single number", f"an array of shape {np.shape(value)}")
     if not is_concrete(value):
         return
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise argument_error(name, "a number", repr(value)) from None
     sign = ">" if strict else ">="
     if not np.isfinite(number) or number < minimum or (strict and number == minimum):
         expected = "positive and finite" if strict and minimum == 0 else f"{sign} {minimum:g}"

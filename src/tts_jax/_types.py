@@ -5,6 +5,9 @@ Axes: `m` width (number of neurons), `T` recorded slow times, `N` samples, `d` i
 
 from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 Real: TypeAlias = float | Float[Array, ""]
@@ -16,4 +19,31 @@ Count: TypeAlias = Int[Array, ""]
 Key: TypeAlias = PRNGKeyArray
 Tree: TypeAlias = PyTree[Any]
 
-__all__ = ["Array", "Count", "Float", "Int", "Key", "Real", "Scalar", "Times", "Tree"]
+
+def as_real(value: Any) -> Any:
+    """Python and NumPy numbers become floats, so that 1 and 1.0 are one; all else stays."""
+    plain = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return float(value) if plain else value
+
+
+def as_floats(values: Any) -> Any:
+    """Lists and NumPy arrays become float64 NumPy arrays, integer JAX arrays floating ones."""
+    if not isinstance(values, jax.Array):
+        return np.asarray(values, dtype=np.float64)
+    inexact = jnp.issubdtype(values.dtype, jnp.inexact)
+    return values if inexact else values.astype(jnp.result_type(float))
+
+
+__all__ = [
+    "Array",
+    "Count",
+    "Float",
+    "Int",
+    "Key",
+    "Real",
+    "Scalar",
+    "Times",
+    "Tree",
+    "as_floats",
+    "as_real",
+]

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import check_scalar
-from ._types import Array, Real
+from ._errors import check_64_bit, check_scalar
+from ._types import Array, Real, as_real
 from .quadrature import gauss_legendre, points_per_cell
 
 if TYPE_CHECKING:  # type checkers know only the standard library's name for it
@@ -68,7 +68,7 @@ class CubicStep(AbstractActivation):
     The rule of `Problem.risk` is exact for it.
     """
 
-    eta: Real
+    eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = (-0.5, 0.0, 0.5)
     degree: ClassVar = 3
     limits: ClassVar = (0.0, 1.0)
@@ -81,7 +81,7 @@ class ReLU(AbstractActivation):
     """max(z, 0). The rule of `Problem.risk` is exact for it. eta only scales the features: 1
     is the unit of the paper."""
 
-    eta: Real = 1.0
+    eta: Real = eqx.field(default=1.0, converter=as_real)
     knots: ClassVar = (0.0,)
     degree: ClassVar = 1
     limits: ClassVar = None
@@ -97,7 +97,7 @@ def _graded(*points: float) -> tuple[float, ...]:
 class Logistic(AbstractActivation):
     """1 / (1 + exp(-z)). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
 
-    eta: Real
+    eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 36.0)
     degree: ClassVar = None
     limits: ClassVar = (0.0, 1.0)
@@ -109,7 +109,7 @@ class Logistic(AbstractActivation):
 class Tanh(AbstractActivation):
     """tanh(z). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
 
-    eta: Real
+    eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(0.75, 1.5, 2.5, 4.0, 6.5, 10.0, 18.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)
@@ -121,7 +121,7 @@ class Tanh(AbstractActivation):
 class Erf(AbstractActivation):
     """erf(z). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
 
-    eta: Real
+    eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(0.75, 1.5, 2.25, 3.0, 4.0, 6.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)
@@ -145,8 +145,8 @@ def _with_slope_jvp(primals, tangents):
 class BoxGradient(AbstractActivation):
     """An activation whose derivative is replaced by the indicator of its transition.
 
-    The values are the inner activation's; the derivative is 1 between its outermost knots and 0
-    elsewhere. SGD(gradient="box") trains with it. It has no knots: no risk is integrated with it.
+    The values are the inner activation's; the derivative is 1 where |z| <= 1/2 and 0 elsewhere.
+    SGD(gradient="box") trains with it. It has no knots: no risk is integrated with it.
     """
 
     inner: AbstractActivation
@@ -160,8 +160,7 @@ class BoxGradient(AbstractActivation):
         self.eta = inner.eta
 
     def __call__(self, z: Array) -> Array:
-        low, high = self.inner.knots[0], self.inner.knots[-1]
-        slope = ((z >= low) & (z <= high)).astype(z.dtype)
+        slope = (jnp.abs(z) <= 0.5).astype(z.dtype)
         return _with_slope(jax.lax.stop_gradient(self.inner(z)), slope, z)
 
 
@@ -177,6 +176,8 @@ def check_activation(activation: AbstractActivation) -> float:
     knots increasing, limits reached at the outermost knots, a polynomial of the stated degree on
     every piece, a finite derivative, also on the knots, that matches finite differences.
     """
+
+    check_64_bit()
 
     def fail(what: str, got: object) -> ValueError:
         return ValueError(f"{type(activation).__name__}: {what}, but got {got}.")
@@ -204,9 +205,11 @@ def check_activation(activation: AbstractActivation) -> float:
     if not np.allclose(slope(jnp.asarray(inner)), difference, rtol=1e-5, atol=1e-7):
         raise fail("sigma' must match finite differences", slope(jnp.asarray(inner)) - difference)
     if activation.limits is not None:
-        reached = np.asarray(sigma(jnp.asarray([edges[0], edges[-1]])))
-        if not np.allclose(reached, activation.limits, rtol=0.0, atol=1e-14):
-            raise fail(f"sigma must reach its limits {activation.limits} at the knots", reached)
+        for ends in (edges[[1, -2]], edges[[0, -1]]):
+            reached = np.asarray(sigma(jnp.asarray(ends)))
+            if not np.allclose(reached, activation.limits, rtol=0.0, atol=1e-14):
+                what = f"sigma must reach its limits {activation.limits} at the outermost knots"
+                raise fail(f"{what} and stay there", reached)
 
     def integrals(order: int) -> np.ndarray:
         nodes, weights = gauss_legendre(order)
@@ -220,4 +223,8 @@ def check_activation(activation: AbstractActivation) -> float:
     error = float(np.max(np.abs(integrals(order) - integrals(4 * order))))
     if activation.degree is not None and error > 1e-12:
         raise fail(f"sigma must be of degree {activation.degree} between its knots", error)
+    if error > 1e-9:
+        raise fail(
+            "the knots must cut the line into shorter cells: the rule must err by 1e-9", error
+        )
     return error

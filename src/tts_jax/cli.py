@@ -13,7 +13,7 @@ import jax
 import tyro
 
 SMALL_LOOPS = "xla_cpu_small_while_loop_byte_threshold=1000000"
-"""Lets XLA on a CPU turn the SGD loop into one kernel: a third of the time per step."""
+"""Lets XLA on a CPU turn the SGD loop into one kernel. See benchmarks/sgd.py."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,9 +45,11 @@ def figures(
     """Make the figures of the paper, and a table of measured against expected.
 
     Args:
-        names: Figures to make, by default all.
+        names: Figures to make, by default all: notations, limit-sketch, proof-sketch,
+            two-timescale, equal-steps, epsilon-boxplot, two-dimensions, ten-dimensions, relu,
+            epsilon-order.
         only: Make only the data, or only the pictures from saved data.
-        quick: A version of about a minute, which says that it is one.
+        quick: A shorter version that takes one to two minutes, and says that it is quick.
         out: Folder to write to, by default figures (with --quick: figures-quick).
     """
     prepare_jax()
@@ -64,7 +66,7 @@ def figures(
     runner = importlib.import_module(f"{experiments.__name__}.runner")
     try:
         return runner.run_figures(names or experiments.FIGURES, folder, only=only, quick=quick)
-    except FileNotFoundError as error:
+    except runner.NoDataError as error:
         raise UsageError(str(error)) from error
 
 

@@ -1,14 +1,14 @@
 """Problems on a given sample: d inputs, full batch or minibatches."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import argument_error, check_finite
-from ._types import Array, Key, Scalar
+from ._errors import argument_error, check_finite, check_type
+from ._types import Array, Key, Scalar, as_floats
 from .gram import RIDGE, solve_gram
 from .networks import AbstractNetwork, AdditiveNetwork, Params
 from .problem import AbstractProblem
@@ -16,10 +16,6 @@ from .targets import AbstractTarget
 
 BLOCK = 256
 """Inputs evaluated at a time."""
-
-
-def _floats(values: Any) -> Any:
-    return values if isinstance(values, jax.Array) else np.asarray(values, dtype=np.float64)
 
 
 class EmpiricalProblem(AbstractProblem):
@@ -33,11 +29,12 @@ class EmpiricalProblem(AbstractProblem):
     """
 
     network: AbstractNetwork
-    x: Array = eqx.field(converter=_floats)
-    y: Array = eqx.field(converter=_floats)
+    x: Array = eqx.field(converter=as_floats)
+    y: Array = eqx.field(converter=as_floats)
     loss: Literal["squared", "norm"] = eqx.field(static=True, default="squared", kw_only=True)
 
     def __check_init__(self):
+        check_type("network", self.network, AbstractNetwork)
         if self.loss not in ("squared", "norm"):
             raise argument_error("loss", '"squared" or "norm"', repr(self.loss))
         if np.ndim(self.x) not in (1, 2) or np.shape(self.x)[0] == 0:

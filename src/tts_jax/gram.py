@@ -16,9 +16,10 @@ def solve_gram(
 
     The ridge is relative: scaling a feature scales its weight and changes nothing else. Features
     that coincide share their weight; a feature that vanishes gets none. Never NaN for finite
-    input and a ridge of at least 1e-14 p.
+    input: the ridge is at least p times the rounding unit.
     """
     diagonal = jnp.diagonal(gram)
+    ridge = jnp.maximum(ridge, diagonal.size * jnp.finfo(gram.dtype).eps)
     present = diagonal > 0
     scale = jnp.where(present, jnp.where(present, diagonal, 1.0) ** -0.5, 0.0)
     scaled = gram * scale[:, None] * scale[None, :]

@@ -6,7 +6,7 @@ Functions of `u` or `Params` take them with any leading axes where it says (...,
 import jax
 import jax.numpy as jnp
 
-from ._errors import argument_error
+from ._errors import argument_error, check_type
 from ._types import Array, Float, Scalar
 from .gram import RIDGE
 from .networks import Params, ShallowNetwork
@@ -17,6 +17,7 @@ from .trajectory import Trajectory
 
 def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
     """Distance from each jump of the target to its nearest neuron."""
+    check_type("target", target, PiecewiseConstant)
     jumps = jnp.reshape(jnp.asarray(target.jumps), (1,) * (jnp.ndim(u) - 1) + (-1, 1))
     return jnp.min(jnp.abs(u[..., None, :] - jumps), axis=-1)
 

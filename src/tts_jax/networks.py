@@ -1,6 +1,7 @@
 """Networks with one hidden layer, linear in their outer weights."""
 
 import abc
+import numbers
 from typing import NamedTuple
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import argument_error, check_finite
+from ._errors import argument_error, check_finite, check_type
 from ._types import Array, Float, Key, Tree
 from .activations import AbstractActivation
 
@@ -27,6 +28,9 @@ class AbstractNetwork(eqx.Module):
     """A network f(x; a, u) = sum over the entries of a of a * features(u, x)."""
 
     activation: eqx.AbstractVar[AbstractActivation]
+
+    def __check_init__(self):
+        check_type("activation", self.activation, AbstractActivation)
 
     @abc.abstractmethod
     def features(self, u: Array, x: Array) -> Array:
@@ -49,6 +53,9 @@ class AbstractNetwork(eqx.Module):
         """f(x), of the shape of the axes of inputs."""
 
     def _check_shapes(self, params: Params, inner_axes: int, what: str) -> None:
+        for name, half in (("params.a", params.a), ("params.u", params.u)):
+            if not hasattr(half, "dtype"):
+                raise argument_error(name, "one array", f"a {type(half).__name__}")
         if np.ndim(params.u) != inner_axes:
             raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
         expected = self.outer_shape(params.u)
@@ -58,6 +65,9 @@ class AbstractNetwork(eqx.Module):
                 f"of shape {expected} for inner positions of shape {np.shape(params.u)}",
                 f"of shape {np.shape(params.a)}",
             )
+        for name, half in (("params.a", params.a), ("params.u", params.u)):
+            if not jnp.issubdtype(jnp.result_type(half), jnp.floating):
+                raise argument_error(name, "of a floating dtype", f"of {jnp.result_type(half)}")
         check_finite("params.a", params.a)
         check_finite("params.u", params.u)
 
@@ -164,6 +174,7 @@ def init_uniform(key: Key, width: int) -> Params:
 
     **Returns:** Params(a=(width+1,), u=(width,)).
     """
-    if width < 1:
-        raise argument_error("width", "at least 1", width)
+    check_type("key", key, jax.Array, hint=", a jax.random.key")
+    if not isinstance(width, numbers.Integral) or width < 1:
+        raise argument_error("width", "a whole number of at least 1", width)
     return Params(a=jnp.zeros(width + 1), u=jnp.sort(jax.random.uniform(key, (width,))))

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._errors import argument_error
+from ._errors import argument_error, check_type
 from ._types import Array, Float, Key, Scalar, Tree
 from .gram import RIDGE, solve_gram
 from .networks import AbstractNetwork, AdditiveNetwork, Params
@@ -64,6 +64,8 @@ class Problem(AbstractProblem):
     target: AbstractTarget
 
     def __check_init__(self):
+        check_type("network", self.network, AbstractNetwork)
+        check_type("target", self.target, AbstractTarget, hint=" (tts.Function wraps a function)")
         for name, value, several in (
             ("network", self.network, AdditiveNetwork),
             ("target", self.target, AdditiveSteps),

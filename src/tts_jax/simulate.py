@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import SimulationError, Status, argument_error, is_concrete
+from ._errors import (
+    SimulationError,
+    Status,
+    check_64_bit,
+    check_finite,
+    check_type,
+    is_concrete,
+)
 from ._types import Key, Times
 from .dynamics import SGD, AbstractDynamics, Records
 from .dynamics.base import Given, Progress, Samples, check_taus
@@ -49,7 +56,7 @@ def simulate(
     the data so far as `.trajectory`, when a run cannot go on.
     """
     _check(problem, dynamics, params, taus)
-    taus, params = jnp.asarray(taus), jax.tree.map(jnp.asarray, params)
+    taus, params = jnp.asarray(taus, jnp.float64), jax.tree.map(jnp.asarray, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     problem.check(params)
     given = Given(problem, params, taus, key, samples)
@@ -94,18 +101,14 @@ def _arrays(tree: Any) -> Any:
 
 
 def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
-    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(
-            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before anything else call "
-            '`jax.config.update("jax_enable_x64", True)`, or set JAX_ENABLE_X64=1.'
-        )
+    check_64_bit()
     for name, value, kind in (
         ("problem", problem, AbstractProblem),
         ("dynamics", dynamics, AbstractDynamics),
         ("params", params, Params),
     ):
-        if not isinstance(value, kind):
-            raise argument_error(name, f"of type {kind.__name__}", f"a {type(value).__name__}")
+        check_type(name, value, kind)
+    check_finite("params", params)
     check_taus(taus)
 
 

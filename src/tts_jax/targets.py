@@ -6,15 +6,13 @@ A target of one input states, beside its values, its `cuts` (inputs where its pi
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._errors import argument_error, check_finite, check_increasing
-from ._types import Array, Float
+from ._types import Array, Float, as_floats
 from .networks import AbstractNetwork, Params
 
 
@@ -43,11 +41,6 @@ class AbstractTarget(eqx.Module):
         """
 
 
-def _numbers(values: Any) -> Any:
-    """Lists become float64 arrays; arrays, also traced ones, stay what they are."""
-    return values if isinstance(values, jax.Array) else np.asarray(values, dtype=np.float64)
-
-
 class PiecewiseConstant(AbstractTarget):
     """f* = values[k] between jumps[k-1] and jumps[k], on [0, 1].
 
@@ -58,8 +51,8 @@ class PiecewiseConstant(AbstractTarget):
     match, and numbers that are not finite.
     """
 
-    jumps: Float[Array, " n-1"] = eqx.field(converter=_numbers)
-    values: Float[Array, " n"] = eqx.field(converter=_numbers)
+    jumps: Float[Array, " n-1"] = eqx.field(converter=as_floats)
+    values: Float[Array, " n"] = eqx.field(converter=as_floats)
 
     def __init__(self, jumps: Sequence[float] | Array, values: Sequence[float] | Array):
         self.jumps = jumps  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,8 +98,8 @@ class AdditiveSteps(AbstractTarget):
     **Raises:** `ValueError` as `PiecewiseConstant`.
     """
 
-    jumps: Float[Array, " n"] = eqx.field(converter=_numbers)
-    weights: Float[Array, " n"] = eqx.field(converter=_numbers)
+    jumps: Float[Array, " n"] = eqx.field(converter=as_floats)
+    weights: Float[Array, " n"] = eqx.field(converter=as_floats)
 
     def __init__(
         self, jumps: Sequence[float] | Array, weights: Sequence[float] | Array | None = None
@@ -173,7 +166,7 @@ class Function(AbstractTarget):
     """
 
     function: Callable[[Array], Array]
-    kinks: Float[Array, " k"] = eqx.field(converter=_numbers, default=(), kw_only=True)
+    kinks: Float[Array, " k"] = eqx.field(converter=as_floats, default=(), kw_only=True)
     degree: int | None = eqx.field(static=True, default=None, kw_only=True)  # pyright: ignore
     cells: int = eqx.field(static=True, default=32, kw_only=True)
 

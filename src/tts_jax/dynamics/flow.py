@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
-from .._types import Array, Real, Times, Tree
+from .._types import Array, Real, Times, Tree, as_real
 from ..solvers import stiff_solver
 from .base import AbstractDynamics
 
@@ -33,8 +33,8 @@ def _status(result: diffrax.RESULTS) -> Array:
 class AbstractFlow(AbstractDynamics):
     """What the flows that are integrated share: tolerances, a solver and how to differentiate."""
 
-    rtol: Real = eqx.field(default=1e-8, kw_only=True)
-    atol: Real = eqx.field(default=1e-10, kw_only=True)
+    rtol: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
+    atol: Real = eqx.field(default=1e-10, converter=as_real, kw_only=True)
     solver: diffrax.AbstractSolver | None = eqx.field(default=None, kw_only=True)
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
     adjoint: diffrax.AbstractAdjoint = eqx.field(
@@ -84,4 +84,9 @@ class AbstractFlow(AbstractDynamics):
         }
         # diffrax fills what it did not reach with infinities.
         reached = jax.tree.map(lambda y: jnp.where(jnp.isinf(y), jnp.nan, y), solution.ys)
-        return reached, _status(solution.result), stats
+        moving = jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), velocity(start))
+        begun = jnp.all(jnp.stack(jax.tree.leaves(moving)))
+        status = jnp.where(
+            begun, _status(solution.result), jnp.asarray(Status.NON_FINITE, jnp.int32)
+        )
+        return reached, status, stats

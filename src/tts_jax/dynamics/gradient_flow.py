@@ -1,9 +1,10 @@
 """The slow-fast gradient flow at any epsilon."""
 
+import equinox as eqx
 import jax
 
 from .._errors import check_scalar
-from .._types import Real
+from .._types import Real, as_real
 from ..networks import Params
 from .base import Given, Records, check_no_samples, only_real
 from .flow import AbstractFlow
@@ -23,7 +24,7 @@ class GradientFlow(AbstractFlow):
     **Raises:** `ValueError` for an epsilon or tolerance that is not positive.
     """
 
-    epsilon: Real
+    epsilon: Real = eqx.field(converter=as_real)
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)

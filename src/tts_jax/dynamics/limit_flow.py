@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy.special import betainc
 from scipy.special import beta
 
-from .._errors import Status, argument_error, is_concrete
+from .._errors import Status, argument_error, check_64_bit, is_concrete
 from .._types import Array, Float, Scalar
 from ..networks import Params, ShallowNetwork
 from ..problem import Problem
@@ -104,6 +104,7 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
     **Raises:** `ValueError` naming the piece with fewer than two neurons; NaN under a jax
     transformation, where nothing can be raised.
     """
+    check_64_bit()
     _check_pieces("u", u, target)
     _, left, right = _flanks(jnp.sort(jnp.asarray(u)), target)
     near, far = jnp.minimum(left, right), jnp.maximum(left, right)

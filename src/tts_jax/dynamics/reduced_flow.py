@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 
 from .._errors import argument_error, check_scalar
-from .._types import Real, Tree
+from .._types import Real, Tree, as_real
 from ..networks import Params
 from ..problem import AbstractProblem
 from .base import Given, Records, check_no_samples, only_real
@@ -27,7 +27,7 @@ class ReducedFlow(AbstractFlow):
     **Raises:** `ValueError` for a ridge or tolerance that is not positive.
     """
 
-    ridge: Real = eqx.field(default=1e-8, kw_only=True)
+    ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
 
     def __check_init__(self):
         check_scalar("ridge", self.ridge, minimum=0.0, strict=True)

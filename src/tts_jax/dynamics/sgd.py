@@ -1,5 +1,6 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -10,17 +11,17 @@ import numpy as np
 import optax
 
 from .._errors import Status, argument_error, check_finite, check_scalar, is_concrete
-from .._types import Array, Count, Real, Times, Tree
+from .._types import Array, Count, Real, Times, Tree, as_real
 from ..activations import AbstractActivation, BoxGradient
 from ..networks import Params
-from ..problem import AbstractProblem
+from ..problem import AbstractProblem, Problem
 from .base import AbstractDynamics, Given, Progress, Records, Samples
 
 CHUNK = 4096
 """Samples drawn at a time. Chunk c of a run comes from fold_in(key, c), whatever is recorded."""
 
 PIECE = 2_000_000
-"""Steps between two reports of progress."""
+"""Samples between two reports of progress."""
 
 
 _Losses = Callable[[AbstractProblem, Count], Callable[[Params], Array]]
@@ -54,9 +55,9 @@ class SGD(AbstractDynamics):
 
     draws: ClassVar[bool] = True
 
-    epsilon: Real
-    step_size: Real
-    noise: Real = eqx.field(default=0.0, kw_only=True)
+    epsilon: Real = eqx.field(converter=as_real)
+    step_size: Real = eqx.field(converter=as_real)
+    noise: Real = eqx.field(default=0.0, converter=as_real, kw_only=True)
     batch_size: int | Literal["full"] = eqx.field(static=True, default=1, kw_only=True)
     gradient: Literal["exact", "box"] = eqx.field(static=True, default="exact", kw_only=True)
     optimiser: optax.GradientTransformation | None = eqx.field(default=None, kw_only=True)
@@ -66,7 +67,7 @@ class SGD(AbstractDynamics):
         check_scalar("step_size", self.step_size, minimum=0.0, strict=True)
         check_scalar("noise", self.noise, minimum=0.0, strict=False)
         if self.batch_size != "full" and not (
-            isinstance(self.batch_size, int) and self.batch_size >= 1
+            isinstance(self.batch_size, numbers.Integral) and self.batch_size >= 1
         ):
             raise argument_error("batch_size", 'at least 1, or "full"', repr(self.batch_size))
         if self.gradient not in ("exact", "box"):
@@ -79,22 +80,32 @@ class SGD(AbstractDynamics):
     def check(self, given: Given) -> None:
         problem, samples = given.problem, given.samples
         if self.batch_size == "full":
-            if samples is not None or (is_concrete(self.noise) and self.noise > 0):
+            if samples is not None or not (is_concrete(self.noise) and self.noise == 0):
                 raise argument_error(
                     "batch_size", "a number where there are samples or noise", "full"
                 )
         elif samples is not None:
             self._check_samples(given.taus, samples)
-        elif given.key is None:
-            raise argument_error("key", "a jax.random.key for SGD, which draws samples", None)
+        elif not isinstance(given.key, jax.Array):
+            expected = "a jax.random.key for SGD, which draws samples"
+            raise argument_error("key", expected, repr(given.key))
         needed = {"sample_loss", "label" if samples is not None else "draw"}
         for name in needed if self.batch_size != "full" else ():
             if getattr(type(problem), name) is getattr(AbstractProblem, name):
                 raise argument_error(
                     "problem", f"one with a `{name}`", f"a {type(problem).__name__}"
                 )
-        if self.gradient == "box" and not _activations(problem):
-            raise argument_error("gradient", '"exact" for a problem without an activation', '"box"')
+        if self.gradient == "box":
+            self._check_box(problem)
+
+    def _check_box(self, problem: AbstractProblem) -> None:
+        steps = [activation.limits is not None for activation in _activations(problem)]
+        if not steps or not all(steps):
+            expected = '"exact" for a problem without a step-like activation'
+            raise argument_error("gradient", expected, '"box"')
+        if self.batch_size == "full" and isinstance(problem, Problem):
+            # The exact risk is integrated between the knots of the activation's own derivative.
+            raise argument_error("gradient", '"exact" for the full risk of a Problem', '"box"')
 
     def _check_samples(self, taus: Times, samples: Samples) -> None:
         x, noise = samples
@@ -123,15 +134,24 @@ class SGD(AbstractDynamics):
             return carry, carry.params
 
         carry, ys = jax.lax.scan(record, self._begin(given.params), self.steps_until(given.taus))
-        return _records(given.problem, ys, carry)
+        records = _records(given.problem, ys, carry)
+        if given.samples is None:
+            return records
+        # Under a transformation `check` cannot count the steps: the status tells instead.
+        short = self.steps_until(given.taus[-1]) > given.samples[1].shape[0]
+        blank = jax.tree.map(lambda v: jnp.where(short, jnp.nan, v), records.params)
+        risk = jnp.where(short, jnp.nan, records.risk)
+        status = jnp.where(short, Status.TOO_FEW_SAMPLES, records.status).astype(jnp.int32)
+        return Records(blank, risk, status, records.stats)
 
     def run_in_pieces(self, given: Given, progress: Progress) -> Records:
         """`run` as a loop on the host, which reports the fraction of steps done. Not traceable."""
         stops = np.asarray(self.steps_until(given.taus))
+        piece = 100 if self.batch_size == "full" else max(1, PIECE // self.batch_size)
         carry, ys = self._begin(given.params), []
         for stop in stops:
             while carry.step < stop:
-                until = jnp.minimum(carry.step + PIECE, stop)
+                until = jnp.minimum(carry.step + piece, stop)
                 carry = _advance_jit(self, given, carry, until)
                 progress(int(carry.step) / int(stops[-1]))
             ys.append(carry.params)
@@ -222,8 +242,10 @@ def _records_jit(problem, ys, carry):
 
 
 def _records(problem: AbstractProblem, ys: Params, carry: _Carry) -> Records:
-    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(ys)])
-    status = jnp.where(jnp.all(finite), Status.OK, Status.NON_FINITE).astype(jnp.int32)
+    leaves = jax.tree.leaves(ys)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
+    ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     risk = jax.vmap(problem.risk)(jax.tree.map(lambda y: y.astype(jnp.float64), ys))
     return Records(ys, risk, status, {"steps": carry.step})
 

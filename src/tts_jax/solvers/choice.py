@@ -2,6 +2,7 @@
 
 import diffrax
 
+from .._errors import argument_error
 from .chord import Chord
 
 
@@ -13,5 +14,5 @@ def stiff_solver(order: int = 5) -> diffrax.AbstractSolver:
     """
     methods = {3: diffrax.Kvaerno3, 4: diffrax.Kvaerno4, 5: diffrax.Kvaerno5}
     if order not in methods:
-        raise ValueError(f"Argument `order` must be 3, 4 or 5, but is {order}.")
+        raise argument_error("order", "3, 4 or 5", order)
     return methods[order](root_finder=diffrax.with_stepsize_controller_tols(Chord)())
