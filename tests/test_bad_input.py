@@ -99,7 +99,29 @@ case(
     '`gradient` must be "exact" or "box", but is \'boxed\'',
 )
 case("order", lambda: tts.stiff_solver(order=2), "`order` must be 3, 4 or 5, but is 2")
-case("width", lambda: tts.init_uniform(KEY, 0), "`width` must be at least 1, but is 0")
+case(
+    "width",
+    lambda: tts.init_uniform(KEY, 0),
+    "`width` must be a whole number of at least 1, but is 0",
+)
+case(
+    "width a float", lambda: tts.init_uniform(KEY, 10.0), "whole number of at least 1, but is 10.0"
+)
+case(
+    "key a number", lambda: tts.init_uniform(1, 10), "`key` must be of type Array, a jax.random.key"
+)
+case("activation a class", lambda: tts.ShallowNetwork(tts.Tanh), "the class Tanh itself: call it")
+case(
+    "network an activation",
+    lambda: tts.Problem(tts.Tanh(0.1), TARGET),
+    "`network` must be of type Abstract",
+)
+case(
+    "target a function",
+    lambda: tts.Problem(tts.ShallowNetwork(LOUD.activation), jnp.sin),
+    "tts.Function wraps a function",
+)
+case("epsilon a word", lambda: tts.GradientFlow("x"), "`epsilon` must be a number, but is 'x'")
 
 for make, levels, name in (
     (tts.PiecewiseConstant, VALUES, "values"),
@@ -199,9 +221,9 @@ def run(**changes):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("problem", TARGET, "of type AbstractProblem, but is a PiecewiseConstant"),
-        ("dynamics", tts.LimitFlow, "of type AbstractDynamics, but is a "),
-        ("params", (np.zeros(7), np.asarray(U)), "of type Params, but is a tuple"),
+        ("problem", TARGET, "of type AbstractProblem, but is of type PiecewiseConstant"),
+        ("dynamics", tts.LimitFlow, "of type AbstractDynamics, but is the class LimitFlow itself"),
+        ("params", (np.zeros(7), np.asarray(U)), "of type Params, but is of type tuple"),
         ("taus", 0.1, "of shape (T,) with T >= 1, but is of shape ()"),
         ("taus", [], "of shape (T,) with T >= 1, but is of shape (0,)"),
         ("taus", [[0.1]], "of shape (T,) with T >= 1, but is of shape (1, 1)"),

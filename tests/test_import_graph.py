@@ -149,3 +149,16 @@ def test_no_file_is_over_400_lines():
 def test_rooms_are_named_once():
     rooms = list(itertools.chain(*ROOMS))
     assert len(rooms) == len(set(rooms))
+
+
+def test_experiments_import_the_public_face_only():
+    root = Path(__file__).parents[1]
+    for path in (root / "experiments").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            inside = [name for name in names if name.split(".")[0] == "tts_jax"]
+            assert set(inside) <= {"tts_jax", "tts_jax.plot", "tts_jax.metrics"}, path.name

@@ -133,7 +133,8 @@ class OddStep(tts.AbstractActivation):
 def test_mirroring_x_mirrors_the_gradient_flow_of_an_odd_activation(a, u, log_epsilon):
     a, u = np.asarray(a), np.asarray(u)
     problem = tts.Problem(tts.ShallowNetwork(OddStep(0.08)), small_problem().target)
-    flow = tts.GradientFlow(10.0**log_epsilon, rtol=1e-9, atol=1e-11)
+    # The error reached is up to a hundred times rtol, of risks around 10.
+    flow = tts.GradientFlow(10.0**log_epsilon, rtol=1e-10, atol=1e-12)
     run = tts.simulate(problem, flow, params(a, u), TAUS)
     sign = np.concatenate([[1.0], -np.ones(WIDTH)])
     other = tts.simulate(mirrored(problem), flow, params(sign * a, 1 - u), TAUS)

@@ -59,6 +59,7 @@ def simulate(
     taus, params = jnp.asarray(taus, jnp.float64), jax.tree.map(jnp.asarray, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     problem.check(params)
+    check_finite("params", params)
     given = Given(problem, params, taus, key, samples)
     dynamics.check(given)
     if not dynamics.draws:
@@ -108,7 +109,6 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
         ("params", params, Params),
     ):
         check_type(name, value, kind)
-    check_finite("params", params)
     check_taus(taus)
 
 

@@ -296,3 +296,27 @@ def test_divergence_keeps_the_data_before_it():
     assert run.status == tts.Status.NON_FINITE
     np.testing.assert_array_equal(run.valid, [True, True, True, False])
     np.testing.assert_array_equal(run.at(0).u, start.u)
+
+
+def test_a_stream_that_is_too_short_under_a_transformation_has_a_status():
+    problem, samples = small_problem(), (jnp.linspace(0.1, 0.9, 10), jnp.zeros(10))
+    begin = tts.Params(jnp.zeros(WIDTH + 1), jnp.linspace(0.1, 0.9, WIDTH))
+
+    def run(epsilon):
+        how = tts.SGD(epsilon, 0.01)
+        return tts.simulate(problem, how, begin, jnp.asarray([1e-4]), samples=samples)
+
+    both = jax.vmap(run)(jnp.asarray([1e-3, 5e-4]))  # 10 and 20 steps
+    assert both.status.tolist() == [tts.Status.OK, tts.Status.TOO_FEW_SAMPLES]
+    assert jnp.isnan(both.risk).tolist() == [[False], [True]]
+
+
+@pytest.mark.parametrize(
+    ("activation", "batch_size"), [(tts.ReLU(), 1), (tts.CubicStep(0.1), "full")]
+)
+def test_the_box_is_refused_where_it_means_nothing(activation, batch_size):
+    problem = tts.Problem(tts.ShallowNetwork(activation), small_problem().target)
+    begin = tts.Params(jnp.zeros(WIDTH + 1), jnp.linspace(0.1, 0.9, WIDTH))
+    how = tts.SGD(0.01, 0.01, gradient="box", batch_size=batch_size)
+    with pytest.raises(ValueError, match="Argument `gradient` must be"):
+        tts.simulate(problem, how, begin, jnp.asarray([1e-4]), key=jax.random.key(0))
