@@ -1,5 +1,6 @@
 """The command: exit codes, bad names, folders, interruption; JAX's switches are its own."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -16,8 +17,8 @@ def _flags_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def experiments():
-    return cli.load_experiments()
+def runner():
+    return importlib.import_module(f"{cli.load_experiments().__name__}.runner")
 
 
 def test_an_unknown_figure_is_answered_with_the_nearest_names(tmp_path, capsys):
@@ -52,8 +53,7 @@ def test_data_and_then_plots_give_the_sketches_and_the_table(tmp_path):
     assert table.count("| met |") == 9
 
 
-def test_a_missed_expectation_is_exit_status_1(tmp_path, experiments, monkeypatch, capsys):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
+def test_a_missed_expectation_is_exit_status_1(tmp_path, runner, monkeypatch, capsys):
     sketch = runner.module_of("notations")
     monkeypatch.setattr(sketch, "rows", lambda data: [runner.Row("two", 2.0, 0.0, 1.0)])
     assert cli.main(["figures", "notations", "--out", str(tmp_path)]) == 1
@@ -61,9 +61,8 @@ def test_a_missed_expectation_is_exit_status_1(tmp_path, experiments, monkeypatc
 
 
 def test_a_quick_version_says_so_and_does_not_judge_what_needs_the_full_one(
-    tmp_path, experiments, monkeypatch, capsys
+    tmp_path, runner, monkeypatch, capsys
 ):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
     sketch = runner.module_of("notations")
     row = runner.Row("two", 2.0, 0.0, 1.0, quick=False)
     monkeypatch.setattr(sketch, "rows", lambda data: [row])
@@ -74,9 +73,8 @@ def test_a_quick_version_says_so_and_does_not_judge_what_needs_the_full_one(
 
 
 def test_an_interrupt_keeps_what_is_finished_and_leaves_no_half_file(
-    tmp_path, experiments, monkeypatch, capsys
+    tmp_path, runner, monkeypatch, capsys
 ):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
 
     def interrupted(data):
         raise KeyboardInterrupt
@@ -88,8 +86,7 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_no_half_file(
     assert "what was finished is kept" in capsys.readouterr().err
 
 
-def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path, experiments):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
+def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path, runner):
     path = tmp_path / "numbers.txt"
     path.write_text("old")
 
@@ -104,17 +101,15 @@ def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path, experiments):
     assert path.read_text() == "old"
 
 
-def test_map_keeps_the_order_and_passes_on_errors(experiments):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
+def test_map_keeps_the_order_and_passes_on_errors(runner):
     run = runner.Run("figure", quick=False)
     assert run.map(lambda item: item**2, range(7), "squares") == [i**2 for i in range(7)]
     with pytest.raises(ZeroDivisionError):
         run.map(lambda item: 1 / (item - 3), range(7), "inverses")
 
 
-def test_every_figure_has_a_module_with_data_plot_and_rows(experiments):
-    runner = sys.modules[f"{experiments.__name__}.runner"]
-    for name in experiments.FIGURES:
+def test_every_figure_has_a_module_with_data_plot_and_rows(runner):
+    for name in runner.FIGURES:
         module = runner.module_of(name)
         assert all(callable(getattr(module, part)) for part in ("data", "plot", "rows"))
 

@@ -67,7 +67,7 @@ def check_type(name: str, value: Any, kind: type, *, hint: str = "") -> None:
     got = f"of type {type(value).__name__}"
     if isinstance(value, type):
         got = f"the class {value.__name__} itself: call it to make an instance"
-    raise argument_error(name, f"of type {kind.__name__}{hint}", got)
+    raise argument_error(name, f"of type {kind.__name__.split('.')[-1]}{hint}", got)
 
 
 def check_64_bit() -> None:

@@ -93,11 +93,13 @@ def load_experiments() -> ModuleType:
 
     It is loaded from its folder: the library itself never imports experiments.
     """
+    name = "tts_jax_experiments"
+    if name in sys.modules:
+        return sys.modules[name]
     here = Path(__file__).resolve()
     for folder in (here.parents[2] / "experiments", here.parent / "_experiments"):
         source = folder / "__init__.py"
         if source.exists():
-            name = "tts_jax_experiments"
             spec = importlib.util.spec_from_file_location(
                 name, source, submodule_search_locations=[str(folder)]
             )
