@@ -62,7 +62,7 @@ class EmpiricalProblem(AbstractProblem):
         """f(x), for many inputs a block at a time.
 
         A block's features fit into the cache; with checkpoints the backward pass computes them
-        again, which is faster than fetching them from memory, and memory stays bounded.
+        again instead of fetching them from memory, which stays bounded.
         """
         count = x.shape[0]
         blocks = -(-count // BLOCK)

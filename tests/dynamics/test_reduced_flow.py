@@ -1,5 +1,7 @@
 """The reduced flow as the limit of the gradient flow, and the limit flow as its own."""
 
+import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -101,3 +103,27 @@ def test_it_follows_the_gradient_of_the_least_risk():
     _, _, by_u = NumpyRisk(problem)(np.asarray(run.params.a)[5], u[5])
     speed = (u[6] - u[4]) / float(taus[6] - taus[4])
     np.testing.assert_allclose(speed, -by_u, rtol=1e-4, atol=1e-4 * np.max(np.abs(by_u)))
+
+
+def test_it_is_differentiable_and_vmaps_over_starts_and_eta():
+    """Against central differences; the explicit solver compiles fast and keeps the error smooth."""
+    target = tts.PiecewiseConstant([0.4], [0.0, 1.0])
+    u = jnp.asarray([0.12, 0.29, 0.55, 0.81])
+
+    def final_risk(eta, height, jump, shift):
+        moved = tts.PiecewiseConstant(
+            jnp.asarray(target.jumps) + jump, jnp.asarray(target.values) * height
+        )
+        problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta)), moved)
+        start = tts.Params(jnp.zeros(5), u + shift)
+        how = tts.ReducedFlow(ridge=1e-12, rtol=1e-10, atol=1e-12, solver=diffrax.Tsit5())
+        return tts.simulate(problem, how, start, jnp.asarray([0.01])).risk[-1]
+
+    at = np.asarray([0.05, 1.0, 0.0, 0.0])
+    slope = np.asarray(jax.jit(jax.grad(lambda p: final_risk(*p)))(jnp.asarray(at)))
+    steps = 1e-5 * np.concatenate([np.eye(4), -np.eye(4)])
+    many = jax.jit(jax.vmap(lambda p: final_risk(*p)))
+    values = np.asarray(many(jnp.asarray(at + steps)))
+    np.testing.assert_allclose(slope, (values[:4] - values[4:]) / 2e-5, rtol=1e-5, atol=1e-7)
+    alone = [float(many(jnp.asarray(at + step)[None])[0]) for step in steps[:2]]
+    np.testing.assert_allclose(values[:2], alone, rtol=1e-9)
