@@ -15,7 +15,7 @@ import tts_jax as tts
 
 JUMPS = (0.25, 0.625)
 TAUS = np.asarray([0.0, 1e-3, 5e-3, 2e-2, 5e-2, 0.1, 0.5, 5.0])
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 GENERIC = [0.1, 0.2, 0.35, 0.4, 0.7, 0.9, 0.05, 0.95]
@@ -130,6 +130,9 @@ def test_risk_of_the_paper_at_the_start(problem, start):
 @FEW
 @given(starts(), height, height)
 def test_positions_and_hit_times_are_those_of_time_steps(u, first, second):
+    # At equal distances the arrival has an infinite derivative, which makes the time steps
+    # themselves inexact; that case has a closed form and a test of its own.
+    assume(all(abs(p - q) > 1e-5 * (p + q) for p, q, *_ in zip(*distances(u), strict=True)))
     target = piecewise(values=(0.0, first, first + second))
     trajectory, hits = run(u, target), hit_times(u, target)
     ordered = np.sort(u)
