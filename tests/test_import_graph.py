@@ -18,6 +18,7 @@ ROOMS = (
     ("activations",),
     ("networks",),
     ("targets",),
+    ("steps",),
     ("problem",),
     ("empirical",),
     ("solvers",),

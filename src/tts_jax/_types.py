@@ -34,6 +34,14 @@ def as_floats(values: Any) -> Any:
     return values if inexact else values.astype(jnp.result_type(float))
 
 
+def put(rows: Array, i: Array, row: Array) -> Array:
+    """`rows` (n, ...) with `row` (...) at place i.
+
+    By a slice: an indexed update would be a scatter, which XLA does not fold into a loop.
+    """
+    return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
+
+
 __all__ = [
     "Array",
     "Count",
@@ -46,4 +54,5 @@ __all__ = [
     "Tree",
     "as_floats",
     "as_real",
+    "put",
 ]

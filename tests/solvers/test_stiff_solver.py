@@ -38,7 +38,7 @@ def solve(velocity, y0, ts, *, order, rtol, atol):
 def test_few_steps_and_few_rejections(problem, start):
     run = tts.simulate(problem, tts.GradientFlow(2e-5, rtol=1e-5, atol=1e-7), start, TAUS)
     assert run.stats["steps"] < 300
-    assert run.stats["rejected"] < 0.5 * run.stats["accepted"]
+    assert run.stats["rejected"] < run.stats["accepted"] // 2
 
 
 @pytest.mark.slow
@@ -48,9 +48,9 @@ def test_diffrax_alone_needs_ten_times_the_steps(problem, start):
         tts.simulate(
             problem, tts.GradientFlow(2e-5, rtol=1e-5, atol=1e-7, solver=solver), start, TAUS
         )
-        for solver in (None, diffrax.Kvaerno5())
+        for solver in (tts.stiff_solver(), diffrax.Kvaerno5())
     )
-    assert bare.stats["steps"] > 10 * ours.stats["steps"]
+    assert int(bare.stats["steps"]) > 10 * int(ours.stats["steps"])
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-7])
@@ -59,14 +59,14 @@ def test_stages_converge_at_tight_tolerances(epsilon, rtol):
     """Velocities of 1/epsilon are never known to the tolerance, but the state they give is."""
     flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
     run = tts.simulate(small_problem(), flow, spread_start(), slow_times(0.2))
-    assert run.stats["rejected"] < 0.2 * run.stats["accepted"]
+    assert run.stats["rejected"] < run.stats["accepted"] // 5
 
 
 def test_the_paper_s_problem_at_the_smallest_epsilon(problem, start):
     flow = tts.GradientFlow(1e-7)
     run = tts.simulate(problem, flow, start, TAUS)
     assert run.stats["steps"] < 3000
-    assert run.stats["rejected"] < 0.5 * run.stats["accepted"]
+    assert run.stats["rejected"] < run.stats["accepted"] // 2
 
 
 @pytest.mark.parametrize("order", [3, 4, 5])

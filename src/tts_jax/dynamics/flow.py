@@ -1,4 +1,4 @@
-"""One call of diffrax for all flows: tolerances, recording, a status instead of an exception."""
+"""What the flows that are integrated share: tolerances, a solver, a status and no exception."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Times, Tree, as_real
-from ..solvers import stiff_solver
+from ..solvers import AbstractSystem, Control, differentiable_run
 from .base import AbstractDynamics
 
 _STATUS = (
@@ -22,39 +22,53 @@ _STATUS = (
     (diffrax.RESULTS.singular, Status.SOLVER),
 )
 
-
-def _status(result: diffrax.RESULTS) -> Array:
-    code = jnp.asarray(Status.NON_FINITE, jnp.int32)
-    for known, status in _STATUS:
-        code = jnp.where(result == known, jnp.asarray(status, jnp.int32), code)
-    return code
+Integrated = tuple[Tree, Array, dict[str, Any]]
+"""States at the recorded times, with a leading axis (T,) and NaN at those not reached; the status
+code; counts of steps."""
 
 
 class AbstractFlow(AbstractDynamics):
-    """What the flows that are integrated share: tolerances, a solver and how to differentiate."""
+    """Tolerances, a solver and how to differentiate."""
 
     rtol: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
     atol: Real = eqx.field(default=1e-10, converter=as_real, kw_only=True)
     solver: diffrax.AbstractSolver | None = eqx.field(default=None, kw_only=True)
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
-    adjoint: diffrax.AbstractAdjoint = eqx.field(
-        default=diffrax.RecursiveCheckpointAdjoint(), kw_only=True
-    )
+    adjoint: diffrax.AbstractAdjoint | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
         if self.max_steps < 1:
             raise argument_error("max_steps", "at least 1", self.max_steps)
+        if self.adjoint is not None and self.solver is None:
+            raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
 
-    def _integrate(
-        self, velocity: Callable[[Tree], Tree], start: Tree, taus: Times
-    ) -> tuple[Tree, Array, dict[str, Any]]:
-        """Integrate dy/dtau = velocity(y) from y(0) = start.
+    def _integrate(self, system: AbstractSystem, start: Tree, taus: Times) -> Integrated:
+        """Integrate a system from y(0) = start with the method of the package."""
+        control = Control(
+            taus[-1], jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
+        )
+        ys, now = differentiable_run(system, start, taus, control, self.max_steps)
+        status = jnp.where(now.steps >= self.max_steps, Status.MAX_STEPS, Status.STAGNATION).astype(
+            jnp.int32
+        )
+        status = jnp.where(_finite((now.y, system.force(now.y))), status, Status.NON_FINITE)
+        status = jnp.where(now.t >= control.horizon, Status.OK, status)
+        # Where the start itself has no velocity there is nothing to step from.
+        status = jnp.where(_finite(system.force(start)), status, Status.NON_FINITE)
+        rejected = now.steps - now.accepted
+        stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
+        return ys, status.astype(jnp.int32), stats
 
-        **Returns:** y at `taus` with a leading axis (T,), NaN at the times not reached; the status
-        code; counts of steps.
-        """
+    def _integrate_with(
+        self,
+        solver: diffrax.AbstractSolver,
+        velocity: Callable[[Tree], Tree],
+        start: Tree,
+        taus: Times,
+    ) -> Integrated:
+        """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax."""
         horizon = taus[-1]
         controller = diffrax.PIDController(
             rtol=self.rtol,
@@ -63,9 +77,10 @@ class AbstractFlow(AbstractDynamics):
             dtmin=2.0**-50 * horizon,
             force_dtmin=False,
         )
+        adjoint = diffrax.RecursiveCheckpointAdjoint() if self.adjoint is None else self.adjoint
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda t, y, args: velocity(y)),
-            stiff_solver() if self.solver is None else self.solver,
+            solver,
             t0=jnp.zeros_like(horizon),
             t1=horizon,
             dt0=None,
@@ -73,7 +88,7 @@ class AbstractFlow(AbstractDynamics):
             saveat=diffrax.SaveAt(ts=taus),
             stepsize_controller=controller,
             max_steps=self.max_steps,
-            adjoint=self.adjoint,
+            adjoint=adjoint,
             # Raising inside a jitted function would switch off JAX's persistent compilation cache.
             throw=False,
         )
@@ -84,9 +99,12 @@ class AbstractFlow(AbstractDynamics):
         }
         # diffrax fills what it did not reach with infinities.
         reached = jax.tree.map(lambda y: jnp.where(jnp.isinf(y), jnp.nan, y), solution.ys)
-        moving = jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), velocity(start))
-        begun = jnp.all(jnp.stack(jax.tree.leaves(moving)))
-        status = jnp.where(
-            begun, _status(solution.result), jnp.asarray(Status.NON_FINITE, jnp.int32)
-        )
-        return reached, status, stats
+        status = jnp.asarray(Status.NON_FINITE, jnp.int32)
+        for known, code in _STATUS:
+            status = jnp.where(solution.result == known, jnp.asarray(code, jnp.int32), status)
+        begun = _finite(velocity(start))
+        return reached, jnp.where(begun, status, Status.NON_FINITE).astype(jnp.int32), stats
+
+
+def _finite(tree: Tree) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -2,26 +2,33 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from .._errors import check_scalar
 from .._types import Real, as_real
-from ..networks import Params
 from .base import Given, Records, check_no_samples, only_real
+from .descent import PlainDescent, StepDescent, step_risk
 from .flow import AbstractFlow
 
 
 class GradientFlow(AbstractFlow):
     """epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, in slow time tau = epsilon t.
 
-    **Arguments:** `epsilon`, the ratio of the step sizes, from 1e-7 to 1e3; `rtol`, `atol`:
-    tolerances of the step size control (the error reached is usually 1 to 100 times rtol, since
-    the flow has kinks); `solver`: any diffrax solver, by default `solvers.stiff_solver()`;
-    `max_steps`, after which a run ends with the status MAX_STEPS; `adjoint`: diffrax's way to
-    differentiate, by default reverse mode with checkpoints (`diffrax.ForwardMode()` for jvp).
+    **Arguments:**
 
-    Differentiable in epsilon, the start, and the numbers of the problem.
+    - `epsilon`: the ratio of the step sizes, from 1e-7 to 1e3.
+    - `rtol`, `atol`: tolerances of the step size control. Where the risk is known in closed form,
+      they hold for a position in units of eta, and for a weight against the largest one (rtol)
+      and in itself (atol): the relative error of the risk is of the order of rtol then.
+    - `solver`: None for the Rosenbrock method of the package, Rodas5P, or any diffrax solver.
+    - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
+    - `adjoint`: how a diffrax solver is differentiated.
 
-    **Raises:** `ValueError` for an epsilon or tolerance that is not positive.
+    Differentiable, forward and reverse, in epsilon, the start, and the numbers of the problem;
+    the recorded times count as fixed.
+
+    **Raises:** `ValueError` for an epsilon or tolerance that is not positive, and for an adjoint
+    without a diffrax solver.
     """
 
     epsilon: Real = eqx.field(converter=as_real)
@@ -34,12 +41,15 @@ class GradientFlow(AbstractFlow):
         only_real(given.params, "params")
 
     def run(self, given: Given) -> Records:
-        def velocity(y: Params) -> Params:
-            gradient = jax.grad(given.problem.risk)(y)
-            return Params(
-                a=jax.tree.map(lambda g: -g / self.epsilon, gradient.a),
-                u=jax.tree.map(lambda g: -g, gradient.u),
-            )
-
-        ys, status, stats = self._integrate(velocity, given.params, given.taus)
-        return Records(ys, jax.vmap(given.problem.risk)(ys), status, stats)
+        problem, params, taus = given.problem, given.params, given.taus
+        risk = step_risk(problem)
+        if self.solver is not None:
+            velocity = PlainDescent(problem, jnp.asarray(self.epsilon)).velocity
+            ys, status, stats = self._integrate_with(self.solver, velocity, params, taus)
+        elif risk is not None:
+            system = StepDescent(risk, jnp.asarray(self.epsilon), jnp.zeros(()))
+            ys, status, stats = self._integrate(system, params, taus)
+        else:
+            system = PlainDescent(problem, jnp.asarray(self.epsilon))
+            ys, status, stats = self._integrate(system, params, taus)
+        return Records(ys, jax.vmap(problem.risk if risk is None else risk)(ys), status, stats)

@@ -2,12 +2,15 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from .._errors import argument_error, check_scalar
 from .._types import Real, Tree, as_real
 from ..networks import Params
 from ..problem import AbstractProblem
+from ..solvers import stiff_solver
 from .base import Given, Records, check_no_samples, only_real
+from .descent import StepDescent, step_risk
 from .flow import AbstractFlow
 
 
@@ -50,7 +53,16 @@ class ReducedFlow(AbstractFlow):
             gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
             return jax.tree.map(lambda g: -g, gradient)
 
-        us, status, stats = self._integrate(velocity, given.params.u, given.taus)
+        risk = step_risk(problem)
+        if risk is not None and self.solver is None:
+            # The limit of the gradient flow, epsilon = 0, in which a follows without a velocity.
+            system = StepDescent(risk, jnp.zeros(()), jnp.asarray(self.ridge))
+            outer = problem.best_outer(given.params.u, ridge=self.ridge)
+            start = Params(outer, given.params.u)
+            ys, status, stats = self._integrate(system, start, given.taus)
+            return Records(ys, jax.vmap(risk)(ys), status, stats)
+        solver = stiff_solver() if self.solver is None else self.solver
+        us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
         ys = Params(outer, us)
         return Records(ys, jax.vmap(problem.risk)(ys), status, stats)

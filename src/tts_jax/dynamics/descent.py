@@ -1,0 +1,119 @@
+"""Gradient descent in two time scales, as the systems that the Rosenbrock method integrates.
+
+Both are symmetric: the matrix of a step is the mass of the two layers plus the Hessian of L.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from .._types import Array, Scalar
+from ..activations import AbstractStep
+from ..networks import Params, ShallowNetwork
+from ..problem import AbstractProblem, Problem
+from ..solvers import AbstractSystem, symmetric_solver
+from ..steps import StepRisk
+from ..targets import PiecewiseConstant
+
+_MOST_JUMPS = 64
+"""The closed form is written out over the jumps: with more, it would take long to compile."""
+
+
+class PlainDescent(AbstractSystem):
+    """epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for any risk: its Hessian by autodiff."""
+
+    problem: AbstractProblem
+    epsilon: Scalar
+
+    def force(self, y: Params) -> Params:
+        return jax.tree.map(jnp.negative, jax.grad(self.problem.risk)(y))
+
+    def mass(self, y: Params) -> Params:
+        return Params(jax.tree.map(lambda leaf: self.epsilon * leaf, y.a), y.u)
+
+    def linearise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
+        flat, whole = ravel_pytree(y)
+        mass = ravel_pytree(self.mass(jax.tree.map(jnp.ones_like, y)))[0]
+        hessian = jax.hessian(lambda flat: self.problem.risk(whole(flat)))(flat)
+        solve = symmetric_solver(hessian + jnp.diag(shift * mass))
+        return lambda r: whole(solve(ravel_pytree(r)[0]))
+
+    def velocity(self, y: Params) -> Params:
+        force = self.force(y)
+        return Params(jax.tree.map(lambda leaf: leaf / self.epsilon, force.a), force.u)
+
+    def error(
+        self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        error_, before_, after_ = (ravel_pytree(tree)[0] for tree in (error, before, after))
+        size = jnp.maximum(jnp.abs(before_), jnp.abs(after_))
+        return jnp.sqrt(jnp.mean((error_ / (atol + rtol * size)) ** 2))
+
+
+class StepDescent(AbstractSystem):
+    """The same for a `StepRisk`, whose Hessian is known, and for epsilon = 0 too.
+
+    The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the square integral of feature i, to what a
+    descends, and nothing to what u descends.
+    """
+
+    risk: StepRisk
+    epsilon: Scalar
+    ridge: Scalar
+
+    def force(self, y: Params) -> Params:
+        by_a, by_u = self.risk.gradient(y)
+        return Params(-by_a - 2 * self.ridge * self.risk.squares(y.u) * y.a, -by_u)
+
+    def mass(self, y: Params) -> Params:
+        return Params(self.epsilon * y.a, y.u)
+
+    def linearise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
+        by_a, by_a_u, by_u = self.risk.hessian(y)
+        stiffness = shift * self.epsilon + 2 * self.ridge * self.risk.squares(y.u)
+        by_a = by_a + np.eye(y.a.size) * stiffness[None, :]
+        by_u = by_u + np.eye(y.u.size) * shift
+        rows = (jnp.concatenate([by_a, by_a_u], 1), jnp.concatenate([by_a_u.T, by_u], 1))
+        solve = symmetric_solver(jnp.concatenate(rows))
+
+        def solve_both(r: Params) -> Params:
+            x = solve(jnp.concatenate(r))
+            return Params(x[: y.a.size], x[y.a.size :])
+
+        return solve_both
+
+    def velocity(self, y: Params) -> Params:
+        force = self.force(y)
+        moving = self.epsilon > 0
+        fast = jnp.where(moving, force.a / jnp.where(moving, self.epsilon, 1.0), 0.0)
+        return Params(fast, force.u)
+
+    def error(
+        self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        # A weight counts against the largest one, and a position against the transition width:
+        # that is what moves the risk.
+        size = jnp.maximum(_largest(before.a), _largest(after.a))
+        weights = _largest(error.a) / (atol + rtol * size)
+        # Without a mass they only follow, and are rounded off where neurons meet.
+        weights = jnp.where(self.epsilon > 0, weights, 0.0)
+        return jnp.maximum(weights, _largest(error.u) / (self.risk.eta * (atol + rtol)))
+
+
+def step_risk(problem: AbstractProblem) -> StepRisk | None:
+    """The risk of a problem in closed form, where it has one."""
+    if type(problem) is not Problem:
+        return None
+    network, target = problem.network, problem.target
+    if not isinstance(network, ShallowNetwork) or not isinstance(target, PiecewiseConstant):
+        return None
+    if not network.bias or not isinstance(network.activation, AbstractStep):
+        return None
+    return StepRisk(network.activation, target) if np.size(target.jumps) <= _MOST_JUMPS else None
+
+
+def _largest(v: Array) -> Scalar:
+    return jnp.max(jnp.abs(v))

@@ -1,0 +1,241 @@
+"""Derivatives of a run, forward and reverse, from the steps that it took.
+
+Forward, the derivative goes through the loop beside the state. In reverse the steps are gone
+through once more, from checkpoints, of which there is a fixed number however many steps there are;
+from each of them on the steps are repeated, stored, and pulled back one by one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Times, Tree, put
+from .loop import Control, Now, attempt, begin, begin_records, going, pick, record, run
+from .rosenbrock import AbstractSystem, interpolate, rosenbrock_step
+
+_CHECKPOINTS = 512
+
+
+def differentiable_run(
+    system: AbstractSystem, y: Tree, taus: Times, control: Control, max_steps: int
+) -> tuple[Tree, Now]:
+    """`loop.run`, differentiable in y and the numbers of the system: states at `taus`, and the end.
+
+    The recorded times and the tolerances count as fixed, and so does the end (where a failed run
+    stopped). Under `jax.vmap` on a CPU the runs follow each other, each with its own steps.
+    """
+    numbers, rest = eqx.partition(system, eqx.is_inexact_array)
+
+    def whole(numbers: Tree) -> AbstractSystem:
+        return eqx.combine(numbers, rest)
+
+    def plain(inputs: tuple[Tree, Tree], taus: Times, control: Control) -> tuple[Tree, Now]:
+        records, now = run(whole(inputs[0]), inputs[1], taus, control)
+        return records.ys, now
+
+    def forward(inputs: Tree, taus: Times, control: Control, tangents: Tree) -> Tree:
+        return jax.jvp(lambda both: plain(both, taus, control)[0], (inputs,), (tangents,))[1]
+
+    def reverse(inputs: Tree, taus: Times, control: Control, cotangents: Tree) -> Tree:
+        return _pull_back(whole, inputs, taus, control, cotangents, max_steps)
+
+    @jax.custom_jvp
+    def runner(inputs: Tree, taus: Times, control: Control) -> tuple[Tree, Now]:
+        return _one_by_one(plain)(inputs, taus, control)
+
+    @runner.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple:
+        ys, now = runner(*primals)
+        given = _once(primals)
+        moved = _linear(
+            lambda d: _one_by_one(forward)(*given, d),
+            lambda d: _one_by_one(reverse)(*given, d),
+            tangents[0],
+            jax.tree.map(jnp.zeros_like, ys),
+        )
+        return (ys, now), (moved, jax.tree.map(_no_tangent, now))
+
+    return runner((numbers, y), taus, control)
+
+
+def _no_tangent(leaf: Array) -> Any:
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+def _linear(forward: Callable, reverse: Callable, tangents: Tree, nothing: Tree) -> Tree:
+    """`forward(tangents)` for a linear function whose transpose is `reverse`.
+
+    As the solution (d, out) of d = tangents, out - forward(d) = 0: what JAX has for linear solves
+    knows both directions, and vmap.
+    """
+    # To be transposed, all of the right-hand side must depend on the tangents, if only by a zero.
+    zero = sum(0.0 * jnp.sum(leaf) for leaf in jax.tree.leaves(tangents))
+    right = jax.tree.map(lambda leaf: leaf + zero, (tangents, nothing))
+    return jax.lax.custom_linear_solve(
+        lambda both: both,
+        right,
+        lambda _, both: (both[0], jax.tree.map(jnp.add, both[1], forward(both[0]))),
+        lambda _, both: (jax.tree.map(jnp.add, both[0], reverse(both[1])), both[1]),
+    )[1]
+
+
+@jax.custom_jvp
+def _once(primals: Tree) -> Tree:
+    return primals
+
+
+@_once.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError(
+        "Second derivatives of a run are not there. Differentiate a first derivative by finite "
+        "differences, or name a diffrax solver with an adjoint that has them."
+    )
+
+
+def _one_by_one(function: Callable) -> Callable:
+    """`function`, which under vmap on a CPU takes one run after the other.
+
+    Together, all runs would make as many steps as the slowest of them.
+    """
+    mapped = jax.custom_batching.custom_vmap(function)
+
+    @mapped.def_vmap
+    def _(size: int, batched: list, *arguments: Any) -> tuple[Any, Any]:
+        leaves, structure = jax.tree.flatten(arguments)
+        along = jax.tree.leaves(batched)
+
+        def one(chosen: list) -> Any:
+            each = iter(chosen)
+            own = [
+                next(each) if is_own else leaf for leaf, is_own in zip(leaves, along, strict=True)
+            ]
+            return function(*jax.tree.unflatten(structure, own))
+
+        own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
+        out = jax.lax.platform_dependent(
+            own, cpu=lambda own: jax.lax.map(one, own), default=lambda own: jax.vmap(one)(own)
+        )
+        return out, jax.tree.map(lambda _: True, out)
+
+    return mapped
+
+
+class _Saved(NamedTuple):
+    """Checkpoints: `stride` accepted steps apart, `count` of them, with records made before."""
+
+    now: Now
+    recorded: Array
+    count: Array
+    stride: Array
+
+
+class _Taken(NamedTuple):
+    """Steps between two checkpoints: their start, size, and the records made before them."""
+
+    t: Array
+    h: Array
+    y: Tree
+    recorded: Array
+
+
+def _checkpoints(system: AbstractSystem, y: Tree, taus: Times, control: Control) -> tuple:
+    """Run, and keep states on the way."""
+    none = jnp.zeros((), jnp.int32)
+    first = begin(system, y, control)
+    rows = jax.tree.map(lambda leaf: jnp.zeros((_CHECKPOINTS, *leaf.shape), leaf.dtype), first)
+    saved = _Saved(rows, jnp.zeros(_CHECKPOINTS, jnp.int32), none, none + 1)
+
+    def save(saved: _Saved, now: Now, recorded: Array) -> _Saved:
+        rows = jax.tree.map(lambda all_, one: put(all_, saved.count, one), saved.now, now)
+        marks = put(saved.recorded, saved.count, recorded)
+        return _Saved(rows, marks, saved.count + 1, saved.stride)
+
+    def thin(saved: _Saved) -> _Saved:
+        half = _CHECKPOINTS // 2
+        rows = jax.tree.map(
+            lambda leaf: jnp.concatenate([leaf[::2], jnp.zeros_like(leaf[half:])]),
+            (saved.now, saved.recorded),
+        )
+        return _Saved(*rows, saved.count // 2, 2 * saved.stride)
+
+    def body(state: tuple) -> tuple:
+        before, records, saved = state
+        saved = jax.lax.cond(saved.count == _CHECKPOINTS, thin, lambda s: s, saved)
+        due = before.accepted >= saved.count * saved.stride
+        saved = jax.lax.cond(due, lambda s: save(s, before, records.count), lambda s: s, saved)
+        _, h, step, after = attempt(system, before, control)
+        return after, record(records, taus, before, after, h, step), saved
+
+    now, records, saved = jax.lax.while_loop(
+        lambda state: going(state[0], control), body, (first, begin_records(y, taus), saved)
+    )
+    return saved, now.accepted, records.count
+
+
+def _pull_back(
+    whole: Callable, inputs: Tree, taus: Times, control: Control, cotangents: Tree, max_steps: int
+) -> Tree:
+    """Cotangents of the numbers and of the start, from those of the states at `taus`."""
+    numbers, y = inputs
+    system = whole(numbers)
+    saved, accepted, recorded = _checkpoints(system, y, taus, control)
+    # A stride is a power of two, and at most twice what would fill all checkpoints.
+    longest = 2 ** max(0, int(np.ceil(np.log2(2 * max_steps / _CHECKPOINTS))))
+
+    def stretch(back: Array, state: tuple) -> tuple:
+        """Repeat the steps from one checkpoint to the next, and pull them back."""
+        place = saved.count - 1 - back
+        start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
+        end = jnp.minimum(start.accepted + saved.stride, accepted)
+        steps = end - start.accepted
+        rows = jax.tree.map(lambda leaf: jnp.zeros((longest, *leaf.shape), leaf.dtype), start.y)
+        numbers_ = jnp.zeros(longest)
+        taken = _Taken(numbers_, numbers_, rows, jnp.zeros(longest, jnp.int32))
+
+        def repeat(inner: tuple) -> tuple:
+            before, taken, marks = inner
+            good, h, _, after = attempt(system, before, control)
+            i = jnp.minimum(before.accepted - start.accepted, longest - 1)
+            # A rejected step writes where the accepted one after it will.
+            taken = _Taken(
+                put(taken.t, i, before.t),
+                put(taken.h, i, h),
+                jax.tree.map(lambda all_, one: put(all_, i, one), taken.y, before.y),
+                put(taken.recorded, i, marks),
+            )
+            passed = jnp.sum(taus <= after.t).astype(jnp.int32)
+            return after, taken, jnp.where(good, passed, marks)
+
+        state_ = (start, taken, pick(saved.recorded, place))
+        _, taken, marks = jax.lax.while_loop(lambda s: s[0].accepted < end, repeat, state_)
+
+        def step_back(i: Array, state: tuple) -> tuple:
+            by_numbers, by_y, later = state
+            at = jax.tree.map(lambda rows: pick(rows, steps - 1 - i), taken)
+            step, pull = jax.vjp(lambda n, y: rosenbrock_step(whole(n), y, at.h), numbers, at.y)
+
+            def one_record(j: Array, ct: tuple) -> tuple:
+                part = (pick(taus, j) - at.t) / at.h
+                _, pull_record = jax.vjp(lambda y, s: interpolate(y, s, part), at.y, step)
+                given = jax.tree.map(lambda rows: pick(rows, j), cotangents)
+                return jax.tree.map(jnp.add, ct, pull_record(given))
+
+            none = jax.tree.map(jnp.zeros_like, (at.y, step))
+            ct = (none[0], none[1]._replace(after=by_y))
+            ct = jax.lax.fori_loop(at.recorded, later, one_record, ct)
+            more, through = pull(ct[1])
+            total = jax.tree.map(jnp.add, by_numbers, more)
+            return total, jax.tree.map(jnp.add, ct[0], through), at.recorded
+
+        return jax.lax.fori_loop(0, steps, step_back, (*state[:2], marks))
+
+    nothing = jax.tree.map(jnp.zeros_like, (numbers, y))
+    state = jax.lax.fori_loop(0, saved.count, stretch, (*nothing, recorded))
+    at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
+    return state[0], jax.tree.map(jnp.add, state[1], at_start)
