@@ -9,6 +9,7 @@ from . import metrics
 from ._errors import SimulationError, Status
 from .activations import (
     AbstractActivation,
+    AbstractStep,
     CubicStep,
     Erf,
     Logistic,
@@ -16,12 +17,20 @@ from .activations import (
     Tanh,
     check_activation,
 )
-from .dynamics import SGD, AbstractDynamics, GradientFlow, LimitFlow, ReducedFlow, hit_times
+from .dynamics import (
+    SGD,
+    AbstractDynamics,
+    GradientFlow,
+    LimitFlow,
+    ReducedFlow,
+    arrival_times,
+    hit_times,
+)
 from .empirical import EmpiricalProblem, sample_problem
 from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
 from .problem import AbstractProblem, Problem
 from .simulate import simulate
-from .solvers import stiff_solver
+from .solvers import Rodas5P, stiff_solver
 from .targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
 from .trajectory import Trajectory
 
@@ -33,6 +42,7 @@ __all__ = [
     "AbstractDynamics",
     "AbstractNetwork",
     "AbstractProblem",
+    "AbstractStep",
     "AbstractTarget",
     "AdditiveNetwork",
     "AdditiveSteps",
@@ -48,12 +58,14 @@ __all__ = [
     "Problem",
     "ReLU",
     "ReducedFlow",
+    "Rodas5P",
     "ShallowNetwork",
     "SimulationError",
     "Status",
     "Tanh",
     "Teacher",
     "Trajectory",
+    "arrival_times",
     "check_activation",
     "hit_times",
     "init_uniform",

@@ -5,6 +5,7 @@ Axes: `m` width (number of neurons), `T` recorded slow times, `N` samples, `d` i
 
 from typing import Any, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +35,20 @@ def as_floats(values: Any) -> Any:
     return values if inexact else values.astype(jnp.result_type(float))
 
 
-def put(rows: Array, i: Array, row: Array) -> Array:
+def as_arrays(tree: Any) -> Any:
+    """Numbers as arrays: as Python floats each new value would be compiled anew."""
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
+            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+            # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
+            return jax.lax.convert_element_type(leaf, leaf.dtype) if inexact else leaf
+        return jnp.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def put(rows: Array, i: Array | int, row: Array) -> Array:
     """`rows` (n, ...) with `row` (...) at place i.
 
     By a slice: an indexed update would be a scatter, which XLA does not fold into a loop.
@@ -52,6 +66,7 @@ __all__ = [
     "Scalar",
     "Times",
     "Tree",
+    "as_arrays",
     "as_floats",
     "as_real",
     "put",

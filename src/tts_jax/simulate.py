@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._errors import (
     SimulationError,
@@ -15,7 +14,7 @@ from ._errors import (
     check_type,
     is_concrete,
 )
-from ._types import Key, Times
+from ._types import Key, Times, as_arrays
 from .dynamics import SGD, AbstractDynamics, Records
 from .dynamics.base import Given, Progress, Samples, check_taus
 from .networks import Params
@@ -65,7 +64,7 @@ def simulate(
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     # Numbers become arrays at the edge: as Python floats each new value would recompile.
-    dynamics, given = _arrays((dynamics, given))
+    dynamics, given = as_arrays((dynamics, given))
     if progress is not None and isinstance(dynamics, SGD):
         records = dynamics.run_in_pieces(given, progress)
     else:
@@ -88,17 +87,6 @@ def simulate(
 @eqx.filter_jit
 def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     return dynamics.run(given)
-
-
-def _arrays(tree: Any) -> Any:
-    def convert(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
-            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-            # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
-            return jax.lax.convert_element_type(leaf, leaf.dtype) if inexact else leaf
-        return jnp.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
-
-    return jax.tree.map(convert, tree)
 
 
 def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:

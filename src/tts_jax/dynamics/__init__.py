@@ -1,5 +1,6 @@
 """The ways for parameters to move in slow time."""
 
+from .arrivals import arrival_times
 from .base import AbstractDynamics, Records
 from .gradient_flow import GradientFlow
 from .limit_flow import LimitFlow, hit_times
@@ -13,5 +14,6 @@ __all__ = [
     "LimitFlow",
     "Records",
     "ReducedFlow",
+    "arrival_times",
     "hit_times",
 ]

@@ -6,6 +6,7 @@ from .chord import Chord
 from .derivatives import differentiable_run
 from .inverse import symmetric_solver
 from .loop import Control, Now
+from .rodas import Rodas5P
 from .rosenbrock import AbstractSystem
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Chord",
     "Control",
     "Now",
+    "Rodas5P",
     "differentiable_run",
     "stiff_solver",
     "symmetric_solver",

@@ -127,11 +127,11 @@ def _one_by_one(function: Callable) -> Callable:
 
 
 class _Saved(NamedTuple):
-    """Checkpoints: `stride` accepted steps apart, `count` of them, with records made before."""
+    """Checkpoints: `stride` accepted steps apart, `kept` of them, with records made before."""
 
     now: Now
     recorded: Array
-    count: Array
+    kept: Array
     stride: Array
 
 
@@ -152,30 +152,30 @@ def _checkpoints(system: AbstractSystem, y: Tree, taus: Times, control: Control)
     saved = _Saved(rows, jnp.zeros(_CHECKPOINTS, jnp.int32), none, none + 1)
 
     def save(saved: _Saved, now: Now, recorded: Array) -> _Saved:
-        rows = jax.tree.map(lambda all_, one: put(all_, saved.count, one), saved.now, now)
-        marks = put(saved.recorded, saved.count, recorded)
-        return _Saved(rows, marks, saved.count + 1, saved.stride)
+        rows = jax.tree.map(lambda all_, one: put(all_, saved.kept, one), saved.now, now)
+        marks = put(saved.recorded, saved.kept, recorded)
+        return _Saved(rows, marks, saved.kept + 1, saved.stride)
 
     def thin(saved: _Saved) -> _Saved:
         half = _CHECKPOINTS // 2
-        rows = jax.tree.map(
+        now, recorded = jax.tree.map(
             lambda leaf: jnp.concatenate([leaf[::2], jnp.zeros_like(leaf[half:])]),
             (saved.now, saved.recorded),
         )
-        return _Saved(*rows, saved.count // 2, 2 * saved.stride)
+        return _Saved(now, recorded, saved.kept // 2, 2 * saved.stride)
 
     def body(state: tuple) -> tuple:
         before, records, saved = state
-        saved = jax.lax.cond(saved.count == _CHECKPOINTS, thin, lambda s: s, saved)
-        due = before.accepted >= saved.count * saved.stride
-        saved = jax.lax.cond(due, lambda s: save(s, before, records.count), lambda s: s, saved)
+        saved = jax.lax.cond(saved.kept == _CHECKPOINTS, thin, lambda s: s, saved)
+        due = before.accepted >= saved.kept * saved.stride
+        saved = jax.lax.cond(due, lambda s: save(s, before, records.reached), lambda s: s, saved)
         _, h, step, after = attempt(system, before, control)
         return after, record(records, taus, before, after, h, step), saved
 
     now, records, saved = jax.lax.while_loop(
         lambda state: going(state[0], control), body, (first, begin_records(y, taus), saved)
     )
-    return saved, now.accepted, records.count
+    return saved, now.accepted, records.reached
 
 
 def _pull_back(
@@ -190,7 +190,7 @@ def _pull_back(
 
     def stretch(back: Array, state: tuple) -> tuple:
         """Repeat the steps from one checkpoint to the next, and pull them back."""
-        place = saved.count - 1 - back
+        place = saved.kept - 1 - back
         start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted
@@ -236,6 +236,6 @@ def _pull_back(
         return jax.lax.fori_loop(0, steps, step_back, (*state[:2], marks))
 
     nothing = jax.tree.map(jnp.zeros_like, (numbers, y))
-    state = jax.lax.fori_loop(0, saved.count, stretch, (*nothing, recorded))
+    state = jax.lax.fori_loop(0, saved.kept, stretch, (*nothing, recorded))
     at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
     return state[0], jax.tree.map(jnp.add, state[1], at_start)

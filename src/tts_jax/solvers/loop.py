@@ -47,7 +47,7 @@ class Records(NamedTuple):
     """States at the recorded times, with a leading axis, and how many of them are reached."""
 
     ys: Tree
-    count: Array
+    reached: Array
 
 
 def begin(system: AbstractSystem, y: Tree, control: Control) -> Now:
@@ -96,14 +96,14 @@ def record(
     """Add the times that a step from `before` to `after` has passed (none if it was rejected)."""
 
     def due(records: Records) -> Array:
-        i = jnp.minimum(records.count, taus.size - 1)
-        return (records.count < taus.size) & (pick(taus, i) <= after.t)
+        i = jnp.minimum(records.reached, taus.size - 1)
+        return (records.reached < taus.size) & (pick(taus, i) <= after.t)
 
     def add(records: Records) -> Records:
-        part = (pick(taus, records.count) - before.t) / h
+        part = (pick(taus, records.reached) - before.t) / h
         y = interpolate(before.y, step, part)
-        ys = jax.tree.map(lambda all_, one: put(all_, records.count, one), records.ys, y)
-        return Records(ys, records.count + 1)
+        ys = jax.tree.map(lambda all_, one: put(all_, records.reached, one), records.ys, y)
+        return Records(ys, records.reached + 1)
 
     return jax.lax.while_loop(due, add, records)
 

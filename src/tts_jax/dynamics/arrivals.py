@@ -1,0 +1,81 @@
+"""When neurons arrive at the jumps, along the gradient flow at a finite epsilon."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+
+from .._errors import argument_error, check_64_bit, check_scalar, check_type
+from .._types import Array, Float, Real, Scalar, as_arrays
+from ..networks import Params
+from ..problem import Problem
+from ..solvers import Rodas5P
+from ..targets import PiecewiseConstant
+from .descent import StepDescent, step_risk
+from .gradient_flow import GradientFlow
+
+
+def arrival_times(
+    problem: Problem, flow: GradientFlow, params: Params, horizon: Real, *, within: Real
+) -> Float[Array, " n-1"]:
+    """Slow times tau at which the first neuron comes within a distance of each jump.
+
+    **Arguments:** a problem with a target of jumps; the flow, whose tolerances and step limit
+    hold; the start; `horizon`, the slow time up to which is looked; `within`, the distance that
+    counts as arrived, such as eta/2, where a jump is covered.
+
+    **Returns:** (n-1,): 0 for a jump that is covered at the start, infinity for one that is not
+    reached by then. Differentiable in the start, epsilon, and the numbers of the problem.
+
+    As epsilon, eta and `within` go to 0 they become `hit_times`.
+
+    **Raises:** `ValueError` for a problem without jumps and numbers that are not positive.
+    """
+    check_64_bit()
+    check_type("problem", problem, Problem)
+    check_type("flow", flow, GradientFlow)
+    check_scalar("horizon", horizon, minimum=0.0, strict=True)
+    check_scalar("within", within, minimum=0.0, strict=True)
+    if step_risk(problem) is None:
+        raise argument_error(
+            "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
+        )
+    problem.check(params)
+    start = jax.tree.map(jnp.asarray, params)
+    return _arrivals(*as_arrays((problem, flow, start, horizon, within)))
+
+
+@eqx.filter_jit
+def _arrivals(
+    problem: Problem, flow: GradientFlow, start: Params, horizon: Scalar, within: Scalar
+) -> Array:
+    risk, target = step_risk(problem), problem.target
+    assert risk is not None
+    assert isinstance(target, PiecewiseConstant)
+    system = StepDescent(risk, jnp.asarray(flow.epsilon), jnp.zeros(()))
+
+    def distance(u: Array, jump: Scalar) -> Scalar:
+        return jnp.min(jnp.abs(u - jump)) - within
+
+    def arrival(jump: Scalar) -> Scalar:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: system.velocity(y)),
+            Rodas5P(system),
+            t0=jnp.zeros_like(horizon),
+            t1=horizon,
+            dt0=None,
+            y0=start,
+            stepsize_controller=diffrax.PIDController(rtol=flow.rtol, atol=flow.atol),
+            event=diffrax.Event(
+                lambda t, y, args, **kwargs: distance(y.u, jump), optx.Newton(1e-12, 1e-12)
+            ),
+            max_steps=flow.max_steps,
+            throw=False,
+        )
+        arrived = solution.result == diffrax.RESULTS.event_occurred
+        assert solution.ts is not None
+        time = jnp.where(arrived, solution.ts[-1], jnp.inf)
+        return jnp.where(distance(start.u, jump) <= 0, 0.0, time)
+
+    return jax.lax.map(arrival, jnp.asarray(target.jumps))
