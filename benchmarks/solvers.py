@@ -1,50 +1,68 @@
-"""Steps and seconds of the flows on the paper's problem, the default solver beside Tsit5.
+"""Steps and seconds of the flows, the default beside diffrax's Kvaerno5 (corrected) and Tsit5.
 
     python benchmarks/solvers.py
 
-Warm, the median of three runs in turn; the numbers of docs/solvers.md.
+The problem of the paper, at the default tolerances, and wider networks on the same target. Warm,
+the median of three runs in turn; the numbers of docs/solvers.md.
 """
 
 import statistics
 import time
 
-import diffrax
-import jax
-import jax.numpy as jnp
-import numpy as np
+from tts_jax.cli import prepare_jax
 
-jax.config.update("jax_enable_x64", True)
+prepare_jax()
+
+import diffrax  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
 import tts_jax as tts  # noqa: E402
 
 TARGET = tts.PiecewiseConstant([0.2, 0.35, 0.5, 0.65, 0.8], [1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 PROBLEM = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=4e-3)), TARGET)
-START = tts.Params(jnp.zeros(21), jnp.asarray(np.sort(np.random.RandomState(42).uniform(size=20))))
+SOLVERS = {"default": None, "Kvaerno5": tts.stiff_solver(), "Tsit5": diffrax.Tsit5()}
 
 
-def once(how: tts.AbstractDynamics, horizon: float) -> tuple[int, float]:
+def start(width: int) -> tts.Params:
+    u = np.sort(np.random.RandomState(42).uniform(size=width))
+    return tts.Params(jnp.zeros(width + 1), jnp.asarray(u))
+
+
+def once(how: tts.AbstractDynamics, width: int, horizon: float) -> tuple[int, float, int]:
     began = time.perf_counter()
-    run = tts.simulate(PROBLEM, how, START, jnp.linspace(0.0, horizon, 101))
+    taus = jnp.linspace(0.0, horizon, 101)
+    run = tts.simulate(PROBLEM, how, start(width), taus, throw=False)
     jax.block_until_ready(run)
-    return int(run.stats["steps"]), time.perf_counter() - began
+    return int(run.stats["steps"]), time.perf_counter() - began, int(run.status)
 
 
-def compare(label: str, make, horizon: float) -> None:
-    both = {"default": make(None), "Tsit5": make(diffrax.Tsit5())}
-    steps = {name: once(how, horizon)[0] for name, how in both.items()}
-    times = {name: [] for name in both}
+def compare(label: str, make, horizon: float, width: int = 20, names=tuple(SOLVERS)) -> None:
+    runs = {name: make(SOLVERS[name]) for name in names}
+    firsts = {name: once(how, width, horizon) for name, how in runs.items()}
+    times = {name: [] for name in runs}
     for _ in range(3):
-        for name, how in both.items():
-            times[name].append(once(how, horizon)[1])
-    found = [f"{n} {steps[n]} steps {statistics.median(times[n]):.3f} s" for n in both]
-    print(f"{label}, tau to {horizon:g}: {', '.join(found)}", flush=True)
+        for name, how in runs.items():
+            times[name].append(once(how, width, horizon)[1])
+    found = [
+        f"{name} {firsts[name][0]} steps {1e3 * statistics.median(times[name]):.1f} ms"
+        + ("" if firsts[name][2] == 0 else f" ({tts.Status(firsts[name][2]).name})")
+        for name in runs
+    ]
+    print(f"{label}, width {width}, tau to {horizon:g}: {', '.join(found)}", flush=True)
 
 
 if __name__ == "__main__":
-    for epsilon in (1e-2, 1e-3, 1e-4, 2e-5):
-        compare(
-            f"GradientFlow, epsilon {epsilon:g}",
-            lambda solver, epsilon=epsilon: tts.GradientFlow(epsilon, solver=solver),
-            0.035,
-        )
+    for epsilon in (1.0, 1e-2, 1e-3, 1e-4, 2e-5):
+
+        def flow(solver, epsilon=epsilon):
+            return tts.GradientFlow(epsilon, solver=solver)
+
+        compare(f"GradientFlow, epsilon {epsilon:g}", flow, 0.035)
+        if epsilon in (1.0, 1e-2, 1e-4):
+            for width in (80, 200):
+                names = ("default", "Tsit5")
+                compare(f"GradientFlow, epsilon {epsilon:g}", flow, 0.035, width, names)
     for horizon in (0.035, 3.0):
         compare("ReducedFlow", lambda solver: tts.ReducedFlow(solver=solver), horizon)

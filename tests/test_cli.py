@@ -126,9 +126,11 @@ def test_the_library_leaves_jax_alone_and_the_command_does_not():
         "cli.prepare_jax()\n"
         "assert jax.config.jax_enable_x64\n"
         "assert cli.SMALL_LOOPS in os.environ['XLA_FLAGS']\n"
-        "os.environ['XLA_FLAGS'] = '--xla_backend_extra_options=mine'\n"
+        "assert cli.WIDE_VECTORS in os.environ['XLA_FLAGS']\n"
+        "mine = '--xla_backend_extra_options=mine --xla_cpu_prefer_vector_width=128'\n"
+        "os.environ['XLA_FLAGS'] = mine\n"
         "cli.prepare_jax()\n"
-        "assert os.environ['XLA_FLAGS'] == '--xla_backend_extra_options=mine'\n"
+        "assert os.environ['XLA_FLAGS'] == mine\n"
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
     subprocess.run([sys.executable, "-c", script], check=True, env=clean)

@@ -43,7 +43,7 @@ def as_arrays(tree: Any) -> Any:
             inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
             # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
             return jax.lax.convert_element_type(leaf, leaf.dtype) if inexact else leaf
-        return jnp.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
+        return np.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
 
     return jax.tree.map(convert, tree)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from .._types import Array, Scalar
+from .._types import Array, Scalar, Times
 from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
@@ -113,6 +113,15 @@ def step_risk(problem: AbstractProblem) -> StepRisk | None:
     if not network.bias or not isinstance(network.activation, AbstractStep):
         return None
     return StepRisk(network.activation, target) if np.size(target.jumps) <= _MOST_JUMPS else None
+
+
+def risks(problem: AbstractProblem, params: Params) -> Times:
+    """(T,) the risk of parameters with a leading axis (T,)."""
+    risk = step_risk(problem)
+    if risk is None:
+        return jax.vmap(problem.risk)(params)
+    # One after the other: together, all of them would go through what only few need.
+    return jax.lax.map(risk, params)
 
 
 def _largest(v: Array) -> Scalar:

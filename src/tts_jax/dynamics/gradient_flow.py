@@ -1,13 +1,12 @@
 """The slow-fast gradient flow at any epsilon."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from .._errors import check_scalar
 from .._types import Real, as_real
 from .base import Given, Records, check_no_samples, only_real
-from .descent import PlainDescent, StepDescent, step_risk
+from .descent import PlainDescent, StepDescent, risks, step_risk
 from .flow import AbstractFlow
 
 
@@ -52,4 +51,4 @@ class GradientFlow(AbstractFlow):
         else:
             system = PlainDescent(problem, jnp.asarray(self.epsilon))
             ys, status, stats = self._integrate(system, params, taus)
-        return Records(ys, jax.vmap(problem.risk if risk is None else risk)(ys), status, stats)
+        return Records(ys, risks(problem, ys), status, stats)

@@ -10,7 +10,7 @@ from ..networks import Params
 from ..problem import AbstractProblem
 from ..solvers import stiff_solver
 from .base import Given, Records, check_no_samples, only_real
-from .descent import StepDescent, step_risk
+from .descent import StepDescent, risks, step_risk
 from .flow import AbstractFlow
 
 
@@ -60,7 +60,7 @@ class ReducedFlow(AbstractFlow):
             outer = problem.best_outer(given.params.u, ridge=self.ridge)
             start = Params(outer, given.params.u)
             ys, status, stats = self._integrate(system, start, given.taus)
-            return Records(ys, jax.vmap(risk)(ys), status, stats)
+            return Records(ys, risks(problem, ys), status, stats)
         solver = stiff_solver() if self.solver is None else self.solver
         us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)

@@ -1,0 +1,399 @@
+"""The gradient flow against SciPy on a compiled gradient, at equal achieved error.
+
+    python benchmarks/flows.py [single] [batch] [width] [start] [derivative] [reduced]
+
+All parts by default. Peers run in this process, side by side; medians of warm runs; float64. The
+error of a run is the larger, over 100 recorded times, of max |u - u_ref| and
+|L - L_ref| / (L_ref + 1e-3), against a reference of SciPy's LSODA at rtol 1e-12. What was measured
+goes to benchmarks/results/flows.json, and the work-precision plot to docs/work-precision.png.
+Needs the extra `bench`.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tts_jax.cli import prepare_jax
+
+prepare_jax()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from compiled_gradient import velocity  # noqa: E402
+from scipy.integrate import solve_ivp  # noqa: E402
+
+import tts_jax as tts  # noqa: E402
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "flows.json"
+JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
+ETA, WIDTH = 4e-3, 20
+HORIZONS = {1.0: 10.0, 1e-2: 3.0, 2e-5: 0.035, 1e-6: 0.035}
+TARGETS = (1e-6, 1e-8)
+GRID = tuple(10.0 ** (-k / 2) for k in range(8, 23))
+PATIENCE = 3.0
+"""Seconds: a peer that took longer is not asked for a tighter tolerance."""
+
+
+def problem(eta=ETA):
+    network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
+    return tts.Problem(network, tts.PiecewiseConstant(JUMPS, VALUES))
+
+
+def start(width=WIDTH, seed=42):
+    u = np.sort(np.random.RandomState(seed).uniform(size=width))
+    return tts.Params(jnp.zeros(width + 1), jnp.asarray(u))
+
+
+def recorded(epsilon):
+    return np.linspace(0.0, HORIZONS[epsilon], 101)[1:]
+
+
+risk = jax.jit(jax.vmap(problem().risk))
+
+
+def by_scipy(method, epsilon, rtol, first):
+    y0 = np.concatenate([first.a, first.u])
+    right = velocity(epsilon, ETA, JUMPS, VALUES, first.u.size)
+    taus = recorded(epsilon)
+    return solve_ivp(right, (0.0, taus[-1]), y0, method, taus, rtol=rtol, atol=1e-2 * rtol).y.T
+
+
+def by_us(epsilon, rtol, first, solver=None):
+    flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol, solver=solver)
+    taus = jnp.asarray(recorded(epsilon))
+    return jax.block_until_ready(tts.simulate(problem(), flow, first, taus, throw=False))
+
+
+def risks(states):
+    a, u = np.split(states, [(states.shape[1] + 1) // 2], axis=1)
+    return np.asarray(risk(tts.Params(jnp.asarray(a), jnp.asarray(u))))
+
+
+def error_of(states, reference):
+    ours, theirs = risks(states), risks(reference)
+    positions = np.abs(states - reference)[:, (states.shape[1] + 1) // 2 :]
+    return float(max(np.max(positions), np.max(np.abs(ours - theirs) / (theirs + 1e-3))))
+
+
+def timed(run, repeats=5):
+    run()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def stacked(trajectory):
+    return np.concatenate([trajectory.params.a, trajectory.params.u], axis=1)
+
+
+def single():
+    """One run, m = 20: time against achieved error, for every method."""
+    first, found = start(), []
+    for epsilon in HORIZONS:
+        reference = by_scipy("LSODA", epsilon, 1e-12, first)
+        ours = by_us(epsilon, 1e-12, first)
+        check = error_of(stacked(ours), reference)
+        print(f"epsilon {epsilon:g}: ours at rtol 1e-12 differs from the reference by {check:.1e}")
+        methods = {"tts_jax": None, "LSODA": None, "BDF": None, "Radau": None}
+        late = set()
+        for rtol in GRID:
+            for method in methods:
+                if method in late:
+                    continue
+                if method == "tts_jax":
+                    trajectory = by_us(epsilon, rtol, first)
+                    states = stacked(trajectory)
+                    stats = {name: int(value) for name, value in trajectory.stats.items()}
+
+                    def run(epsilon=epsilon, rtol=rtol):
+                        by_us(epsilon, rtol, first)
+                else:
+                    began = time.perf_counter()
+                    states, stats = by_scipy(method, epsilon, rtol, first), {}
+                    if time.perf_counter() - began > PATIENCE:
+                        late.add(method)
+
+                    def run(method=method, epsilon=epsilon, rtol=rtol):
+                        by_scipy(method, epsilon, rtol, first)
+
+                slow = method in late
+                seconds = time.perf_counter() - began if slow else timed(run)
+                row = {"epsilon": epsilon, "method": method, "rtol": rtol, "seconds": seconds}
+                found.append({**row, "error": error_of(states, reference), **stats})
+    table(found)
+    draw(found)
+    return found
+
+
+def cheapest(found, epsilon, methods, target):
+    rows = [
+        row
+        for row in found
+        if row["epsilon"] == epsilon and row["method"] in methods and row["error"] <= target
+    ]
+    return min(rows, key=lambda row: row["seconds"], default=None)
+
+
+def table(found):
+    for epsilon in HORIZONS:
+        for target in TARGETS:
+            ours = cheapest(found, epsilon, ("tts_jax",), target)
+            peer = cheapest(found, epsilon, ("LSODA", "BDF", "Radau"), target)
+            if ours is None:
+                print(f"epsilon {epsilon:g}, error {target:g}: not reached by tts_jax")
+                continue
+            line = (
+                f"epsilon {epsilon:g}, error {target:g}: {1e3 * ours['seconds']:.2f} ms, "
+                f"{ours['steps']} steps, {ours['rejected']} rejected"
+            )
+            if peer is None:
+                print(f"{line}; SciPy did not reach it")
+                continue
+            ratio = peer["seconds"] / ours["seconds"]
+            print(f"{line}; {peer['method']} {1e3 * peer['seconds']:.1f} ms, {ratio:.1f} times")
+
+
+def draw(found):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), sharey=True, layout="constrained")
+    styles = {
+        "tts_jax": ("#0072B2", "o", "-"),
+        "LSODA": ("#D55E00", "s", "--"),
+        "BDF": ("#009E73", "^", ":"),
+        "Radau": ("#CC79A7", "v", "-."),
+    }
+    for ax, epsilon in zip(axes, HORIZONS, strict=True):
+        for method, (colour, marker, line) in styles.items():
+            rows = [r for r in found if r["epsilon"] == epsilon and r["method"] == method]
+            rows = [r for r in rows if r["error"] < 1e-2]
+            ax.loglog(
+                [r["error"] for r in rows],
+                [1e3 * r["seconds"] for r in rows],
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                markersize=4,
+                label=method if method == "tts_jax" else f"SciPy {method}",
+            )
+        ax.set_title(rf"$\epsilon$ = {epsilon:g}, $\tau$ to {HORIZONS[epsilon]:g}")
+        ax.set_xlabel("achieved error")
+        ax.invert_xaxis()
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("time of one run, ms")
+    axes[0].legend(fontsize=8)
+    figure.savefig(HERE.parent / "docs" / "work-precision.png", dpi=150)
+
+
+def batch():
+    """256 runs, 4 epsilons and 64 starts, in one call, against SciPy one by one."""
+    epsilons = jnp.repeat(jnp.asarray(list(HORIZONS)), 64)
+    starts = [start(seed=seed) for seed in range(64)]
+    firsts = jax.tree.map(lambda *leaves: jnp.tile(jnp.stack(leaves), (4, 1)), *starts)
+    taus = jnp.stack([jnp.asarray(recorded(float(epsilon))) for epsilon in epsilons])
+
+    @jax.jit
+    def together(epsilons, firsts, taus, rtol):
+        def one(epsilon, first, taus):
+            flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
+            return tts.simulate(problem(), flow, first, taus, throw=False)
+
+        return jax.vmap(one)(epsilons, firsts, taus)
+
+    found = {}
+    for target in TARGETS:
+        rtol = jnp.asarray(target)
+
+        run = together(epsilons, firsts, taus, rtol)
+        seconds = timed(
+            lambda rtol=rtol: jax.block_until_ready(together(epsilons, firsts, taus, rtol)),
+            3,
+        )
+        # SciPy on a sample, every fourth start; LSODA at the tolerance that reaches the error.
+        scipy_seconds, worst, theirs = [], [], []
+        for k, epsilon in enumerate(HORIZONS):
+            for seed in range(0, 64, 16):
+                first = starts[seed]
+                reference = by_scipy("LSODA", epsilon, 1e-12, first)
+                index = 64 * k + seed
+                ours = np.concatenate([run.params.a[index], run.params.u[index]], axis=1)
+                worst.append(error_of(ours, reference))
+                for tighter in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5):
+                    began = time.perf_counter()
+                    states = by_scipy("LSODA", epsilon, rtol * tighter, first)
+                    spent = time.perf_counter() - began
+                    if (
+                        error_of(states, reference) <= max(target, worst[-1])
+                        or rtol * tighter < 1e-12
+                    ):
+                        break
+                scipy_seconds.append(spent)
+                theirs.append(epsilon)
+        per_run = seconds / epsilons.size
+        ratio = statistics.mean(scipy_seconds) / per_run
+        print(
+            f"256 runs at rtol {target:g}: {1e3 * per_run:.2f} ms a run, worst error of a sample "
+            f"{max(worst):.1e}, median {statistics.median(worst):.1e}; LSODA at equal error "
+            f"{1e3 * statistics.mean(scipy_seconds):.1f} ms, {ratio:.1f} times"
+        )
+        found[str(target)] = {
+            "seconds_per_run": per_run,
+            "errors": worst,
+            "scipy_seconds": scipy_seconds,
+            "failed": int(np.sum(np.asarray(run.status) != 0)),
+        }
+    return found
+
+
+def width():
+    """One run at epsilon 2e-5 for growing widths."""
+    found = []
+    for m in (20, 80, 320, 1280):
+        first = start(m)
+
+        def run(first=first):
+            return by_us(2e-5, 1e-6, first)
+
+        trajectory = run()
+        began = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - began
+        steps = int(trajectory.stats["steps"])
+        found.append({"width": m, "seconds": seconds, "steps": steps})
+        status = tts.Status(int(trajectory.status)).name
+        each = 1e6 * seconds / steps
+        print(f"width {m}: {seconds:.3f} s, {steps} steps, {each:.0f} us a step, {status}")
+        if seconds > 60:
+            break
+    sizes = np.log([row["width"] for row in found])
+    exponent = np.polyfit(sizes, np.log([row["seconds"] for row in found]), 1)[0]
+    print(f"exponent of the time in the width: {exponent:.2f}")
+    return {"runs": found, "exponent": float(exponent)}
+
+
+FIRST = """
+import sys, time
+from tts_jax.cli import prepare_jax
+prepare_jax()
+import jax, jax.numpy as jnp
+import tts_jax as tts
+if len(sys.argv) > 1:
+    jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+network = tts.ShallowNetwork(tts.CubicStep(eta=4e-3))
+target = tts.PiecewiseConstant([.2, .35, .5, .65, .8], [1., 5., 1., 3., 1., 5.])
+problem = tts.Problem(network, target)
+start = tts.init_uniform(jax.random.key(0), 20)
+taus = jnp.linspace(0., .035, 101)
+jax.block_until_ready(start)
+began = time.perf_counter()
+jax.block_until_ready(tts.simulate(problem, tts.GradientFlow(2e-5), start, taus))
+print(time.perf_counter() - began)
+"""
+
+
+def start_up():
+    """The first call of a process: trace and compile, without and with JAX's cache on disk."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def fresh(*arguments):
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST, *arguments],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            return float(done.stdout)
+
+        found = {
+            "first": fresh(),
+            "fills the cache": fresh(folder),
+            "from the cache": fresh(folder),
+        }
+        entries = len(os.listdir(folder))
+    for name, seconds in found.items():
+        print(f"first call, {name}: {seconds:.2f} s")
+    print(f"{entries} entries in the cache")
+    return found
+
+
+def derivative():
+    """A reverse pass as a multiple of a run."""
+    taus = jnp.asarray(recorded(2e-5))
+
+    def last(epsilon, first):
+        flow = tts.GradientFlow(epsilon, rtol=1e-8, atol=1e-10)
+        return tts.simulate(problem(), flow, first, taus, throw=False).risk[-1]
+
+    forward, reverse = jax.jit(last), jax.jit(jax.grad(last, argnums=(0, 1)))
+    found = {}
+    for epsilon in (1e-2, 2e-5):
+        times = [
+            timed(lambda f=f, e=epsilon: jax.block_until_ready(f(jnp.asarray(e), start())))
+            for f in (forward, reverse)
+        ]
+        ratio = times[1] / times[0]
+        print(f"epsilon {epsilon:g}: run {1e3 * times[0]:.1f} ms, gradient {ratio:.1f} times")
+        found[str(epsilon)] = times
+    return found
+
+
+def reduced():
+    """ReducedFlow, one run."""
+    found = {}
+    for horizon in (0.035, 3.0):
+        taus = jnp.linspace(0.0, horizon, 101)
+
+        def run(taus=taus):
+            return jax.block_until_ready(tts.simulate(problem(), tts.ReducedFlow(), start(), taus))
+
+        steps, seconds = int(run().stats["steps"]), timed(run)
+        print(f"ReducedFlow to {horizon:g}: {1e3 * seconds:.1f} ms, {steps} steps")
+        found[str(horizon)] = {"seconds": seconds, "steps": steps}
+    return found
+
+
+PARTS = {
+    "single": single,
+    "batch": batch,
+    "width": width,
+    "start": start_up,
+    "derivative": derivative,
+    "reduced": reduced,
+}
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(PARTS)
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        sys.exit(f"Unknown part {sorted(unknown)}. There are: {', '.join(PARTS)}.")
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept["machine"] = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+    for name in wanted:
+        print(f"# {name}: {PARTS[name].__doc__}", flush=True)
+        kept[name] = PARTS[name]()
+        RESULTS.parent.mkdir(exist_ok=True)
+        part = RESULTS.with_suffix(".part")
+        part.write_text(json.dumps(kept, indent=1))
+        part.replace(RESULTS)

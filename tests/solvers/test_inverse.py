@@ -1,0 +1,130 @@
+"""Linear solves without LAPACK against NumPy, in value and in derivative."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tts_jax.solvers.inverse import inverse, symmetric_solver
+
+SIZES = (1, 2, 5, 41)
+
+
+def positive(size, seed=0):
+    """Symmetric and positive definite, with ones on the diagonal."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(size, 2 * size))
+    root /= np.linalg.norm(root, axis=1, keepdims=True)
+    return root @ root.T
+
+
+def badly_scaled(size, seed=0):
+    """The same with a diagonal from 1e-8 to 1e8, in random order, and its square roots."""
+    roots = np.random.default_rng(seed).permutation(np.geomspace(1e-4, 1e4, size))
+    return roots[:, None] * positive(size, seed) * roots[None, :], roots
+
+
+@jax.jit
+def solve(matrix, right):
+    return symmetric_solver(matrix)(right)
+
+
+@jax.jit
+def lapack(matrix, right):
+    return jnp.linalg.solve(matrix, right)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_inverse_of_positive_matrices_is_that_of_numpy(size):
+    eliminate = jax.jit(inverse)
+    for seed in range(5):
+        matrix = positive(size, seed)
+        expected = np.linalg.inv(matrix)
+        np.testing.assert_allclose(
+            eliminate(jnp.asarray(matrix)), expected, rtol=0, atol=1e-13 * np.max(np.abs(expected))
+        )
+
+
+@pytest.mark.parametrize("condition", [1e4, 1e8])
+def test_the_inverse_loses_the_digits_of_the_condition_and_no_more(condition):
+    basis, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(20, 20)))
+    matrix = (basis * np.geomspace(1 / condition, 1.0, 20)) @ basis.T
+    scale = 1 / np.sqrt(np.diag(matrix))
+    matrix = scale[:, None] * matrix * scale[None, :]
+    product = np.asarray(jax.jit(inverse)(jnp.asarray(matrix))) @ matrix
+    np.testing.assert_allclose(product, np.eye(20), rtol=0, atol=1e-14 * condition)
+
+
+@pytest.mark.parametrize("size", [5, 41, 130])
+def test_badly_scaled_matrices_are_solved_to_rounding(size):
+    """In the units of each unknown; from 128 on by LAPACK."""
+    matrix, roots = badly_scaled(size)
+    right = np.random.default_rng(2).normal(size=size)
+    expected = np.linalg.solve(positive(size), right)
+    found = solve(jnp.asarray(matrix), jnp.asarray(roots * right))
+    np.testing.assert_allclose(roots * np.asarray(found), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 5, 41, 130])
+def test_matrices_with_concave_directions_are_solved_too(size):
+    """Blocks of both signs, as a saddle has them."""
+    signs = np.where(np.arange(size) % 3 == 1, -1.0, 1.0)
+    part = positive(size, 3)
+    same = signs[:, None] == signs[None, :]
+    matrix = np.where(same, signs[:, None] * part, part)
+    matrix, right = jnp.asarray(matrix), jnp.asarray(np.random.default_rng(4).normal(size=size))
+    np.testing.assert_allclose(solve(matrix, right), lapack(matrix, right), rtol=0, atol=1e-11)
+
+
+def test_one_inverse_serves_many_right_hand_sides():
+    matrix, roots = badly_scaled(5)
+    solve_one = symmetric_solver(jnp.asarray(matrix))
+    for column in range(5):
+        right = np.eye(5)[column]
+        found = solve_one(jnp.asarray(roots * right))
+        expected = np.linalg.inv(positive(5))[:, column]
+        np.testing.assert_allclose(roots * np.asarray(found), expected, rtol=1e-12, atol=1e-13)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def derivatives(function, at, direction, cotangent):
+    """Along a direction, and in reverse by the matrix and the right-hand side."""
+    forward = jax.jvp(function, at, direction)[1]
+    return forward, *jax.vjp(function, *at)[1](cotangent)
+
+
+@pytest.mark.parametrize("size", [5, 41, 130])
+def test_derivatives_are_those_of_lapack(size):
+    """At a badly scaled matrix, compared in the units of each unknown."""
+    matrix, roots = badly_scaled(size, 5)
+    rng = np.random.default_rng(6)
+    move = rng.normal(size=(size, size))
+    move = jnp.asarray(roots[:, None] * (move + move.T) * roots[None, :])
+    right, tangent = (jnp.asarray(roots * rng.normal(size=size)) for _ in range(2))
+    cotangent = jnp.asarray(rng.normal(size=size) * roots)
+    both = [
+        derivatives(f, (jnp.asarray(matrix), right), (move, tangent), cotangent)
+        for f in (solve, lapack)
+    ]
+    for found, expected in zip(*both, strict=True):
+        units = roots[:, None] * roots[None, :] if found.ndim == 2 else roots
+        found, expected = units * np.asarray(found), units * np.asarray(expected)
+        largest = np.max(np.abs(expected))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * largest)
+
+
+@pytest.mark.parametrize("size", [5, 128])
+def test_a_batch_of_solves_equals_one_by_one(size):
+    matrices = jnp.asarray([positive(size, seed) for seed in range(3)])
+    rights = jnp.asarray(np.random.default_rng(7).normal(size=(3, size)))
+    batch = jax.jit(jax.vmap(solve))(matrices, rights)
+    alone = [solve(m, r) for m, r in zip(matrices, rights, strict=True)]
+    np.testing.assert_allclose(batch, alone, rtol=0, atol=1e-12)
+    slopes, expected = (
+        jax.jit(jax.vmap(jax.grad(lambda m, r, f=f: jnp.sum(f(m, r) ** 2))))(matrices, rights)
+        for f in (solve, lapack)
+    )
+    largest = float(np.max(np.abs(expected)))
+    np.testing.assert_allclose(slopes, expected, rtol=0, atol=1e-11 * largest)
