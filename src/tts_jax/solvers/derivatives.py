@@ -194,9 +194,6 @@ def _pull_back(
         start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted
-        rows = jax.tree.map(lambda leaf: jnp.zeros((longest, *leaf.shape), leaf.dtype), start.y)
-        numbers_ = jnp.zeros(longest)
-        taken = _Taken(numbers_, numbers_, rows, jnp.zeros(longest, jnp.int32))
 
         def repeat(inner: tuple) -> tuple:
             before, taken, marks = inner
@@ -212,8 +209,8 @@ def _pull_back(
             passed = jnp.sum(taus <= after.t).astype(jnp.int32)
             return after, taken, jnp.where(good, passed, marks)
 
-        state_ = (start, taken, pick(saved.recorded, place))
-        _, taken, marks = jax.lax.while_loop(lambda s: s[0].accepted < end, repeat, state_)
+        begun = (start, state[3], pick(saved.recorded, place))
+        _, taken, marks = jax.lax.while_loop(lambda s: s[0].accepted < end, repeat, begun)
 
         def step_back(i: Array, state: tuple) -> tuple:
             by_numbers, by_y, later = state
@@ -233,9 +230,13 @@ def _pull_back(
             total = jax.tree.map(jnp.add, by_numbers, more)
             return total, jax.tree.map(jnp.add, ct[0], through), at.recorded
 
-        return jax.lax.fori_loop(0, steps, step_back, (*state[:2], marks))
+        return *jax.lax.fori_loop(0, steps, step_back, (*state[:2], marks)), taken
 
     nothing = jax.tree.map(jnp.zeros_like, (numbers, y))
-    state = jax.lax.fori_loop(0, saved.kept, stretch, (*nothing, recorded))
+    # Filled anew in every stretch, but made only once.
+    rows = jax.tree.map(lambda leaf: jnp.zeros((longest, *leaf.shape), leaf.dtype), y)
+    sizes = jnp.zeros(longest)
+    taken = _Taken(sizes, sizes, rows, jnp.zeros(longest, jnp.int32))
+    state = jax.lax.fori_loop(0, saved.kept, stretch, (*nothing, recorded, taken))
     at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
     return state[0], jax.tree.map(jnp.add, state[1], at_start)
