@@ -172,8 +172,7 @@ class StepRisk(eqx.Module):
         return self._end(u / self.eta, first), self._end((1.0 - u) / self.eta, last)
 
     def _end(self, z: Array, gap: Scalar) -> _End:
-        height, slope = jax.jvp(self.activation, (-z,), (jnp.ones_like(z),))
-        return _End(gap, self.activation.primitive(-z), height, slope)
+        return _End(gap, self.activation.primitive(-z), *self._jet(-z))
 
     def _target_moments(self) -> tuple[Scalar, Scalar]:
         """The integrals of f* and of its square."""
@@ -216,7 +215,7 @@ class StepRisk(eqx.Module):
 
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
-        # Rows of whole vector registers take half the time. What is added weighs nothing.
+        # Rows of whole vector registers. What is added weighs nothing.
         more = jnp.zeros(-u.size % 8)
         x, weights = jnp.concatenate([u / self.eta, more]), jnp.concatenate([a, more])
         overlaps, slopes, _ = self._overlaps(x)

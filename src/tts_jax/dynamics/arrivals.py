@@ -26,7 +26,8 @@ def arrival_times(
     counts as arrived, such as eta/2, where a jump is covered.
 
     **Returns:** (n-1,): 0 for a jump that is covered at the start, infinity for one that is not
-    reached by then. Differentiable in the start, epsilon, and the numbers of the problem.
+    reached by then, NaN where the flow could not go on. Differentiable in the start, epsilon, and
+    the numbers of the problem.
 
     As epsilon, eta and `within` go to 0 they become `hit_times`.
 
@@ -75,7 +76,9 @@ def _arrivals(
         )
         arrived = solution.result == diffrax.RESULTS.event_occurred
         assert solution.ts is not None
-        time = jnp.where(arrived, solution.ts[-1], jnp.inf)
+        ended = solution.result == diffrax.RESULTS.successful
+        missed = jnp.where(ended, jnp.inf, jnp.nan)
+        time = jnp.where(arrived, solution.ts[-1], missed)
         return jnp.where(distance(start.u, jump) <= 0, 0.0, time)
 
     return jax.lax.map(arrival, jnp.asarray(target.jumps))

@@ -9,10 +9,10 @@ import numpy as np
 from .._types import Array, Float
 
 _UNROLL = 4
-"""Pivots per turn of the loop, which halves its time."""
+"""Pivots per turn of the loop."""
 
 _LARGE = 128
-"""From this size on LAPACK is faster than what XLA makes of the elimination."""
+"""From this size on a call of LAPACK no longer weighs against the work in it."""
 
 
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:

@@ -1,0 +1,53 @@
+"""When neurons arrive, by events of the flow: against the record, the limit, and differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_problems import small_problem, spread_start
+
+import tts_jax as tts
+
+FLOW = tts.GradientFlow(0.01, rtol=1e-10, atol=1e-12)
+WITHIN = 0.02
+
+
+@pytest.fixture(scope="module")
+def times():
+    return tts.arrival_times(small_problem(), FLOW, spread_start(), 0.5, within=WITHIN)
+
+
+def test_neurons_are_there_at_the_time_and_not_before(times):
+    problem, start = small_problem(), spread_start()
+    assert np.all(np.isfinite(times))
+    for k, time in enumerate(np.asarray(times)):
+        taus = jnp.asarray([0.5 * time, time])
+        run = tts.simulate(problem, FLOW, start, taus)
+        before, there = tts.metrics.nearest_neuron(run.params.u, problem.target)[:, k]
+        assert before > WITHIN
+        assert float(there) == pytest.approx(WITHIN, abs=1e-8)
+
+
+def test_covered_from_the_start_and_not_reached_in_time():
+    problem, start = small_problem(), spread_start()
+    target = problem.target
+    wide = tts.arrival_times(problem, FLOW, start, 0.5, within=1.0)
+    np.testing.assert_array_equal(wide, np.zeros(np.size(target.jumps)))
+    early = tts.arrival_times(problem, FLOW, start, 1e-6, within=WITHIN)
+    np.testing.assert_array_equal(early, np.full(np.size(target.jumps), np.inf))
+
+
+def test_a_run_that_cannot_go_on_is_not_a_jump_that_is_never_reached():
+    short = tts.GradientFlow(0.01, max_steps=3)
+    times = tts.arrival_times(small_problem(), short, spread_start(), 0.5, within=WITHIN)
+    assert np.all(np.isnan(times))
+
+
+def test_derivative_by_epsilon_agrees_with_finite_differences():
+    def first(epsilon):
+        flow = tts.GradientFlow(epsilon, rtol=1e-11, atol=1e-13)
+        return tts.arrival_times(small_problem(), flow, spread_start(), 0.5, within=WITHIN)[0]
+
+    at, step = 0.01, 1e-6
+    difference = (first(at + step) - first(at - step)) / (2 * step)
+    assert float(jax.grad(first)(jnp.asarray(at))) == pytest.approx(float(difference), rel=1e-5)
