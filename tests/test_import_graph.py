@@ -15,6 +15,7 @@ ROOMS = (
     ("_errors",),
     ("quadrature",),
     ("gram",),
+    ("cubic_step",),
     ("activations",),
     ("networks",),
     ("targets",),

@@ -117,3 +117,37 @@ def test_where_steps_coincide_the_derivatives_are_exact():
     for derivative, expected in ((1, 0.5), (2, 1.8), (3, 0.0)):
         found = elementwise(STEP.overlap, derivative)(at)
         np.testing.assert_allclose(found, expected, rtol=1e-15, atol=0)
+
+
+def product_beyond_zero(p, q):
+    """The integral of both steps over y < 0."""
+    low = min(max(p, q) - 0.5, 0.0)
+    knots = [k + s for k in KNOTS for s in (p, q)]
+    return integral(lambda y: sigma(y - p) * sigma(y - q), low, 0.0, knots)
+
+
+PAIRS = np.asarray(list(itertools.product([x for x in POINTS if x >= -0.5], repeat=2))).T
+
+
+def test_the_product_beyond_zero_is_the_integral():
+    expected = [product_beyond_zero(p, q) for p, q in PAIRS.T]
+    np.testing.assert_allclose(STEP.beyond(*PAIRS), expected, rtol=0, atol=2e-15)
+
+
+def test_a_step_without_its_own_closed_form_of_the_product_integrates_it():
+    by_quadrature = tts.AbstractStep.beyond(STEP, *jnp.asarray(PAIRS))
+    np.testing.assert_allclose(by_quadrature, STEP.beyond(*PAIRS), rtol=0, atol=2e-15)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("second", [None, 0, 1])
+def test_derivatives_of_the_product_beyond_zero_are_those_of_finite_differences(first, second):
+    function = STEP.beyond if second is None else jax.grad(STEP.beyond, second)
+    derivative = jax.jit(jax.vmap(jax.grad(function, first)))
+    plain = jax.jit(jax.vmap(function))
+    # Away from where a step counts as outside.
+    p, q = jnp.asarray(PAIRS[:, (PAIRS > -0.499).all(axis=0)])
+    h = 1e-6
+    moved = (h, 0.0) if first == 0 else (0.0, h)
+    change = plain(p + moved[0], q + moved[1]) - plain(p - moved[0], q - moved[1])
+    np.testing.assert_allclose(derivative(p, q), change / (2 * h), rtol=0, atol=2e-5)

@@ -13,8 +13,7 @@ To add one, write a class with these four and `__call__`, and hold it to `check_
 """
 
 import abc
-import functools
-from collections.abc import Callable
+import itertools
 from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import cubic_step
 from ._errors import check_64_bit, check_scalar
 from ._types import Array, Real, as_real
 from .quadrature import gauss_legendre, points_per_cell
@@ -51,7 +51,7 @@ class AbstractActivation(eqx.Module):
 class AbstractStep(AbstractActivation):
     """A step, from 0 below z = -1/2 to 1 above 1/2, whose integrals are known in closed form.
 
-    With them the risk of a step target needs no quadrature. Both are elementwise, and can be
+    With them the risk of a step target needs no quadrature. All are elementwise, and can be
     differentiated twice. The knots are -1/2, 0 and 1/2.
     """
 
@@ -66,54 +66,20 @@ class AbstractStep(AbstractActivation):
         It rises from 0 at t = -1, beyond which the steps do not touch, to t for all t above 1.
         """
 
+    def beyond(self, p: Array, q: Array) -> Array:
+        """The integral of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2.
 
-def _above(x: Array, power: int) -> Array:
-    return jax.lax.integer_pow(jnp.maximum(x, 0.0), power)
-
-
-def _with_derivative(function: Callable[[Array], Array], derivative: Callable[[Array], Array]):
-    """An elementwise function whose derivative is written out.
-
-    Autodiff would give the mean of two one-sided derivatives of |z| at z = 0, which is where equal
-    positions are, and costs more; a test holds each derivative to finite differences.
-    """
-    wrapped = jax.custom_jvp(function)
-    wrapped.defjvps(lambda dz, value, z: derivative(z) * dz)
-    return wrapped
-
-
-def _slope(z: Array) -> Array:
-    return 12.0 * _above(0.5 - jnp.abs(z), 2)
-
-
-@functools.partial(_with_derivative, derivative=_slope)
-def _cubic_step(z: Array) -> Array:
-    c = jnp.clip(z, -0.5, 0.5)
-    b = jnp.abs(c)
-    return 0.5 + c * (3.0 + b * (4.0 * b - 6.0))
-
-
-@functools.partial(_with_derivative, derivative=_cubic_step)
-def _primitive(z: Array) -> Array:
-    return jnp.maximum(z, 0.0) + _above(0.5 - jnp.abs(z), 4)
-
-
-def _overlap_curvature(t: Array) -> Array:
-    s = jnp.abs(t)
-    return 4.8 * _above(1.0 - s, 5) - 48.0 * _above(0.5 - s, 4)
-
-
-@functools.partial(_with_derivative, derivative=_overlap_curvature)
-def _overlap_slope(t: Array) -> Array:
-    s = jnp.abs(t)
-    tail = 0.8 * _above(1.0 - s, 6) - 9.6 * _above(0.5 - s, 5)
-    return jnp.where(t > 0, 1.0 - tail, tail)
-
-
-@functools.partial(_with_derivative, derivative=_overlap_slope)
-def _overlap(t: Array) -> Array:
-    s = jnp.abs(t)
-    return jnp.maximum(t, 0.0) + (0.8 / 7.0) * _above(1.0 - s, 7) - 1.6 * _above(0.5 - s, 6)
+        By quadrature, exact: between their knots the integrands are polynomials.
+        """
+        rule = list(zip(*gauss_legendre(points_per_cell(self.degree)), strict=True))
+        start = jnp.minimum(jnp.maximum(p, q) - 0.5, 0.0)
+        middle = [jnp.clip(knot, start, 0.0) for knot in (jnp.minimum(p, q), jnp.maximum(p, q))]
+        total = jnp.zeros_like(start)
+        for low, high in itertools.pairwise([start, *middle, jnp.zeros_like(start)]):
+            for node, weight in rule:
+                y = low + (high - low) * node
+                total = total + (high - low) * weight * self(y - p) * self(y - q)
+        return total
 
 
 class CubicStep(AbstractStep):
@@ -128,13 +94,16 @@ class CubicStep(AbstractStep):
     limits: ClassVar = (0.0, 1.0)
 
     def __call__(self, z: Array) -> Array:
-        return _cubic_step(z)
+        return cubic_step.cubic_step(z)
 
     def primitive(self, z: Array) -> Array:
-        return _primitive(z)
+        return cubic_step.primitive(z)
 
     def overlap(self, t: Array) -> Array:
-        return _overlap(t)
+        return cubic_step.overlap(t)
+
+    def beyond(self, p: Array, q: Array) -> Array:
+        return cubic_step.product_beyond_zero(p, q)
 
 
 class ReLU(AbstractActivation):

@@ -25,7 +25,6 @@ import numpy as np
 from ._types import Array, Float, Scalar, Tree, put
 from .activations import AbstractStep
 from .networks import Params
-from .quadrature import gauss_legendre, points_per_cell
 from .targets import PiecewiseConstant
 
 
@@ -262,25 +261,17 @@ class StepRisk(eqx.Module):
         return rows[:width], rows[width:]
 
     def _beyond_zero(self, p: Scalar, q: Array) -> _Products:
-        """(m,) integrals of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2.
+        """(m,) integrals of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2."""
+        p, (ones, none) = jnp.broadcast_to(p, q.shape), (jnp.ones_like(q), jnp.zeros_like(q))
 
-        Exact: between their knots the integrands are polynomials.
-        """
-        nodes, weights = gauss_legendre(points_per_cell(self.activation.degree))
-        start = jnp.minimum(jnp.maximum(p, q) - 0.5, 0.0)
-        middle = [jnp.clip(knot, start, 0.0) for knot in (jnp.minimum(p, q), jnp.maximum(p, q))]
-        edges = jnp.stack([start, *middle, jnp.zeros_like(start)])[:, None, :]
-        lengths = edges[1:] - edges[:-1]
-        y = edges[:-1] + lengths * nodes[None, :, None]
-        first, by_first = self._jet(y - p)
-        second, by_second = self._jet(y - q[None, None, :])
-        each = (first * second, -by_first * second, by_first * by_second)
-        weight = lengths * weights[None, :, None]
-        value, once, both = (jnp.sum(weight * values, axis=(0, 1)) for values in each)
+        def once(p: Array, q: Array) -> tuple[Array, Array]:
+            return jax.jvp(self.activation.beyond, (p, q), (ones, none))
+
+        (value, by_first), (_, by_both) = jax.jvp(once, (p, q), (none, ones))
         # By parts: the integral of sigma'', which jumps at a knot, would have no right derivative
         # where p = q.
-        twice = self._jet(-p)[1] * self.activation(-q) - both
-        return _Products(value, once, both, twice)
+        twice = self._jet(-p)[1] * self.activation(-q) - by_both
+        return _Products(value, by_first, by_both, twice)
 
     def _jet(self, z: Array) -> tuple[Array, Array]:
         """sigma and its derivative."""
