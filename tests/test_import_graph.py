@@ -26,6 +26,7 @@ ROOMS = (
     ("dynamics",),
     ("trajectory",),
     ("simulate",),
+    ("runs",),
     ("metrics",),
     (),
     ("plot",),

@@ -29,6 +29,7 @@ from .dynamics import (
 from .empirical import EmpiricalProblem, sample_problem
 from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
 from .problem import AbstractProblem, Problem
+from .runs import map_runs
 from .simulate import simulate
 from .solvers import Rodas5P, stiff_solver
 from .targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
@@ -69,6 +70,7 @@ __all__ = [
     "check_activation",
     "hit_times",
     "init_uniform",
+    "map_runs",
     "metrics",
     "sample_problem",
     "simulate",

@@ -84,10 +84,12 @@ def version() -> int:
 
 
 def prepare_jax() -> None:
-    """64-bit mode, and the flags of fast loops on a CPU, unless the user set them."""
+    """64-bit mode, fast loops on a CPU, and each of its cores as a device, unless set by the user."""
     jax.config.update("jax_enable_x64", True)
     flags = os.environ.get("XLA_FLAGS", "")
-    for flag in (f"--xla_backend_extra_options={SMALL_LOOPS}", WIDE_VECTORS):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = f"--xla_force_host_platform_device_count={cores}"
+    for flag in (f"--xla_backend_extra_options={SMALL_LOOPS}", WIDE_VECTORS, devices):
         if flag.split("=")[0] not in flags:
             flags = f"{flags} {flag}".strip()
     os.environ["XLA_FLAGS"] = flags

@@ -118,9 +118,9 @@ def _one_by_one(function: Callable) -> Callable:
             return function(*jax.tree.unflatten(structure, own))
 
         own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
-        out = jax.lax.platform_dependent(
-            own, cpu=lambda own: jax.lax.map(one, own), default=lambda own: jax.vmap(one)(own)
-        )
+        # Asked while tracing, and not by `platform_dependent`, which would trace both.
+        in_turn = jax.default_backend() == "cpu"
+        out = jax.lax.map(one, own) if in_turn else jax.vmap(one)(own)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
