@@ -18,6 +18,7 @@ class Status(enum.IntEnum):
     NON_FINITE = 4
     TOO_FEW_NEURONS = 5
     TOO_FEW_SAMPLES = 6
+    CROWDED = 7
 
     @property
     def message(self) -> str:
@@ -39,6 +40,8 @@ _MESSAGES = {
     "from other positions or a larger width",
     Status.TOO_FEW_SAMPLES: "`samples` end before the last recorded time; give a longer stream or "
     "ask for earlier `taus`",
+    Status.CROWDED: "more than 512 neurons overlap, which is more than wide networks are made for; "
+    "take a smaller `eta`, a smaller width, or start further apart",
 }
 
 

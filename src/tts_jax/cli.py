@@ -84,7 +84,7 @@ def version() -> int:
 
 
 def prepare_jax() -> None:
-    """64-bit mode, fast loops on a CPU, and each of its cores as a device, unless set by the user."""
+    """64-bit mode; fast loops on a CPU and each of its cores as a device, unless set already."""
     jax.config.update("jax_enable_x64", True)
     flags = os.environ.get("XLA_FLAGS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

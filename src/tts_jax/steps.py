@@ -17,15 +17,13 @@ the nearest place that is.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._types import Array, Float, Scalar, Tree, put
-from .activations import AbstractStep
 from .networks import Params
-from .targets import PiecewiseConstant
+from .step_integrals import AbstractStepRisk, Products
 
 
 class _End(NamedTuple):
@@ -40,31 +38,19 @@ class _End(NamedTuple):
     slope: Float[Array, " m"]
 
 
-class _Products(NamedTuple):
-    """(m, m) integrals of products of two steps, and their derivatives by x."""
-
-    value: Array
-    by_first: Array
-    by_both: Array
-    twice: Array
-
-
-class StepRisk(eqx.Module):
+class StepRisk(AbstractStepRisk):
     """L(a, u), its gradient and its Hessian, by sums over all pairs of neurons.
 
     Parameters: a (m+1,) with the bias first, and u (m,) in any order.
     """
 
-    activation: AbstractStep
-    target: PiecewiseConstant
-
     def __call__(self, params: Params) -> Scalar:
         (bias, a), u = self._parts(params)
         overlaps, _ = self._overlap_sums(u, a)
-        mean, square = self._target_moments()
+        mean, square = self._moments()
         single = jnp.sum(a * (1.0 - u))
         ours = bias**2 + jnp.sum(a) * single + 2 * bias * single - self.eta * (a @ overlaps)
-        total = ours - 2 * (bias + jnp.sum(a)) * mean + 2 * (a @ self._moments(u)) + square
+        total = ours - 2 * (bias + jnp.sum(a)) * mean + 2 * (a @ self._primitive(u)) + square
 
         def beyond(total: Scalar) -> Scalar:
             left, right = self._ends(params.a, u)
@@ -82,8 +68,8 @@ class StepRisk(eqx.Module):
         """Half of the derivatives: by a, and by u over a."""
         (bias, a), u = self._parts(params)
         overlaps, slopes = self._overlap_sums(u, a)
-        by_bias = bias + jnp.sum(a * (1.0 - u)) - self._target_moments()[0]
-        by_a = by_bias - bias * u - self.eta * overlaps + self._moments(u)
+        by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
+        by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
         by_u = self._smoothed(u) - bias - slopes
 
         def beyond(parts: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -147,10 +133,6 @@ class StepRisk(eqx.Module):
         own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
         return jnp.concatenate([jnp.ones(1), jnp.clip(own, 0.01 * self.eta, 1.0)])
 
-    @property
-    def eta(self) -> Array:
-        return jnp.asarray(self.activation.eta)
-
     def _parts(self, params: Params) -> tuple[tuple[Array, Array], Array]:
         u = jnp.clip(params.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
         return (params.a[0], params.a[1:]), u
@@ -172,35 +154,6 @@ class StepRisk(eqx.Module):
 
     def _end(self, z: Array, gap: Scalar) -> _End:
         return _End(gap, self.activation.primitive(-z), *self._jet(-z))
-
-    def _target_moments(self) -> tuple[Scalar, Scalar]:
-        """The integrals of f* and of its square."""
-        lengths = jnp.diff(jnp.asarray(self.target.jumps), prepend=0.0, append=1.0)
-        values = jnp.asarray(self.target.values)
-        return jnp.sum(lengths * values), jnp.sum(lengths * values**2)
-
-    def _moments(self, u: Array) -> Array:
-        """(m,) F."""
-        total = jnp.asarray(self.target.values)[0] * u
-        for z, height in self._by_jump(u):
-            total = total + height * self.eta * self.activation.primitive(z)
-        return total
-
-    def _smoothed(self, u: Array) -> Array:
-        """(m,) F', the target with steps in place of its jumps."""
-        total = jnp.asarray(self.target.values)[0]
-        for z, height in self._by_jump(u):
-            total = total + height * self.activation(z)
-        return total
-
-    def _slope(self, u: Array) -> Array:
-        """(m,) F''."""
-        return jax.jvp(self._smoothed, (u,), (jnp.ones_like(u),))[1]
-
-    def _by_jump(self, u: Array) -> list[tuple[Array, Array]]:
-        # Written out and not one more axis: sums over a short axis are not vectorised.
-        jumps, heights = jnp.asarray(self.target.jumps), self.target.heights
-        return [((u - jumps[k]) / self.eta, heights[k]) for k in range(jumps.size)]
 
     def _overlaps(self, x: Array) -> tuple[Array, Array, Array]:
         """(m, m) X, and its derivatives by x_i, once and twice."""
@@ -224,18 +177,18 @@ class StepRisk(eqx.Module):
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
 
         def row(p: Array, q: Array) -> Array:
-            value, by_first, _, _ = self._beyond_zero(p, q)
+            value, by_first, _, _ = self._beyond(p, q)
             return jnp.stack([value @ a, by_first @ a])
 
         left, right = self._rows(u, row, (2,))
         return left[:, 0] + right[:, 0], left[:, 1] - right[:, 1]
 
-    def _products(self, u: Array) -> _Products:
+    def _products(self, u: Array) -> Products:
         """(m, m) integrals of the products of steps beyond 0 and 1, in units of eta."""
-        left, right = self._rows(u, lambda p, q: jnp.stack(self._beyond_zero(p, q)), (4, u.size))
+        left, right = self._rows(u, lambda p, q: jnp.stack(self._beyond(p, q)), (4, u.size))
         sign = np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1))
         total = left + sign * right
-        return _Products(*(total[:, k] for k in range(4)))
+        return Products(*(total[:, k] for k in range(4)))
 
     def _rows(
         self, u: Array, row: Callable[[Array, Array], Array], shape: tuple[int, ...]
@@ -259,20 +212,3 @@ class StepRisk(eqx.Module):
 
         rows = jax.lax.fori_loop(0, 2 * width, add, jnp.zeros((2 * width, *shape)))
         return rows[:width], rows[width:]
-
-    def _beyond_zero(self, p: Scalar, q: Array) -> _Products:
-        """(m,) integrals of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2."""
-        p, (ones, none) = jnp.broadcast_to(p, q.shape), (jnp.ones_like(q), jnp.zeros_like(q))
-
-        def once(p: Array, q: Array) -> tuple[Array, Array]:
-            return jax.jvp(self.activation.beyond, (p, q), (ones, none))
-
-        (value, by_first), (_, by_both) = jax.jvp(once, (p, q), (none, ones))
-        # By parts: the integral of sigma'', which jumps at a knot, would have no right derivative
-        # where p = q.
-        twice = self._jet(-p)[1] * self.activation(-q) - by_both
-        return _Products(value, by_first, by_both, twice)
-
-    def _jet(self, z: Array) -> tuple[Array, Array]:
-        """sigma and its derivative."""
-        return jax.jvp(self.activation, (z,), (jnp.ones_like(z),))

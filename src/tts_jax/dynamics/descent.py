@@ -94,13 +94,27 @@ class StepDescent(AbstractSystem):
     def error(
         self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        # A weight counts against the largest one, and a position against the transition width:
-        # that is what moves the risk.
-        size = jnp.maximum(_largest(before.a), _largest(after.a))
-        weights = _largest(error.a) / (atol + rtol * size)
-        # Without a mass they only follow, and are rounded off where neurons meet.
-        weights = jnp.where(self.epsilon > 0, weights, 0.0)
-        return jnp.maximum(weights, _largest(error.u) / (self.risk.eta * (atol + rtol)))
+        return position_error(self.risk.eta, self.epsilon, error, before, after, rtol, atol)
+
+
+def position_error(
+    eta: Scalar,
+    epsilon: Scalar,
+    error: Params,
+    before: Params,
+    after: Params,
+    rtol: Scalar,
+    atol: Scalar,
+) -> Scalar:
+    """The size of an error: a weight counts against the largest, a position against eta.
+
+    That is what moves the risk.
+    """
+    size = jnp.maximum(_largest(before.a), _largest(after.a))
+    weights = _largest(error.a) / (atol + rtol * size)
+    # Without a mass they only follow, and are rounded off where neurons meet.
+    weights = jnp.where(epsilon > 0, weights, 0.0)
+    return jnp.maximum(weights, _largest(error.u) / (eta * (atol + rtol)))
 
 
 def step_risk(problem: AbstractProblem) -> StepRisk | None:

@@ -9,9 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
-from .._types import Array, Real, Times, Tree, as_real
+from .._types import Array, Real, Scalar, Times, Tree, as_real
 from ..solvers import AbstractSystem, Control, differentiable_run
-from .base import AbstractDynamics
+from ..steps import StepRisk
+from .base import AbstractDynamics, Given, Records
+from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
+from .descent import StepDescent, risks
+
+_WIDE = 40
+"""From this width on banded matrices pay: see `width` in benchmarks/flows.py."""
 
 _STATUS = (
     (diffrax.RESULTS.successful, Status.OK),
@@ -60,6 +66,18 @@ class AbstractFlow(AbstractDynamics):
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats
+
+    def _descend(self, risk: StepRisk, epsilon: Scalar, ridge: Scalar, given: Given) -> Records:
+        """Descend a risk that is known in closed form."""
+        if given.params.u.size < _WIDE:
+            system = StepDescent(risk, epsilon, ridge)
+            ys, status, stats = self._integrate(system, given.params, given.taus)
+            return Records(ys, risks(given.problem, ys), status, stats)
+        start, order = to_cells(given.params)
+        system = WideDescent(risk, epsilon, ridge)
+        ys, status, stats = self._integrate(system, start, given.taus)
+        status = jnp.where(status == Status.NON_FINITE, Status.CROWDED, status).astype(jnp.int32)
+        return Records(from_cells(ys, order), wide_risks(risk, ys), status, stats)
 
     def _integrate_with(
         self,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from .._errors import check_scalar
 from .._types import Real, as_real
 from .base import Given, Records, check_no_samples, only_real
-from .descent import PlainDescent, StepDescent, risks, step_risk
+from .descent import PlainDescent, risks, step_risk
 from .flow import AbstractFlow
 
 
@@ -46,8 +46,7 @@ class GradientFlow(AbstractFlow):
             velocity = PlainDescent(problem, jnp.asarray(self.epsilon)).velocity
             ys, status, stats = self._integrate_with(self.solver, velocity, params, taus)
         elif risk is not None:
-            system = StepDescent(risk, jnp.asarray(self.epsilon), jnp.zeros(()))
-            ys, status, stats = self._integrate(system, params, taus)
+            return self._descend(risk, jnp.asarray(self.epsilon), jnp.zeros(()), given)
         else:
             system = PlainDescent(problem, jnp.asarray(self.epsilon))
             ys, status, stats = self._integrate(system, params, taus)

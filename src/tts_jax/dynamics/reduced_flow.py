@@ -10,7 +10,7 @@ from ..networks import Params
 from ..problem import AbstractProblem
 from ..solvers import stiff_solver
 from .base import Given, Records, check_no_samples, only_real
-from .descent import StepDescent, risks, step_risk
+from .descent import step_risk
 from .flow import AbstractFlow
 
 
@@ -56,11 +56,9 @@ class ReducedFlow(AbstractFlow):
         risk = step_risk(problem)
         if risk is not None and self.solver is None:
             # The limit of the gradient flow, epsilon = 0, in which a follows without a velocity.
-            system = StepDescent(risk, jnp.zeros(()), jnp.asarray(self.ridge))
             outer = problem.best_outer(given.params.u, ridge=self.ridge)
-            start = Params(outer, given.params.u)
-            ys, status, stats = self._integrate(system, start, given.taus)
-            return Records(ys, risks(problem, ys), status, stats)
+            given = given._replace(params=Params(outer, given.params.u))
+            return self._descend(risk, jnp.zeros(()), jnp.asarray(self.ridge), given)
         solver = stiff_solver() if self.solver is None else self.solver
         us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)

@@ -1,21 +1,27 @@
 """What diffrax lacks for this stiffness: a Rosenbrock method in a loop of its own, linear solves
 that fold into it, and a root finder that converges."""
 
+from .banded import banded_solver
 from .choice import stiff_solver
 from .chord import Chord
 from .derivatives import differentiable_run
 from .inverse import symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P
-from .rosenbrock import AbstractSystem
+from .rosenbrock import A as STAGES
+from .rosenbrock import AbstractSystem, Step, rosenbrock_step
 
 __all__ = [
+    "STAGES",
     "AbstractSystem",
     "Chord",
     "Control",
     "Now",
     "Rodas5P",
+    "Step",
+    "banded_solver",
     "differentiable_run",
+    "rosenbrock_step",
     "stiff_solver",
     "symmetric_solver",
 ]

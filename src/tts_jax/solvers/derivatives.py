@@ -15,7 +15,7 @@ import numpy as np
 
 from .._types import Array, Times, Tree, put
 from .loop import Control, Now, attempt, begin, begin_records, going, pick, record, run
-from .rosenbrock import AbstractSystem, interpolate, rosenbrock_step
+from .rosenbrock import AbstractSystem, interpolate
 
 _CHECKPOINTS = 512
 
@@ -215,7 +215,7 @@ def _pull_back(
         def step_back(i: Array, state: tuple) -> tuple:
             by_numbers, by_y, later = state
             at = jax.tree.map(lambda rows: pick(rows, steps - 1 - i), taken)
-            step, pull = jax.vjp(lambda n, y: rosenbrock_step(whole(n), y, at.h), numbers, at.y)
+            step, pull = jax.vjp(lambda n, y: whole(n).step(y, at.h), numbers, at.y)
 
             def one_record(j: Array, ct: tuple) -> tuple:
                 part = (pick(taus, j) - at.t) / at.h

@@ -16,7 +16,6 @@ from .rosenbrock import (
     Step,
     interpolate,
     last_stage,
-    rosenbrock_step,
 )
 
 _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 6.0
@@ -66,7 +65,7 @@ def attempt(system: AbstractSystem, now: Now, control: Control) -> tuple[Array, 
     """Try one step: whether it is accepted, its size, the step, and where that leads."""
     last = now.t + now.h >= control.horizon
     h = jnp.where(last, control.horizon - now.t, now.h)
-    step = rosenbrock_step(system, now.y, h)
+    step = system.step(now.y, h)
     error = system.error(last_stage(step), now.y, step.after, control.rtol, control.atol)
     # The steps are chosen, not computed: derivatives are those of the solution, at these steps.
     error = jax.lax.stop_gradient(error)

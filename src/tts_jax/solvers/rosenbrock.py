@@ -98,6 +98,10 @@ class AbstractSystem(eqx.Module):
     def error(self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
         """The size of an error of a step in units of what is allowed."""
 
+    def step(self, y: Tree, h: Scalar) -> "Step":
+        """One step of size h from y: `rosenbrock_step`, unless a system chooses how for each."""
+        return rosenbrock_step(self, y, h)
+
 
 class Step(NamedTuple):
     """`after` (like y), and the stages, with a leading axis (8,) on every leaf of y."""
