@@ -1,6 +1,6 @@
 """The gradient flow against SciPy on a compiled gradient, at equal achieved error.
 
-    python benchmarks/flows.py [single] [batch] [width] [start] [derivative] [reduced]
+    python benchmarks/flows.py [single] [batch] [width] [start] [derivative] [reduced] [kinks]
 
 All parts by default. Peers run in this process, side by side; medians of warm runs; float64. The
 error of a run is the larger, over 100 recorded times, of max |u - u_ref| and
@@ -29,6 +29,8 @@ from compiled_gradient import velocity  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
+from tts_jax.dynamics.descent import StepDescent  # noqa: E402
+from tts_jax.solvers.loop import Control, attempt, begin, going  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "flows.json"
@@ -36,7 +38,7 @@ JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 
 ETA, WIDTH = 4e-3, 20
 HORIZONS = {1.0: 10.0, 1e-2: 3.0, 2e-5: 0.035, 1e-6: 0.035}
 TARGETS = (1e-6, 1e-8)
-GRID = tuple(10.0 ** (-k / 2) for k in range(8, 23))
+GRID = tuple(10.0 ** (-k / 3) for k in range(12, 34))
 PATIENCE = 3.0
 """Seconds: a peer that took longer is not asked for a tighter tolerance."""
 
@@ -256,29 +258,65 @@ def batch():
 
 
 def width():
-    """One run at epsilon 2e-5 for growing widths."""
+    """One run at epsilon 2e-5 for growing widths, and width 10 000."""
     found = []
-    for m in (20, 80, 320, 1280):
+    for m in (20, 80, 320, 1280, 10_000):
         first = start(m)
 
         def run(first=first):
             return by_us(2e-5, 1e-6, first)
 
         trajectory = run()
-        began = time.perf_counter()
-        run()
-        seconds = time.perf_counter() - began
         steps = int(trajectory.stats["steps"])
+        seconds = timed(run, 1 if m > 1280 else 3)
         found.append({"width": m, "seconds": seconds, "steps": steps})
         status = tts.Status(int(trajectory.status)).name
         each = 1e6 * seconds / steps
-        print(f"width {m}: {seconds:.3f} s, {steps} steps, {each:.0f} us a step, {status}")
-        if seconds > 60:
-            break
-    sizes = np.log([row["width"] for row in found])
-    exponent = np.polyfit(sizes, np.log([row["seconds"] for row in found]), 1)[0]
-    print(f"exponent of the time in the width: {exponent:.2f}")
-    return {"runs": found, "exponent": float(exponent)}
+        print(f"width {m}: {seconds:.4f} s, {steps} steps, {each:.0f} us a step, {status}")
+    grown = found[3]["seconds"] / found[0]["seconds"]
+    allowed = 64 * np.log(1280) / np.log(20)
+    print(f"from width 20 to 1280: {grown:.0f} times; m log m: {allowed:.0f} times")
+    sizes = np.log([row["width"] for row in found[:4]])
+    exponent = np.polyfit(sizes, np.log([row["seconds"] for row in found[:4]]), 1)[0]
+    print(f"exponent of the time in the width, 20 to 1280: {exponent:.2f}")
+    return {"runs": found, "exponent": float(exponent), "20 to 1280": grown}
+
+
+def kinks():
+    """Steps in which a neuron passes a kink of sigma at a jump or an end: what they can cost."""
+    found = []
+    places = np.concatenate([[0.0], JUMPS, [1.0]])
+    knots = jnp.asarray(np.add.outer(places, ETA * np.asarray([-0.5, 0.0, 0.5])).ravel())
+    risk = tts.steps.StepRisk(problem().network.activation, problem().target)
+
+    @jax.jit
+    def steps(epsilon, horizon, rtol, first):
+        system = StepDescent(risk, epsilon, jnp.zeros(()))
+        control = Control(horizon, rtol, 1e-2 * rtol, jnp.asarray(100_000))
+
+        def body(state):
+            now, counts = state
+            good, _, step, after = attempt(system, now, control)
+            before, there = now.y.u[:, None] - knots, step.after.u[:, None] - knots
+            passed = jnp.any(before * there < 0)
+            seen = jnp.stack([passed & good, passed & ~good, ~passed & ~good])
+            return after, counts + seen
+
+        state = (begin(system, first, control), jnp.zeros(3, jnp.int32))
+        now, counts = jax.lax.while_loop(lambda s: going(s[0], control), body, state)
+        return now.steps, counts
+
+    for epsilon, horizon in HORIZONS.items():
+        for rtol in TARGETS:
+            numbers = (jnp.asarray(x) for x in (epsilon, horizon, rtol))
+            total, counts = jax.device_get(steps(*numbers, start()))
+            passed, refused, others = counts.tolist()
+            print(
+                f"epsilon {epsilon:g}, rtol {rtol:g}: {total} steps, {passed} over a kink, "
+                f"{refused} rejected at one, {others} rejected elsewhere"
+            )
+            found.append([epsilon, rtol, int(total), passed, refused, others])
+    return found
 
 
 FIRST = """
@@ -373,6 +411,7 @@ PARTS = {
     "start": start_up,
     "derivative": derivative,
     "reduced": reduced,
+    "kinks": kinks,
 }
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from .dynamics import (
     ReducedFlow,
     arrival_times,
     hit_times,
+    recommended_solver,
 )
 from .empirical import EmpiricalProblem, sample_problem
 from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
@@ -72,6 +73,7 @@ __all__ = [
     "init_uniform",
     "map_runs",
     "metrics",
+    "recommended_solver",
     "sample_problem",
     "simulate",
     "stiff_solver",

@@ -157,8 +157,8 @@ class CellRisk(AbstractStepRisk):
         def cut(sums: tuple[Array, Array]) -> tuple[Array, Array]:
             for start, more in self._cut(x):
                 weight = _slice(a, start, more.value.shape[0])
-                new = (more.value @ weight, more.by_first @ weight)
-                sums = tuple(_added(all_, one, start) for all_, one in zip(sums, new, strict=True))
+                value = _added(sums[0], more.value @ weight, start)
+                sums = (value, _added(sums[1], more.by_first @ weight, start))
             return sums
 
         return self._where_cut(x, cut, sums)

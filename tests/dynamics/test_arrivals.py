@@ -43,11 +43,46 @@ def test_a_run_that_cannot_go_on_is_not_a_jump_that_is_never_reached():
     assert np.all(np.isnan(times))
 
 
-def test_derivative_by_epsilon_agrees_with_finite_differences():
-    def first(epsilon):
-        flow = tts.GradientFlow(epsilon, rtol=1e-11, atol=1e-13)
-        return tts.arrival_times(small_problem(), flow, spread_start(), 0.5, within=WITHIN)[0]
+def first_arrival(numbers):
+    """Of (epsilon, u, jumps, values, eta, within), with the rest of the small problem."""
+    epsilon, u, jumps, values, eta, within = numbers
+    network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
+    problem = tts.Problem(network, tts.PiecewiseConstant(jumps, values))
+    flow = tts.GradientFlow(epsilon, rtol=1e-11, atol=1e-13)
+    start = tts.Params(spread_start().a, u)
+    return tts.arrival_times(problem, flow, start, 0.5, within=within)[0]
 
-    at, step = 0.01, 1e-6
-    difference = (first(at + step) - first(at - step)) / (2 * step)
-    assert float(jax.grad(first)(jnp.asarray(at))) == pytest.approx(float(difference), rel=1e-5)
+
+def test_derivatives_agree_with_finite_differences_forward_and_reverse():
+    problem = small_problem()
+    target = problem.target
+    numbers = jax.tree.map(
+        lambda value: jnp.asarray(value, float),
+        (
+            0.01,
+            spread_start().u,
+            target.jumps,
+            target.values,
+            problem.network.activation.eta,
+            WITHIN,
+        ),
+    )
+    gradient = jax.jit(jax.grad(first_arrival))(numbers)
+    forward = jax.jit(lambda d: jax.jvp(first_arrival, (numbers,), (d,))[1])
+    leaves, structure = jax.tree.flatten(numbers)
+    for place, leaf in enumerate(leaves):
+        towards = [jnp.zeros_like(other) for other in leaves]
+        towards[place] = 1.0 + 0.1 * jnp.arange(leaf.size, dtype=float).reshape(leaf.shape)
+        step = 1e-6
+
+        def moved(by, towards=towards):
+            new = [a + by * b for a, b in zip(leaves, towards, strict=True)]
+            return float(first_arrival(jax.tree.unflatten(structure, new)))
+
+        expected = (moved(step) - moved(-step)) / (2 * step)
+        along = sum(
+            float(jnp.vdot(a, b)) for a, b in zip(jax.tree.leaves(gradient), towards, strict=True)
+        )
+        assert along == pytest.approx(expected, rel=1e-5), place
+        directional = float(forward(jax.tree.unflatten(structure, towards)))
+        assert directional == pytest.approx(along, rel=1e-8)

@@ -2,6 +2,7 @@
 
 from .arrivals import arrival_times
 from .base import AbstractDynamics, Records
+from .choice import recommended_solver
 from .gradient_flow import GradientFlow
 from .limit_flow import LimitFlow, hit_times
 from .reduced_flow import ReducedFlow
@@ -16,4 +17,5 @@ __all__ = [
     "ReducedFlow",
     "arrival_times",
     "hit_times",
+    "recommended_solver",
 ]

@@ -26,8 +26,8 @@ def arrival_times(
     counts as arrived, such as eta/2, where a jump is covered.
 
     **Returns:** (n-1,): 0 for a jump that is covered at the start, infinity for one that is not
-    reached by then, NaN where the flow could not go on. Differentiable in the start, epsilon, and
-    the numbers of the problem.
+    reached by then, NaN where the flow could not go on. Differentiable, forward and reverse, in the
+    start, epsilon, `within`, and the numbers of the problem.
 
     As epsilon, eta and `within` go to 0 they become `hit_times`.
 
@@ -56,29 +56,44 @@ def _arrivals(
     assert isinstance(target, PiecewiseConstant)
     system = StepDescent(risk, jnp.asarray(flow.epsilon), jnp.zeros(()))
 
-    def distance(u: Array, jump: Scalar) -> Scalar:
+    def distance(u: Array, jump: Scalar, within: Scalar) -> Scalar:
         return jnp.min(jnp.abs(u - jump)) - within
 
     def arrival(jump: Scalar) -> Scalar:
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: system.velocity(y)),
-            Rodas5P(system),
-            t0=jnp.zeros_like(horizon),
-            t1=horizon,
-            dt0=None,
-            y0=start,
-            stepsize_controller=diffrax.PIDController(rtol=flow.rtol, atol=flow.atol),
-            event=diffrax.Event(
-                lambda t, y, args, **kwargs: distance(y.u, jump), optx.Newton(1e-12, 1e-12)
-            ),
-            max_steps=flow.max_steps,
-            throw=False,
+        fixed = jax.lax.stop_gradient((jump, within))
+        event = diffrax.Event(
+            lambda t, y, args, **kwargs: distance(y.u, *fixed), optx.Newton(1e-12, 1e-12)
         )
-        arrived = solution.result == diffrax.RESULTS.event_occurred
-        assert solution.ts is not None
-        ended = solution.result == diffrax.RESULTS.successful
-        missed = jnp.where(ended, jnp.inf, jnp.nan)
-        time = jnp.where(arrived, solution.ts[-1], missed)
-        return jnp.where(distance(start.u, jump) <= 0, 0.0, time)
+        time = _event_time(*jax.lax.stop_gradient((system, flow, start, horizon)), event)
+        # The derivative of the time at which a distance is zero, by that of the distance then.
+        there = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
+        apart, speed = jax.jvp(
+            lambda u: distance(u, jump, within), (there.u,), (system.velocity(there).u,)
+        )
+        speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(time), speed, 1.0))
+        later = (apart - jax.lax.stop_gradient(apart)) / speed
+        time = jnp.where(jnp.isfinite(time), time - later, time)
+        return jnp.where(distance(start.u, jump, within) <= 0, 0.0, time)
 
     return jax.lax.map(arrival, jnp.asarray(target.jumps))
+
+
+def _event_time(
+    system: StepDescent, flow: GradientFlow, start: Params, horizon: Scalar, event: diffrax.Event
+) -> Scalar:
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: system.velocity(y)),
+        Rodas5P(system),
+        t0=jnp.zeros_like(horizon),
+        t1=horizon,
+        dt0=None,
+        y0=start,
+        stepsize_controller=diffrax.PIDController(rtol=flow.rtol, atol=flow.atol),
+        event=event,
+        max_steps=flow.max_steps,
+        throw=False,
+    )
+    assert solution.ts is not None
+    arrived = solution.result == diffrax.RESULTS.event_occurred
+    ended = solution.result == diffrax.RESULTS.successful
+    return jnp.where(arrived, solution.ts[-1], jnp.where(ended, jnp.inf, jnp.nan))

@@ -58,8 +58,8 @@ class CellDescent(AbstractSystem):
     def error(
         self, error: Cells, before: Cells, after: Cells, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        each = [Params(_weights(y.c), y.u) for y in (error, before, after)]
-        return position_error(self.risk.eta, self.epsilon, *each, rtol, atol)
+        off, old, new = (Params(_weights(y.c), y.u) for y in (error, before, after))
+        return position_error(self.risk.eta, self.epsilon, off, old, new, rtol, atol)
 
 
 class WideDescent(AbstractSystem):

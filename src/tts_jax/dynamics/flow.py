@@ -50,6 +50,11 @@ class AbstractFlow(AbstractDynamics):
         if self.adjoint is not None and self.solver is None:
             raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
 
+    def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
+        """Where a system is at tau, NaN if it does not get there. tau is not differentiated."""
+        taus = jax.lax.stop_gradient(tau)[None]
+        return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
+
     def _integrate(self, system: AbstractSystem, start: Tree, taus: Times) -> Integrated:
         """Integrate a system from y(0) = start with the method of the package."""
         control = Control(
