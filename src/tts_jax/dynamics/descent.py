@@ -76,8 +76,17 @@ class StepDescent(AbstractSystem):
         stiffness = shift * self.epsilon + 2 * self.ridge * self.risk.squares(y.u)
         by_a = by_a + np.eye(y.a.size) * stiffness[None, :]
         by_u = by_u + np.eye(y.u.size) * shift
-        rows = (jnp.concatenate([by_a, by_a_u], 1), jnp.concatenate([by_a_u.T, by_u], 1))
-        solve = symmetric_solver(jnp.concatenate(rows))
+        outer, size = y.a.size, y.a.size + y.u.size
+        matrix = jnp.zeros((size, size))
+        # Written in place: XLA computes what is concatenated one number at a time.
+        for block, corner in (
+            (by_a, (0, 0)),
+            (by_a_u, (0, outer)),
+            (by_a_u.T, (outer, 0)),
+            (by_u, (outer, outer)),
+        ):
+            matrix = jax.lax.dynamic_update_slice(matrix, block, corner)
+        solve = symmetric_solver(matrix)
 
         def solve_both(r: Params) -> Params:
             x = solve(jnp.concatenate(r))

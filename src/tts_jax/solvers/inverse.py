@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._types import Array, Float
 
@@ -42,7 +41,8 @@ def symmetric_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
     """
     fixed = jax.lax.stop_gradient(matrix)
     # The elimination adds ones to the rows: it loses what is far from one.
-    scale = jax.lax.rsqrt(jnp.abs(jnp.sum(fixed * np.eye(fixed.shape[0]), axis=0)))
+    diagonal = jax.lax.slice(fixed.ravel(), (0,), (fixed.size,), (fixed.shape[0] + 1,))
+    scale = jax.lax.rsqrt(jnp.abs(diagonal))
     scaled = scale[:, None] * fixed * scale[None, :]
     inverted = inverse(scaled) if fixed.shape[0] < _LARGE else jnp.linalg.inv(scaled)
 
