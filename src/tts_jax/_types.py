@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 Real: TypeAlias = float | Float[Array, ""]
 """A number given by the user: a Python float or a scalar array (also a traced one)."""
@@ -58,6 +58,7 @@ def put(rows: Array, i: Array | int, row: Array) -> Array:
 
 __all__ = [
     "Array",
+    "Bool",
     "Count",
     "Float",
     "Int",

@@ -196,7 +196,9 @@ class CellRisk(AbstractStepRisk):
         return jnp.where(inside, self.activation.overlap(jnp.zeros(())), 0.0)
 
     def _where_cut(self, x: Array, cut: Callable[[Tree], Tree], parts: Tree) -> Tree:
-        touched = jnp.any((jnp.abs(x) < 0.5) | (jnp.abs(x - 1.0 / self.eta) < 0.5))
+        # Also by a neuron that has left, but not at either end of the row, which is not set apart.
+        end = 1.0 / self.eta
+        touched = jnp.any(((x > -1.0) & (x < 0.5)) | ((x > end - 0.5) & (x < end + 1.0)))
         return jax.lax.cond(touched, jax.checkpoint(cut), lambda parts: parts, parts)
 
     def _cut(self, x: Array) -> list[tuple[Array, Products]]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar, Times, Tree, put
+from .._types import Array, Bool, Scalar, Times, Tree, put
 from ..cells import Blocks, CellRisk, Cells
 from ..networks import Params
 from ..solvers import STAGES, AbstractSystem, Step, banded_solver, rosenbrock_step
@@ -70,10 +70,11 @@ class WideDescent(AbstractSystem):
     ridge: Scalar
 
     def force(self, y: Cells) -> Cells:
-        widest = self._widest(y)
-        # Without this a run that must stop, as its steps are NaN, would not know why.
-        held = widest.risk.slack(y.u) >= 0.0
-        return jax.tree.map(lambda leaf: jnp.where(held, leaf, jnp.nan), widest.force(y))
+        return self._widest(y).force(y)
+
+    def crowded(self, y: Cells) -> Bool[Array, ""]:
+        """Whether more neurons overlap than the largest reach holds, or are about to."""
+        return self._widest(y).risk.slack(y.u) < 1e-3 * self.risk.eta
 
     def mass(self, y: Cells) -> Cells:
         return self._widest(y).mass(y)
@@ -92,7 +93,7 @@ class WideDescent(AbstractSystem):
     def step(self, y: Cells, h: Scalar) -> Step:
         def with_reach(risk: CellRisk, y: Cells) -> Step:
             step = rosenbrock_step(self._at(risk), y, h)
-            passed = jnp.concatenate([y.u + STAGES @ step.stages.u, step.after.u[None, :]])
+            passed = jnp.concatenate([y.u[None, :] + STAGES @ step.stages.u, step.after.u[None, :]])
             held = jnp.all(jax.vmap(risk.slack)(passed) >= 0.0)
             return step._replace(
                 stages=jax.tree.map(lambda leaf: jnp.where(held, leaf, jnp.nan), step.stages)
@@ -125,11 +126,15 @@ def by_reach(risk: StepRisk, y: Cells, function: Callable[[CellRisk, Cells], Tre
 
 
 def wide_risks(risk: StepRisk, ys: Cells) -> Times:
-    """(T,) the risk of cells with a leading axis (T,), in any order of position."""
+    """(T,) the risk of cells with a leading axis (T,), in any order. NaN if they are crowded."""
 
     def one(y: Cells) -> Scalar:
         sorted_ = to_cells(Params(_weights(y.c), y.u))[0]
-        return by_reach(risk, sorted_, lambda risk, y: risk(y))
+        return by_reach(
+            risk,
+            sorted_,
+            lambda risk, y: jnp.where(risk.slack(y.u) >= 0.0, risk(y), jnp.nan),
+        )
 
     return jax.lax.map(one, ys)
 

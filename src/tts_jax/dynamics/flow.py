@@ -55,8 +55,13 @@ class AbstractFlow(AbstractDynamics):
         taus = jax.lax.stop_gradient(tau)[None]
         return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
 
-    def _integrate(self, system: AbstractSystem, start: Tree, taus: Times) -> Integrated:
-        """Integrate a system from y(0) = start with the method of the package."""
+    def _integrate(
+        self, system: AbstractSystem, start: Tree, taus: Times
+    ) -> tuple[Tree, Array, dict[str, Any], Tree]:
+        """Integrate a system from y(0) = start with the method of the package.
+
+        Returns what `_integrate_with` returns, and the last state.
+        """
         control = Control(
             taus[-1], jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
         )
@@ -70,18 +75,20 @@ class AbstractFlow(AbstractDynamics):
         status = jnp.where(_finite(system.force(start)), status, Status.NON_FINITE)
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
-        return ys, status.astype(jnp.int32), stats
+        return ys, status.astype(jnp.int32), stats, now.y
 
     def _descend(self, risk: StepRisk, epsilon: Scalar, ridge: Scalar, given: Given) -> Records:
         """Descend a risk that is known in closed form."""
         if given.params.u.size < _WIDE:
             system = StepDescent(risk, epsilon, ridge)
-            ys, status, stats = self._integrate(system, given.params, given.taus)
+            ys, status, stats, _ = self._integrate(system, given.params, given.taus)
             return Records(ys, risks(given.problem, ys), status, stats)
         start, order = to_cells(given.params)
         system = WideDescent(risk, epsilon, ridge)
-        ys, status, stats = self._integrate(system, start, given.taus)
-        status = jnp.where(status == Status.NON_FINITE, Status.CROWDED, status).astype(jnp.int32)
+        ys, status, stats, end = self._integrate(system, start, given.taus)
+        stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
+        crowded = stopped & system.crowded(end)
+        status = jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)
         return Records(from_cells(ys, order), wide_risks(risk, ys), status, stats)
 
     def _integrate_with(

@@ -49,5 +49,5 @@ class GradientFlow(AbstractFlow):
             return self._descend(risk, jnp.asarray(self.epsilon), jnp.zeros(()), given)
         else:
             system = PlainDescent(problem, jnp.asarray(self.epsilon))
-            ys, status, stats = self._integrate(system, params, taus)
+            ys, status, stats, _ = self._integrate(system, params, taus)
         return Records(ys, risks(problem, ys), status, stats)

@@ -56,7 +56,7 @@ def _solve(rows: Array, inverse_pivots: Array, right: Array) -> Array:
     def backward(later: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         row, over, value = at
         left = value - over * jnp.sum(row[1:] * later)
-        return jnp.concatenate([left[None], later[:-1]]), left
+        return jnp.concatenate([left[None], later])[: later.size], left
 
     none = jnp.zeros(rows.shape[1], rows.dtype)
     at = (rows, inverse_pivots)
