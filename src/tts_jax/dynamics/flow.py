@@ -69,10 +69,11 @@ class AbstractFlow(AbstractDynamics):
         status = jnp.where(now.steps >= self.max_steps, Status.MAX_STEPS, Status.STAGNATION).astype(
             jnp.int32
         )
-        status = jnp.where(_finite((now.y, system.force(now.y))), status, Status.NON_FINITE)
         status = jnp.where(now.t >= control.horizon, Status.OK, status)
         # Where the start itself has no velocity there is nothing to step from.
-        status = jnp.where(_finite(system.force(start)), status, Status.NON_FINITE)
+        stopped = (status != Status.OK) | (now.steps == 0)
+        lost = stopped & ~_finite((now.y, system.force(now.y)))
+        status = jnp.where(lost, Status.NON_FINITE, status)
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats, now.y

@@ -141,10 +141,19 @@ def _first_step(system: AbstractSystem, y: Tree, control: Control) -> Scalar:
     def size(leaf: Tree) -> Scalar:
         return system.error(leaf, y, y, control.rtol, control.atol)
 
-    velocity = system.velocity(y)
+    def look(turn: Array, found: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
+        del turn  # twice, in a loop: what is written twice is compiled twice
+        velocity, _, short = found
+        ahead = jax.tree.map(lambda a, b: a + short * b, y, velocity)
+        now = system.velocity(ahead)
+        speed = jnp.maximum(size(now), 1e-15)
+        return now, velocity, jnp.where(short > 0, short, 0.01 * jnp.maximum(size(y), 1.0) / speed)
+
+    still = jax.tree.map(jnp.zeros_like, y)
+    ahead, velocity, short = jax.lax.fori_loop(
+        0, 2, look, (still, still, jnp.zeros_like(control.rtol))
+    )
     speed = jnp.maximum(size(velocity), 1e-15)
-    short = 0.01 * jnp.maximum(size(y), 1.0) / speed
-    ahead = system.velocity(jax.tree.map(lambda a, b: a + short * b, y, velocity))
     bend = size(jax.tree.map(jnp.subtract, ahead, velocity)) / short
     guess = (0.01 / jnp.maximum(speed, bend)) ** (1.0 / (ORDER + 1))
     return jax.lax.stop_gradient(jnp.minimum(100.0 * short, guess))
