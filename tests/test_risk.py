@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import erf, expit
@@ -84,7 +84,8 @@ def output(sigma, eta, a, u, x):
 def pieces(points):
     inside = [float(p) for p in np.ravel(points) if 0 < p < 1]
     edges = sorted({0.0, 1.0, *inside})
-    return itertools.pairwise(edges)
+    # SciPy gives up between points that are a rounding apart, where nothing is to be found.
+    return [(low, high) for low, high in itertools.pairwise(edges) if high - low > 1e-15]
 
 
 def integral(function, points):
@@ -150,6 +151,7 @@ def params_of(a, u):
 
 @FEW
 @given(outer, positions)
+@example([1.5, 0.0, 0.0, 0.0, 0.0, 2.75], [0.3, 0.3, 0.3, 0.3, 1.1125369292536007e-308])
 def test_risk_is_the_integral_wherever_the_neurons_are(a, u):
     def integrand(x):
         return (output(cubic, ETA, a, u, x) - steps(x)) ** 2
