@@ -1,12 +1,12 @@
 """The gradient flow against SciPy on a compiled gradient, at equal achieved error.
 
-    python benchmarks/flows.py [single] [batch] [width] [start] [derivative] [reduced] [kinks]
+    python benchmarks/flows.py [PART ...]
 
-All parts by default. Peers run in this process, side by side; medians of warm runs; float64. The
-error of a run is the larger, over 100 recorded times, of max |u - u_ref| and
-|L - L_ref| / (L_ref + 1e-3), against a reference of SciPy's LSODA at rtol 1e-12. What was measured
-goes to benchmarks/results/flows.json, and the work-precision plot to docs/work-precision.png.
-Needs the extra `bench`.
+Parts: single, batch, width, cells, start, derivative, reduced, kinks; all by default. Peers run in
+this process, side by side; medians of warm runs; float64. The error of a run is the larger, over
+100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
+SciPy's LSODA at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
+work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """
 
 import json
@@ -29,8 +29,11 @@ from compiled_gradient import velocity  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
+from tts_jax.dynamics.cell_descent import WideDescent, to_cells  # noqa: E402
 from tts_jax.dynamics.descent import StepDescent  # noqa: E402
+from tts_jax.solvers import loop  # noqa: E402
 from tts_jax.solvers.loop import Control, attempt, begin, going  # noqa: E402
+from tts_jax.steps import StepRisk  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "flows.json"
@@ -43,8 +46,8 @@ PATIENCE = 3.0
 """Seconds: a peer that took longer is not asked for a tighter tolerance."""
 
 
-def problem(eta=ETA):
-    network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
+def problem():
+    network = tts.ShallowNetwork(tts.CubicStep(eta=ETA))
     return tts.Problem(network, tts.PiecewiseConstant(JUMPS, VALUES))
 
 
@@ -67,8 +70,8 @@ def by_scipy(method, epsilon, rtol, first):
     return solve_ivp(right, (0.0, taus[-1]), y0, method, taus, rtol=rtol, atol=1e-2 * rtol).y.T
 
 
-def by_us(epsilon, rtol, first, solver=None):
-    flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol, solver=solver)
+def by_us(epsilon, rtol, first):
+    flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
     taus = jnp.asarray(recorded(epsilon))
     return jax.block_until_ready(tts.simulate(problem(), flow, first, taus, throw=False))
 
@@ -84,20 +87,15 @@ def error_of(states, reference):
     return float(max(np.max(positions), np.max(np.abs(ours - theirs) / (theirs + 1e-3))))
 
 
-def timed(run, repeats=5):
-    run()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
 def once(run):
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
+
+
+def timed(run, repeats=5):
+    run()
+    return statistics.median(once(run) for _ in range(repeats))
 
 
 def stacked(trajectory):
@@ -112,7 +110,7 @@ def single():
         ours = by_us(epsilon, 1e-12, first)
         check = error_of(stacked(ours), reference)
         print(f"epsilon {epsilon:g}: ours at rtol 1e-12 differs from the reference by {check:.1e}")
-        methods = {"tts_jax": None, "LSODA": None, "BDF": None, "Radau": None}
+        methods = ("tts_jax", "LSODA", "BDF", "Radau")
         late = set()
         for rtol in GRID:
             for method in methods:
@@ -293,7 +291,7 @@ def kinks():
     found = []
     places = np.concatenate([[0.0], JUMPS, [1.0]])
     knots = jnp.asarray(np.add.outer(places, ETA * np.asarray([-0.5, 0.0, 0.5])).ravel())
-    risk = tts.steps.StepRisk(problem().network.activation, problem().target)
+    risk = StepRisk(problem().network.activation, problem().target)
 
     @jax.jit
     def steps(epsilon, horizon, rtol, first):
@@ -321,7 +319,41 @@ def kinks():
                 f"epsilon {epsilon:g}, rtol {rtol:g}: {total} steps, {passed} over a kink, "
                 f"{refused} rejected at one, {others} rejected elsewhere"
             )
-            found.append([epsilon, rtol, int(total), passed, refused, others])
+            found.append(
+                {
+                    "epsilon": epsilon,
+                    "rtol": rtol,
+                    "steps": int(total),
+                    "over a kink": passed,
+                    "rejected at one": refused,
+                    "rejected elsewhere": others,
+                }
+            )
+    return found
+
+
+def cells():
+    """A step by all pairs and by cells, around the width where the flow changes over."""
+    risk = StepRisk(problem().network.activation, problem().target)
+    numbers = (risk, jnp.asarray(2e-5), jnp.zeros(()))
+    control = Control(*(jnp.asarray(x) for x in (HORIZONS[2e-5], 1e-6, 1e-8, 100_000)))
+    go = jax.jit(loop.run)
+    found = []
+    for m in (24, 32, 40, 60, 80):
+        by_pairs = (StepDescent(*numbers), start(m))
+        by_cells = (WideDescent(*numbers), to_cells(start(m))[0])
+        each = []
+        for system, y in (by_pairs, by_cells):
+            taus = jnp.asarray(recorded(2e-5))
+            steps = int(go(system, y, taus, control)[1].steps)
+
+            def run(system=system, y=y, taus=taus):
+                jax.block_until_ready(go(system, y, taus, control))
+
+            each.append(timed(run) / steps)
+        pairs, in_cells = (1e6 * seconds for seconds in each)
+        print(f"width {m}: {pairs:.0f} us a step by all pairs, {in_cells:.0f} by cells")
+        found.append({"width": m, "seconds by pairs": each[0], "seconds by cells": each[1]})
     return found
 
 
@@ -418,6 +450,7 @@ PARTS = {
     "derivative": derivative,
     "reduced": reduced,
     "kinks": kinks,
+    "cells": cells,
 }
 
 if __name__ == "__main__":

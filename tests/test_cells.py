@@ -273,13 +273,6 @@ def test_in_order_they_are_exact_if_there_is_slack(u, eta, reach):
         assert_exact(eta, reach, WEIGHTS, u)
 
 
-@pytest.mark.parametrize("u", CUT.values(), ids=CUT)
-def test_the_squares_are_those_of_all_pairs_without_the_bias(u):
-    u = jnp.asarray(u[0])
-    expected = StepRisk(*activation_and_target(ETA)).squares(u)[1:]
-    np.testing.assert_array_equal(risk_of(ETA, 2).squares(u), expected)
-
-
 # Derivatives by autodiff: what the derivative of a run asks for.
 
 # None on a jump, at 0 or 1 or where a step begins to be seen: there a third derivative jumps, and

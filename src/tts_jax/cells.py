@@ -78,7 +78,7 @@ class CellRisk(AbstractStepRisk):
     def hessian(self, y: Cells) -> Blocks:
         x, a, k = self._place(y.u), jnp.diff(y.c), self.reach
         single, (value, once, both, twice) = self._single(x), self._pairs(x)
-        others = self._neighbours(a, 0.0)
+        others = self._neighbours(a)
         own = np.arange(-k, k + 1)[:, None] == 0
         over_a = single.slope * _means(y.c) - single.level + jnp.sum(once * others, 0)
         bend = single.bend * _means(y.c) - single.rise + jnp.sum(twice * others, 0) / self.eta
@@ -91,11 +91,6 @@ class CellRisk(AbstractStepRisk):
             -a * single.slope,
             -2 * a[None, :] * by_u[k:],
         )
-
-    def squares(self, u: Array) -> Array:
-        """(m,) as in `StepRisk`, without that of the bias."""
-        own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
-        return jnp.clip(own, 0.01 * self.eta, 1.0)
 
     def slack(self, u: Float[Array, " m"]) -> Scalar:
         """How far apart neurons are, less eta, that are too far apart by index to be a pair."""
@@ -167,14 +162,11 @@ class CellRisk(AbstractStepRisk):
         """(2k+1, m) W_{i, i+d}, and its derivatives by x_i and x_{i+d}."""
         places, k = _padded(x, self.reach, 1e9), self.reach
 
-        def slope(t: Array) -> tuple[Array, Array]:
-            return jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
-
         def add(step: Array, rows: Products) -> Products:
             offset = jnp.where(step < k, step, step + 1)
             sign = jnp.where(step < k, -1.0, 1.0)
             t = sign * (x - _slice(places, offset, x.size))
-            (value, once), (_, twice) = jax.jvp(slope, (t,), (jnp.ones_like(t),))
+            value, once, twice = self._overlap_jet(t)
             new = Products(value, sign * once, -twice, twice)
             return jax.tree.map(lambda all_, one: put(all_, offset, one), rows, new)
 
@@ -199,7 +191,7 @@ class CellRisk(AbstractStepRisk):
         # Also by a neuron that has left, but not at either end of the row, which is not set apart.
         end = 1.0 / self.eta
         touched = jnp.any(((x > -1.0) & (x < 0.5)) | ((x > end - 0.5) & (x < end + 1.0)))
-        return jax.lax.cond(touched, jax.checkpoint(cut), lambda parts: parts, parts)
+        return self._where(touched, cut, parts)
 
     def _cut(self, x: Array) -> list[tuple[Array, Products]]:
         """What 0 and 1 change: first index, and (n, n) by the n neurons from there on."""
@@ -229,9 +221,9 @@ class CellRisk(AbstractStepRisk):
             lambda part: mask * part, Products(value, by_first, products.by_both, twice)
         )
 
-    def _neighbours(self, v: Array, fill: float) -> Array:
+    def _neighbours(self, v: Array) -> Array:
         """(2k+1, m) v_{i+d}."""
-        padded, width = _padded(v, self.reach, fill), v.size
+        padded, width = _padded(v, self.reach, 0.0), v.size
 
         def add(offset: Array, rows: Array) -> Array:
             return put(rows, offset, _slice(padded, offset, width))

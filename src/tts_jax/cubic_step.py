@@ -64,7 +64,10 @@ def overlap(t: Array) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _powers(i: int, j: int, p: Array, q: Array) -> Array:
-    """The integral of (y + p)_+^i (y + q)_+^j over y < 0."""
+    """The integral of (y + p)_+^i (y + q)_+^j over y < 0.
+
+    To be differentiated as often as the exponents allow: not by p for i = 0, nor by q for j = 0.
+    """
     start = jnp.maximum(jnp.minimum(p, q), 0.0)
     p, q = p - start, q - start
     # One of the two is 0, and with it all mixed terms.

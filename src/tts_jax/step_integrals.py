@@ -1,12 +1,13 @@
 """Integrals that the risk of a network of steps against a target of steps is made of."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._types import Array, Scalar
+from ._types import Array, Bool, Scalar, Tree
 from .activations import AbstractStep
 from .targets import PiecewiseConstant
 
@@ -29,6 +30,14 @@ class AbstractStepRisk(eqx.Module):
     @property
     def eta(self) -> Array:
         return jnp.asarray(self.activation.eta)
+
+    def squares(self, u: Array) -> Array:
+        """(m+1,) the square integrals of the features, up to what 0 or 1 cuts off them.
+
+        At least a hundredth of the transition width, also for a neuron beyond 1.
+        """
+        own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
+        return jnp.concatenate([jnp.ones(1), jnp.clip(own, 0.01 * self.eta, 1.0)])
 
     def _moments(self) -> tuple[Scalar, Scalar]:
         """The integrals of f* and of its square."""
@@ -72,6 +81,22 @@ class AbstractStepRisk(eqx.Module):
         # where p = q.
         twice = self._jet(-p)[1] * self.activation(-q) - by_both
         return Products(value, by_first, by_both, twice)
+
+    def _overlap_jet(self, t: Array) -> tuple[Array, Array, Array]:
+        """The overlap and its first two derivatives."""
+        ones = jnp.ones_like(t)
+
+        def once(t: Array) -> tuple[Array, Array]:
+            return jax.jvp(self.activation.overlap, (t,), (ones,))
+
+        (value, slope), (_, twice) = jax.jvp(once, (t,), (ones,))
+        return value, slope, twice
+
+    def _where(self, cut: Bool[Array, ""], beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
+        """`beyond(parts)` if 0 or 1 cuts a step, otherwise the parts as they are."""
+        # In reverse mode a branch that is not taken still has its intermediate results filled
+        # with zeros: with a checkpoint it has none.
+        return jax.lax.cond(cut, jax.checkpoint(beyond), lambda parts: parts, parts)
 
     def _jet(self, z: Array) -> tuple[Array, Array]:
         """sigma and its derivative."""

@@ -125,14 +125,6 @@ class StepRisk(AbstractStepRisk):
         by_a_u = jnp.concatenate([by_bias_u[None, :], by_a_u]) * inside[None, :]
         return 2 * by_a, 2 * by_a_u, by_u
 
-    def squares(self, u: Array) -> Array:
-        """(m+1,) the square integrals of the features, up to what 0 or 1 cuts off them.
-
-        At least a hundredth of the transition width, also for a neuron beyond 1.
-        """
-        own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
-        return jnp.concatenate([jnp.ones(1), jnp.clip(own, 0.01 * self.eta, 1.0)])
-
     def _parts(self, params: Params) -> tuple[tuple[Array, Array], Array]:
         u = jnp.clip(params.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
         return (params.a[0], params.a[1:]), u
@@ -141,11 +133,8 @@ class StepRisk(AbstractStepRisk):
         return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
 
     def _where_cut(self, u: Array, beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
-        """`beyond(parts)` if 0 or 1 cuts a step, otherwise the parts as they are."""
         cut = jnp.any((u < 0.5 * self.eta) | (u > 1.0 - 0.5 * self.eta))
-        # In reverse mode a branch that is not taken still has its intermediate results filled
-        # with zeros: with a checkpoint it has none.
-        return jax.lax.cond(cut, jax.checkpoint(beyond), lambda parts: parts, parts)
+        return self._where(cut, beyond, parts)
 
     def _ends(self, a: Array, u: Array) -> tuple[_End, _End]:
         values = jnp.asarray(self.target.values)
@@ -157,13 +146,7 @@ class StepRisk(AbstractStepRisk):
 
     def _overlaps(self, x: Array) -> tuple[Array, Array, Array]:
         """(m, m) X, and its derivatives by x_i, once and twice."""
-        t = x[:, None] - x[None, :]
-        ones = jnp.ones_like(t)
-
-        def slope(t: Array) -> Array:
-            return jax.jvp(self.activation.overlap, (t,), (ones,))[1]
-
-        return self.activation.overlap(t), *jax.jvp(slope, (t,), (ones,))
+        return self._overlap_jet(x[:, None] - x[None, :])
 
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sum_j X_ij a_j and its derivative by x_i."""

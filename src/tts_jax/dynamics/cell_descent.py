@@ -12,9 +12,9 @@ import numpy as np
 from .._types import Array, Bool, Scalar, Times, Tree, put
 from ..cells import Blocks, CellRisk, Cells
 from ..networks import Params
-from ..solvers import STAGES, AbstractSystem, Step, banded_solver, rosenbrock_step
+from ..solvers import STAGES, AbstractMotion, AbstractSystem, Step, banded_solver, rosenbrock_step
 from ..steps import StepRisk
-from .descent import position_error
+from .descent import fast_velocity, position_error
 
 _REACHES = (8, 32, 128, 512)
 _SPARE = 0.25
@@ -30,7 +30,7 @@ class CellDescent(AbstractSystem):
 
     def force(self, y: Cells) -> Cells:
         by_c, by_u = self.risk.gradient(y)
-        weights = jnp.concatenate([jnp.ones(1), self.risk.squares(y.u)]) * _weights(y.c)
+        weights = self.risk.squares(y.u) * _weights(y.c)
         return Cells(-by_c - 2 * self.ridge * _to_cells(weights), -by_u)
 
     def mass(self, y: Cells) -> Cells:
@@ -39,10 +39,9 @@ class CellDescent(AbstractSystem):
     def linearise(self, y: Cells, shift: Scalar) -> Callable[[Cells], Cells]:
         blocks = self.risk.hessian(y)
         stiff = shift * self.epsilon + 2 * self.ridge * self.risk.squares(y.u)
-        first = shift * self.epsilon + 2 * self.ridge
         blocks = blocks._replace(
-            by_a=put(blocks.by_a, 0, blocks.by_a[0] + stiff),
-            by_c=blocks.by_c + np.eye(1, y.c.size)[0] * first,
+            by_a=put(blocks.by_a, 0, blocks.by_a[0] + stiff[1:]),
+            by_c=blocks.by_c + np.eye(1, y.c.size)[0] * stiff[0],
             by_u=put(blocks.by_u, 0, blocks.by_u[0] + shift),
         )
         solve = banded_solver(_rows(blocks))
@@ -50,10 +49,8 @@ class CellDescent(AbstractSystem):
 
     def velocity(self, y: Cells) -> Cells:
         force = self.force(y)
-        moving = self.epsilon > 0
         by_a = jnp.flip(jnp.cumsum(jnp.flip(force.c)))
-        fast = jnp.where(moving, by_a / jnp.where(moving, self.epsilon, 1.0), 0.0)
-        return Cells(jnp.cumsum(fast), force.u)
+        return Cells(jnp.cumsum(fast_velocity(by_a, self.epsilon)), force.u)
 
     def error(
         self, error: Cells, before: Cells, after: Cells, rtol: Scalar, atol: Scalar
@@ -62,7 +59,7 @@ class CellDescent(AbstractSystem):
         return position_error(self.risk.eta, self.epsilon, off, old, new, rtol, atol)
 
 
-class WideDescent(AbstractSystem):
+class WideDescent(AbstractMotion):
     """`CellDescent` with the reach that each step needs. A step beyond the largest is NaN."""
 
     risk: StepRisk
@@ -75,12 +72,6 @@ class WideDescent(AbstractSystem):
     def crowded(self, y: Cells) -> Bool[Array, ""]:
         """Whether more neurons overlap than the largest reach holds, or are about to."""
         return self._widest(y).risk.slack(y.u) < 1e-3 * self.risk.eta
-
-    def mass(self, y: Cells) -> Cells:
-        return self._widest(y).mass(y)
-
-    def linearise(self, y: Cells, shift: Scalar) -> Callable[[Cells], Cells]:
-        return self._widest(y).linearise(y, shift)
 
     def velocity(self, y: Cells) -> Cells:
         return self._widest(y).velocity(y)

@@ -96,14 +96,18 @@ class StepDescent(AbstractSystem):
 
     def velocity(self, y: Params) -> Params:
         force = self.force(y)
-        moving = self.epsilon > 0
-        fast = jnp.where(moving, force.a / jnp.where(moving, self.epsilon, 1.0), 0.0)
-        return Params(fast, force.u)
+        return Params(fast_velocity(force.a, self.epsilon), force.u)
 
     def error(
         self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
     ) -> Scalar:
         return position_error(self.risk.eta, self.epsilon, error, before, after, rtol, atol)
+
+
+def fast_velocity(force: Array, epsilon: Scalar) -> Array:
+    """The velocity of what has the mass epsilon, zero without one."""
+    moving = epsilon > 0
+    return jnp.where(moving, force / jnp.where(moving, epsilon, 1.0), 0.0)
 
 
 def position_error(

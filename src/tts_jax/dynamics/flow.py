@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Scalar, Times, Tree, as_real
-from ..solvers import AbstractSystem, Control, differentiable_run
+from ..solvers import AbstractMotion, Control, differentiable_run
 from ..steps import StepRisk
 from .base import AbstractDynamics, Given, Records
 from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
 from .descent import StepDescent, risks
 
 _WIDE = 40
-"""From this width on banded matrices pay: see `width` in benchmarks/flows.py."""
+"""From this width on banded matrices pay: see `cells` in benchmarks/flows.py."""
 
 _STATUS = (
     (diffrax.RESULTS.successful, Status.OK),
@@ -50,13 +50,13 @@ class AbstractFlow(AbstractDynamics):
         if self.adjoint is not None and self.solver is None:
             raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
 
-    def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
+    def state_at(self, tau: Scalar, system: AbstractMotion, start: Tree) -> Tree:
         """Where a system is at tau, NaN if it does not get there. tau is not differentiated."""
         taus = jax.lax.stop_gradient(tau)[None]
         return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
 
     def _integrate(
-        self, system: AbstractSystem, start: Tree, taus: Times
+        self, system: AbstractMotion, start: Tree, taus: Times
     ) -> tuple[Tree, Array, dict[str, Any], Tree]:
         """Integrate a system from y(0) = start with the method of the package.
 

@@ -2,17 +2,17 @@
 that fold into it, and a root finder that converges."""
 
 from .banded import banded_solver
-from .choice import stiff_solver
-from .chord import Chord
+from .chord import Chord, stiff_solver
 from .derivatives import differentiable_run
 from .inverse import symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P
 from .rosenbrock import A as STAGES
-from .rosenbrock import AbstractSystem, Step, rosenbrock_step
+from .rosenbrock import AbstractMotion, AbstractSystem, Step, rosenbrock_step
 
 __all__ = [
     "STAGES",
+    "AbstractMotion",
     "AbstractSystem",
     "Chord",
     "Control",

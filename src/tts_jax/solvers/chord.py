@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 
+from .._errors import argument_error
 from .._types import Array, Tree
 
 
@@ -62,3 +63,15 @@ class Chord(diffrax.VeryChord):
         )
         result = optx.RESULTS.where(broken, state.result, result)
         return broken | (known & (converged | diverged)), result
+
+
+def stiff_solver(order: int = 5) -> diffrax.AbstractSolver:
+    """Kvaerno's L-stable method of order 3, 4 or 5 with the corrected root finder.
+
+    Every implicit method of the package comes from here: with diffrax's own root finder the same
+    methods take 10 to 30 times as many steps.
+    """
+    methods = {3: diffrax.Kvaerno3, 4: diffrax.Kvaerno4, 5: diffrax.Kvaerno5}
+    if order not in methods:
+        raise argument_error("order", "3, 4 or 5", order)
+    return methods[order](root_finder=diffrax.with_stepsize_controller_tols(Chord)())

@@ -15,13 +15,13 @@ import numpy as np
 
 from .._types import Array, Times, Tree, put
 from .loop import Control, Now, attempt, begin, begin_records, going, pick, record, run
-from .rosenbrock import AbstractSystem, interpolate
+from .rosenbrock import AbstractMotion, interpolate
 
 _CHECKPOINTS = 512
 
 
 def differentiable_run(
-    system: AbstractSystem, y: Tree, taus: Times, control: Control, max_steps: int
+    system: AbstractMotion, y: Tree, taus: Times, control: Control, max_steps: int
 ) -> tuple[Tree, Now]:
     """`loop.run`, differentiable in y and the numbers of the system: states at `taus`, and the end.
 
@@ -30,7 +30,7 @@ def differentiable_run(
     """
     numbers, rest = eqx.partition(system, eqx.is_inexact_array)
 
-    def whole(numbers: Tree) -> AbstractSystem:
+    def whole(numbers: Tree) -> AbstractMotion:
         return eqx.combine(numbers, rest)
 
     def plain(inputs: tuple[Tree, Tree], taus: Times, control: Control) -> tuple[Tree, Now]:
@@ -144,7 +144,7 @@ class _Taken(NamedTuple):
     recorded: Array
 
 
-def _checkpoints(system: AbstractSystem, y: Tree, taus: Times, control: Control) -> tuple:
+def _checkpoints(system: AbstractMotion, y: Tree, taus: Times, control: Control) -> tuple:
     """Run, and keep states on the way."""
     none = jnp.zeros((), jnp.int32)
     first = begin(system, y, control)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .._types import Array, Scalar, Times, Tree, put
 from .rosenbrock import (
     ORDER,
-    AbstractSystem,
+    AbstractMotion,
     Step,
     interpolate,
     last_stage,
@@ -49,7 +49,7 @@ class Records(NamedTuple):
     reached: Array
 
 
-def begin(system: AbstractSystem, y: Tree, control: Control) -> Now:
+def begin(system: AbstractMotion, y: Tree, control: Control) -> Now:
     none = jnp.zeros((), jnp.int32)
     h = jnp.minimum(_first_step(system, y, control), control.horizon)
     return Now(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none)
@@ -61,7 +61,7 @@ def going(now: Now, control: Control) -> Array:
     return (now.t < control.horizon) & (now.steps < control.max_steps) & moving
 
 
-def attempt(system: AbstractSystem, now: Now, control: Control) -> tuple[Array, Scalar, Step, Now]:
+def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, Scalar, Step, Now]:
     """Try one step: whether it is accepted, its size, the step, and where that leads."""
     last = now.t + now.h >= control.horizon
     h = jnp.where(last, control.horizon - now.t, now.h)
@@ -115,7 +115,7 @@ def begin_records(y: Tree, taus: Times) -> Records:
     return Records(ys, at_start.astype(jnp.int32))
 
 
-def run(system: AbstractSystem, y: Tree, taus: Times, control: Control) -> tuple[Records, Now]:
+def run(system: AbstractMotion, y: Tree, taus: Times, control: Control) -> tuple[Records, Now]:
     """From y at time 0 to the last of `taus`, recorded at `taus`; NaN where it did not get to."""
 
     def body(state: tuple[Now, Records]) -> tuple[Now, Records]:
@@ -132,7 +132,7 @@ def pick(rows: Array, i: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(rows, i, 0, False)
 
 
-def _first_step(system: AbstractSystem, y: Tree, control: Control) -> Scalar:
+def _first_step(system: AbstractMotion, y: Tree, control: Control) -> Scalar:
     """A guess of the first step size.
 
     Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, II.4.

@@ -75,20 +75,19 @@ DENSE = _numbers("""
 """).reshape(3, 8)
 
 
-class AbstractSystem(eqx.Module):
-    """M dy/dt = f(y), autonomous, with what a Rosenbrock step asks of it. y is any pytree."""
+class Step(NamedTuple):
+    """`after` (like y), and the stages, with a leading axis (8,) on every leaf of y."""
+
+    after: Tree
+    stages: Tree
+
+
+class AbstractMotion(eqx.Module):
+    """What the loop over steps asks. y is any pytree."""
 
     @abc.abstractmethod
     def force(self, y: Tree) -> Tree:
         """f(y)."""
-
-    @abc.abstractmethod
-    def mass(self, y: Tree) -> Tree:
-        """M y."""
-
-    @abc.abstractmethod
-    def linearise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
-        """The function r -> (shift M - f'(y))^-1 r, factorised once."""
 
     @abc.abstractmethod
     def velocity(self, y: Tree) -> Tree:
@@ -98,16 +97,24 @@ class AbstractSystem(eqx.Module):
     def error(self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
         """The size of an error of a step in units of what is allowed."""
 
-    def step(self, y: Tree, h: Scalar) -> "Step":
-        """One step of size h from y: `rosenbrock_step`, unless a system chooses how for each."""
+    @abc.abstractmethod
+    def step(self, y: Tree, h: Scalar) -> Step:
+        """One step of size h from y."""
+
+
+class AbstractSystem(AbstractMotion):
+    """M dy/dt = f(y), autonomous, with what a Rosenbrock step asks of it."""
+
+    @abc.abstractmethod
+    def mass(self, y: Tree) -> Tree:
+        """M y."""
+
+    @abc.abstractmethod
+    def linearise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
+        """The function r -> (shift M - f'(y))^-1 r, factorised once."""
+
+    def step(self, y: Tree, h: Scalar) -> Step:
         return rosenbrock_step(self, y, h)
-
-
-class Step(NamedTuple):
-    """`after` (like y), and the stages, with a leading axis (8,) on every leaf of y."""
-
-    after: Tree
-    stages: Tree
 
 
 def rosenbrock_step(system: AbstractSystem, y: Tree, h: Scalar) -> Step:
