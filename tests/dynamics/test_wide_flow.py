@@ -18,7 +18,7 @@ from tts_jax.solvers import Control, loop
 from tts_jax.steps import StepRisk
 
 WIDTH = 40
-"""The least width that goes by cells; with reaches of 8, 32 and 39."""
+"""The least width that goes by cells; with reaches of 8, 16, 32 and 39."""
 
 JUMPS, VALUES = np.asarray([0.3, 0.65]), np.asarray([1.0, 3.0, 0.5])
 RTOL, ATOL = 1e-10, 1e-12

@@ -16,7 +16,7 @@ from ..solvers import STAGES, AbstractMotion, AbstractSystem, Step, banded_solve
 from ..steps import StepRisk
 from .descent import fast_velocity, position_error
 
-_REACHES = (8, 32, 128, 512)
+_REACHES = (8, 16, 32, 128, 512)
 _SPARE = 0.25
 """Neurons that are so many eta further apart than needed count as apart: a step moves them."""
 
