@@ -1,6 +1,7 @@
 """Networks with one hidden layer, linear in their outer weights."""
 
 import abc
+import functools
 import numbers
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 from ._errors import argument_error, check_finite, check_type
 from ._types import Array, Float, Key, Tree
 from .activations import AbstractActivation
+
+_ROWS = 4
+"""Rows that a turn of a loop over rows adds."""
 
 
 class Params(NamedTuple):
@@ -82,22 +86,45 @@ class ShallowNetwork(AbstractNetwork):
     activation: AbstractActivation
     bias: bool = eqx.field(static=True, default=True, kw_only=True)
 
+    def _sigma(self, u: Array, x: Array) -> Array:
+        """What the neurons do, (m, *x.shape): inputs and runs fill the vector lanes."""
+        return self.activation((x[None] - _beside(u, u, x)) * (1.0 / self.activation.eta))
+
     def features(self, u: Float[Array, " m"], x: Array) -> Array:
-        inner = jnp.reshape(u, (1,) * jnp.ndim(x) + u.shape)
-        sigma = self.activation((x[..., None] - inner) / self.activation.eta)
+        sigma = jnp.moveaxis(self._sigma(u, x), 0, -1)
         if not self.bias:
             return sigma
         return jnp.concatenate([jnp.ones((*x.shape, 1), sigma.dtype), sigma], axis=-1)
 
     def __call__(self, params: Params, x: Array) -> Array:
-        features = self.features(params.u, x)
-        outer = jnp.reshape(params.a, (1,) * jnp.ndim(x) + params.a.shape)
-        # A sum and not a matrix product: XLA folds it into the SGD loop around, a product it does
-        # not.
-        return jnp.sum(features * outer, axis=-1)
+        """f(x), of the shape of x; for R runs side by side a (m+1, R), u (m, R) and x (..., R)."""
+        outer = _beside(params.a, params.u, x)
+        sigma = self._sigma(params.u, x)
+        total = _sum_rows if params.u.ndim > 1 else _sum
+        if not self.bias:
+            return total(outer * sigma)
+        return outer[0] + total(outer[1:] * sigma)
 
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return (np.shape(u)[0] + int(self.bias),)
+
+    def padded(self, params: Params, multiple: int) -> tuple["ShallowNetwork", Params]:
+        """The same function and gradients by as many outer weights as neurons, a round number.
+
+        For steps from 0 to 1. The bias becomes the weight of a neuron far left, and neurons far
+        right, with weight 0, fill up: their derivatives are zero. `unpadded` undoes it.
+        """
+        far = 2.0 + 1e3 * jnp.asarray(self.activation.eta, params.u.dtype)
+        count = params.a.shape[0]
+        more = -count % multiple
+        left = jnp.full(count - params.u.shape[0], -far)
+        u = jnp.concatenate([left, params.u, jnp.full(more, far)])
+        return ShallowNetwork(self.activation, bias=False), Params(jnp.pad(params.a, (0, more)), u)
+
+    def unpadded(self, params: Params, width: int) -> Params:
+        """The parameters of `width` neurons out of those that `padded` made, on the last axis."""
+        first = int(self.bias)
+        return Params(params.a[..., : width + first], params.u[..., first : width + first])
 
     def cuts(self, u: Float[Array, " m"]) -> Array:
         shifts = jnp.asarray(self.activation.knots, u.dtype) * self.activation.eta
@@ -105,6 +132,35 @@ class ShallowNetwork(AbstractNetwork):
 
     def check(self, params: Params) -> None:
         self._check_shapes(params, 1, "(m,)")
+
+
+def _sum(rows: Array) -> Array:
+    # Not a matrix product: XLA folds a sum into the SGD loop around, a product it does not.
+    return jnp.sum(rows, axis=0)
+
+
+@jax.custom_jvp
+def _sum_rows(rows: Array) -> Array:
+    """The same, a row at a time: XLA's sum has the neurons of a run in the vector lanes."""
+    whole = rows.shape[0] // _ROWS
+
+    def more(i: Array, total: Array) -> Array:
+        some = jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)
+        return functools.reduce(jnp.add, some, total)
+
+    total = jax.lax.fori_loop(0, whole, more, jnp.zeros(rows.shape[1:], rows.dtype))
+    return functools.reduce(jnp.add, rows[whole * _ROWS :], total)
+
+
+@_sum_rows.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _sum_rows(*primals), _sum(*tangents)
+
+
+def _beside(half: Array, u: Array, x: Array) -> Array:
+    """Half of the parameters, (k, *runs), with axes of 1 for the inputs of x (*inputs, *runs)."""
+    inputs = (1,) * (jnp.ndim(x) - (u.ndim - 1))
+    return jnp.reshape(half, (half.shape[0], *inputs, *half.shape[1:]))
 
 
 def _rows(activation: AbstractActivation, u: Array, columns: Array) -> Array:

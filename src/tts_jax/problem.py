@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ._errors import argument_error, check_type
 from ._types import Array, Float, Key, Scalar, Tree
 from .gram import RIDGE, solve_gram
-from .networks import AbstractNetwork, AdditiveNetwork, Params
+from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork
 from .quadrature import cell_rule, points_per_cell
 from .targets import AbstractTarget, AdditiveSteps
 
@@ -29,11 +29,22 @@ class AbstractProblem(eqx.Module):
         """`count` random inputs and their targets without noise, on leading axes. For SGD."""
         raise NotImplementedError(f"{type(self).__name__} has no `draw(key, count)`: SGD needs it.")
 
+    def from_uniform(self, v: Array) -> tuple[Array, Array]:
+        """Inputs and their targets without noise for numbers v uniform on [0, 1), elementwise.
+
+        An alternative to `draw` where one number is enough: SGD then makes its samples faster.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `from_uniform(v)`.")
+
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
         """The loss of one batch, x (batch, ...) and y (batch,). For SGD."""
         raise NotImplementedError(
             f"{type(self).__name__} has no `sample_loss(params, x, y)`: SGD needs it."
         )
+
+    def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
+        """`sample_loss` of R runs side by side, on the last axis of every array."""
+        return jax.vmap(self.sample_loss, in_axes=-1, out_axes=-1)(params, x, y)
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar) -> Tree:
         """a*(u), the minimiser of the risk in a, with a relative ridge. For ReducedFlow."""
@@ -106,15 +117,22 @@ class Problem(AbstractProblem):
         return solve_gram(*self.normal_equations(u), ridge=ridge)
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
-        x = jax.random.uniform(key, (count,), dtype=jnp.result_type(float))
-        return x, self.label(x)
+        return self.from_uniform(jax.random.uniform(key, (count,), dtype=jnp.result_type(float)))
+
+    def from_uniform(self, v: Array) -> tuple[Array, Array]:
+        return v, self.label(v)
 
     def label(self, x: Array) -> Array:
         return self.target(x)
 
     def sample_loss(self, params: Params, x: Float[Array, " b"], y: Float[Array, " b"]) -> Scalar:
         """The mean over the batch of (f(x) - y)^2."""
-        return jnp.mean((self.network(params, x) - y) ** 2)
+        return jnp.mean((self.network(params, x) - y) ** 2, axis=0)
+
+    def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
+        if not isinstance(self.network, ShallowNetwork):
+            return super().sample_losses(params, x, y)
+        return self.sample_loss(params, x, y)  # it takes the runs along
 
     def check(self, params: Params) -> None:
         self.network.check(params)

@@ -41,6 +41,10 @@ class AbstractTarget(eqx.Module):
         """
 
 
+_FEW_JUMPS = 32
+"""Up to so many a comparison with each is faster than a search."""
+
+
 class PiecewiseConstant(AbstractTarget):
     """f* = values[k] between jumps[k-1] and jumps[k], on [0, 1].
 
@@ -82,8 +86,13 @@ class PiecewiseConstant(AbstractTarget):
         return jnp.asarray(self.jumps)
 
     def __call__(self, x: Array) -> Array:
-        piece = jnp.searchsorted(jnp.asarray(self.jumps), x, side="right")
-        return jnp.asarray(self.values)[piece]
+        jumps, values = jnp.asarray(self.jumps), jnp.asarray(self.values)
+        if jumps.size > _FEW_JUMPS:
+            return values[jnp.searchsorted(jumps, x, side="right")]
+        found = jnp.broadcast_to(values[0], jnp.shape(x))
+        for jump, value in zip(jumps, values[1:], strict=True):
+            found = jnp.where(x >= jump, value, found)
+        return found
 
     def on_cells(self, x: Array, lower: Array) -> Array:
         return jnp.broadcast_to(self(lower)[:, None], x.shape)

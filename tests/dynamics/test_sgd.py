@@ -127,10 +127,38 @@ class Recorder(tts.AbstractProblem):
         return -(params.a[0] * jnp.sum(x) + params.a[1] * jnp.sum(noise))
 
 
+class UniformRecorder(Recorder):
+    """The same from one uniform number a sample."""
+
+    def from_uniform(self, v):
+        return self.inner.from_uniform(v)
+
+
+class WithoutUniform(tts.AbstractProblem):
+    """A problem that leaves SGD only `draw`."""
+
+    inner: tts.Problem
+
+    def risk(self, params):
+        return self.inner.risk(params)
+
+    def draw(self, key, count):
+        return self.inner.draw(key, count)
+
+    def sample_loss(self, params, x, y):
+        return self.inner.sample_loss(params, x, y)
+
+
+@pytest.fixture(scope="module", params=["draw", "from_uniform"])
+def how_drawn(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def drawn():
+def drawn(how_drawn):
     """The x and the noise of 10 000 steps, over several chunks."""
-    problem = Recorder(small_problem())
+    recorder = Recorder if how_drawn == "draw" else UniformRecorder
+    problem = recorder(small_problem())
     sgd = tts.SGD(1.0, 1.0, noise=NOISE)
     start = tts.Params(jnp.zeros(2), jnp.zeros(1))
     run = tts.simulate(problem, sgd, start, jnp.arange(10_001.0), key=jax.random.key(7))
@@ -156,11 +184,12 @@ def test_samples_are_independent(drawn):
     assert np.unique(np.round(x, 9)).size > count - 5
 
 
-def test_a_drawn_run_is_the_replay_of_its_samples(drawn):
+def test_a_drawn_run_is_the_replay_of_its_samples(drawn, how_drawn):
     problem, start = random_problem(23)
     sgd = tts.SGD(EPSILON, STEP, noise=NOISE)
     tau = steps_to_taus(10_000)
-    run = tts.simulate(problem, sgd, start, tau, key=jax.random.key(7))
+    trained = WithoutUniform(problem) if how_drawn == "draw" else problem
+    run = tts.simulate(trained, sgd, start, tau, key=jax.random.key(7))
     replay = tts.simulate(problem, sgd, start, tau, samples=(drawn[0], drawn[1]))
     # The samples are differences of sums up to 5000: known to about 1e-12.
     np.testing.assert_allclose(run.final.a, replay.final.a, rtol=0, atol=1e-9)

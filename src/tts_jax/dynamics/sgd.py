@@ -1,8 +1,7 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
 import numbers
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -11,26 +10,17 @@ import numpy as np
 import optax
 
 from .._errors import Status, argument_error, check_finite, check_scalar, is_concrete
-from .._types import Array, Count, Real, Times, Tree, as_real
+from .._types import Array, Count, Real, Scalar, Times, Tree, as_real
 from ..activations import AbstractActivation, BoxGradient
 from ..networks import Params
 from ..problem import AbstractProblem, Problem
 from .base import AbstractDynamics, Given, Progress, Records, Samples
-
-CHUNK = 4096
-"""Samples drawn at a time. Chunk c of a run comes from fold_in(key, c), whatever is recorded."""
+from .samples import of_dtype, source_of
+from .sgd_runs import Numbers, Recipe, all_runs, alone
+from .sgd_steps import Carry, advance, reached
 
 PIECE = 2_000_000
 """Samples between two reports of progress."""
-
-
-_Losses = Callable[[AbstractProblem, Count], Callable[[Params], Array]]
-
-
-class _Carry(NamedTuple):
-    params: Params
-    optimiser: Any
-    step: Count
 
 
 class SGD(AbstractDynamics):
@@ -129,12 +119,8 @@ class SGD(AbstractDynamics):
                 )
 
     def run(self, given: Given) -> Records:
-        def record(carry: _Carry, stop: Count) -> tuple[_Carry, Params]:
-            carry = self._advance(given, carry, stop)
-            return carry, carry.params
-
-        carry, ys = jax.lax.scan(record, self._begin(given.params), self.steps_until(given.taus))
-        records = _records(given.problem, ys, carry)
+        ys, steps = all_runs(*self._prepare(given))
+        records = _records(given.problem, ys, steps)
         if given.samples is None:
             return records
         # Under a transformation `check` cannot count the steps: the status tells instead.
@@ -148,112 +134,73 @@ class SGD(AbstractDynamics):
         """`run` as a loop on the host, which reports the fraction of steps done. Not traceable."""
         stops = np.asarray(self.steps_until(given.taus))
         piece = 100 if self.batch_size == "full" else max(1, PIECE // self.batch_size)
-        carry, ys = self._begin(given.params), []
+        carry, ys = _begin(self, given), []
         for stop in stops:
             while carry.step < stop:
                 until = jnp.minimum(carry.step + piece, stop)
-                carry = _advance_jit(self, given, carry, until)
+                carry = _advance(self, given, carry, until)
                 progress(int(carry.step) / int(stops[-1]))
-            ys.append(carry.params)
-        return _records_jit(given.problem, jax.tree.map(lambda *y: jnp.stack(y), *ys), carry)
+            ys.append(_view(self, given, carry))
+        ys = jax.tree.map(lambda *y: jnp.stack(y), *ys)
+        return _records_jit(given.problem, ys, carry.step)
 
-    def _begin(self, params: Params) -> _Carry:
-        state = None if self.optimiser is None else self.optimiser.init(params)
-        return _Carry(params, state, jnp.zeros((), jnp.int64))
-
-    def _advance(self, given: Given, carry: _Carry, stop: Count) -> _Carry:
-        """Steps up to number `stop`, by chunks of samples: the same chunks for every `stop`."""
-        problem = _boxed(given.problem) if self.gradient == "box" else given.problem
-        trained = _of_dtype(problem, carry.params)
-        chunk, losses_of = self._stream(given)
-
-        def one_chunk(carry: _Carry) -> _Carry:
-            number = carry.step // chunk
-            end = jnp.minimum(stop, (number + 1) * chunk)
-            loss = losses_of(number)
-
-            def one_step(i: Count, state: tuple[Params, Any]) -> tuple[Params, Any]:
-                current, optimiser = state
-                gradient = jax.grad(loss(trained, i))(current)
-                return self._update(gradient, current, optimiser)
-
-            params, optimiser = jax.lax.fori_loop(
-                carry.step - number * chunk,
-                end - number * chunk,
-                one_step,
-                (carry.params, carry.optimiser),
-            )
-            return _Carry(params, optimiser, end)
-
-        return jax.lax.while_loop(lambda c: c.step < stop, one_chunk, carry)
-
-    def _stream(self, given: Given) -> tuple[int, Callable[[Count], _Losses]]:
-        """Steps per chunk, and a function from the chunk to the loss of each of its steps."""
-        problem, key, samples = given.problem, given.key, given.samples
-        if self.batch_size == "full":
-            return 2**62, lambda number: lambda trained, i: trained.risk
-        dtype = jnp.result_type(*jax.tree.leaves(given.params))
-        if samples is not None:
-            x, noise = samples
-            batch = (x[:, None], noise[:, None]) if noise.ndim == 1 else (x, noise)
-            steps = noise.shape[0]
-
-            def draw(number: Count) -> Samples:
-                return batch[0], problem.label(batch[0]) + batch[1]
-        else:
-            assert key is not None
-            size = self.batch_size
-            steps = max(1, CHUNK // size)
-
-            def draw(number: Count) -> Samples:
-                x_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
-                x, y = problem.draw(x_key, steps * size)
-                noise = jax.random.uniform(noise_key, y.shape, y.dtype, -1.0, 1.0)
-                y = y + jnp.asarray(self.noise, y.dtype) * noise
-                return x.reshape(steps, size, *x.shape[1:]), y.reshape(steps, size)
-
-        def losses(number: Count):
-            x, y = (v.astype(dtype) for v in draw(number))
-            return lambda trained, i: lambda params: trained.sample_loss(params, x[i], y[i])
-
-        return steps, losses
-
-    def _update(self, gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
+    def _prepare(self, given: Given) -> tuple[Recipe, Numbers]:
+        params = given.params
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        fast = jnp.asarray(self.step_size)
+        update, state, rates = _plain_update, None, [fast, fast * self.epsilon]
         if self.optimiser is not None:
-            updates, state = self.optimiser.update(gradient, state, params)
-            return jax.tree.map(jnp.add, params, updates), state
+            optimiser = self.optimiser
+            state = optimiser.init(params)
+            # Rates that are traced are lifted out of it: vmap does not see them inside.
+            update, rates = jax.closure_convert(
+                lambda gradient, params, state: optimiser.update(gradient, state, params),
+                *(params, params, state),
+            )
 
-        def step(half: Tree, slope: Tree, size: Real) -> Tree:
-            return jax.tree.map(lambda p, g: p - jnp.asarray(size, p.dtype) * g, half, slope)
+        def train(problem: AbstractProblem) -> AbstractProblem:
+            return of_dtype(_boxed(problem) if self.gradient == "box" else problem, dtype)
 
-        a = step(params.a, gradient.a, self.step_size)
-        u = step(params.u, gradient.u, self.step_size * self.epsilon)
-        return Params(a, u), state
+        source = source_of(given, jnp.asarray(self.noise), self.batch_size)
+        stops = self.steps_until(given.taus)
+        recipe = Recipe(update, train, plain=self.optimiser is None)
+        return recipe, Numbers(stops, params, given.problem, source, state, list(rates))
 
 
 @eqx.filter_jit
-def _advance_jit(dynamics: SGD, given: Given, carry: _Carry, stop: Count) -> _Carry:
-    return dynamics._advance(given, carry, stop)
+def _begin(dynamics: SGD, given: Given) -> Carry:
+    return alone(*dynamics._prepare(given))[1]
 
 
 @eqx.filter_jit
-def _records_jit(problem, ys, carry):
-    return _records(problem, ys, carry)
+def _advance(dynamics: SGD, given: Given, carry: Carry, stop: Count) -> Carry:
+    return advance(alone(*dynamics._prepare(given))[0], carry, stop)
 
 
-def _records(problem: AbstractProblem, ys: Params, carry: _Carry) -> Records:
+@eqx.filter_jit
+def _view(dynamics: SGD, given: Given, carry: Carry) -> Params:
+    return alone(*dynamics._prepare(given))[2](reached(carry))
+
+
+def _plain_update(
+    gradient: Params, params: Params, state: None, fast: Scalar, slow: Scalar
+) -> tuple[Params, None]:
+    def change(slope: Tree, size: Scalar) -> Tree:
+        return jax.tree.map(lambda g: -size.astype(g.dtype) * g, slope)
+
+    return Params(change(gradient.a, fast), change(gradient.u, slow)), state
+
+
+def _records(problem: AbstractProblem, ys: Params, steps: Count) -> Records:
     leaves = jax.tree.leaves(ys)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
     status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     risk = jax.vmap(problem.risk)(jax.tree.map(lambda y: y.astype(jnp.float64), ys))
-    return Records(ys, risk, status, {"steps": carry.step})
+    return Records(ys, risk, status, {"steps": steps})
 
 
-def _of_dtype(problem: AbstractProblem, params: Params) -> AbstractProblem:
-    """The problem with its numbers in the precision of the parameters."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    return jax.tree.map(lambda v: v.astype(dtype) if eqx.is_inexact_array(v) else v, problem)
+_records_jit = eqx.filter_jit(_records)
 
 
 def _is_activation(node: Any) -> bool:

@@ -1,0 +1,124 @@
+"""Runs of SGD from their numbers: one, or many side by side."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._types import Array, Count, Int
+from ..networks import Params, ShallowNetwork
+from ..problem import AbstractProblem, Problem
+from .lanes import last_axes, with_lanes
+from .samples import AbstractSource, Whole
+from .sgd_steps import Carry, Train, Way, advance, begin, one_way, reached, side_by_side
+
+_MULTIPLE = 8
+"""Neurons of a single run are filled up to a multiple of it: then there is no rest loop."""
+
+
+class Numbers(NamedTuple):
+    """All that decides where a run goes, as a tree of arrays.
+
+    `stops` (T,): the numbers of steps after which it is recorded; `rates`: what `Recipe.update`
+    gets beside its own arguments.
+    """
+
+    stops: Int[Array, " T"]
+    params: Params
+    problem: AbstractProblem
+    source: AbstractSource
+    optimiser: Any
+    rates: list[Array]
+
+
+class Recipe(NamedTuple):
+    """What is the same for all runs.
+
+    `update`: from gradient, parameters, state of the optimiser and rates to what is added to the
+    parameters and the new state; `train`: see there; `plain`: whether the update is elementwise.
+    """
+
+    update: Callable[..., tuple[Params, Any]]
+    train: Train
+    plain: bool
+
+
+def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
+    """The parameters at every stop, and the steps taken. vmap it over any of the numbers."""
+    arrays, static = eqx.partition(numbers, eqx.is_array)
+
+    def one(arrays: Numbers) -> tuple[Params, Count]:
+        way, carry, view = alone(recipe, eqx.combine(arrays, static))
+        return _recorded(way, carry, view, arrays.stops)
+
+    def many(arrays: Numbers, own: Numbers) -> tuple[Params, Count]:
+        way, carry = _together(recipe, eqx.combine(arrays, static), own)
+        ys, steps = _recorded(way, carry, lambda params: params, arrays.stops)
+        lanes = jax.tree.leaves(ys)[0].shape[-1]
+        return ys, jnp.full(lanes, steps)
+
+    return with_lanes(one, many, lambda own: not own.stops)(arrays)
+
+
+def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
+    """The way and the start of one run, and what turns its parameters into those of the user."""
+    problem, params = numbers.problem, numbers.params
+
+    def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
+        return recipe.update(gradient, params, state, *numbers.rates)
+
+    def same(params: Params) -> Params:
+        return params
+
+    network = problem.network if isinstance(problem, Problem) else None
+    if (
+        not recipe.plain
+        or isinstance(numbers.source, Whole)
+        or not isinstance(network, ShallowNetwork)
+        or network.activation.limits != (0.0, 1.0)
+    ):
+        way = one_way(problem, numbers.source, recipe.train, update)
+        return way, begin(params, numbers.optimiser), same
+    width = params.u.shape[0]
+    wide, params = network.padded(params, _MULTIPLE)
+    problem = eqx.tree_at(lambda p: p.network, problem, wide)
+    way = one_way(problem, numbers.source, recipe.train, update)
+    return way, begin(params, None), lambda params: network.unpadded(params, width)
+
+
+def _together(recipe: Recipe, numbers: Numbers, own: Numbers) -> tuple[Way, Carry]:
+    """The way and the start of many runs: they are on the last axis of what is `own`."""
+    leaves = jax.tree.leaves(eqx.filter(numbers, eqx.is_array))
+    theirs = jax.tree.leaves(own)
+    lanes = next(v.shape[-1] for v, is_own in zip(leaves, theirs, strict=True) if is_own)
+    axes = last_axes(own)
+
+    def every(leaf: Array, is_own: bool) -> Array:
+        return leaf if is_own else jnp.broadcast_to(leaf[..., None], (*leaf.shape, lanes))
+
+    def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
+        if recipe.plain:
+            return recipe.update(gradient, params, state, *numbers.rates)
+        each = jax.vmap(recipe.update, in_axes=(-1, -1, -1, *axes.rates), out_axes=-1)
+        return each(gradient, params, state, *numbers.rates)
+
+    params, state = jax.tree.map(
+        every, (numbers.params, numbers.optimiser), (own.params, own.optimiser)
+    )
+    way = side_by_side(
+        numbers.problem, numbers.source, recipe.train, update, (axes.problem, axes.source)
+    )
+    return way, begin(params, state)
+
+
+def _recorded(
+    way: Way, carry: Carry, view: Callable[[Params], Params], stops: Int[Array, " T"]
+) -> tuple[Params, Count]:
+    def record(carry: Carry, stop: Count) -> tuple[Carry, Params]:
+        carry = advance(way, carry, stop)
+        return carry, view(reached(carry))
+
+    carry, ys = jax.lax.scan(record, carry, stops)
+    return ys, carry.step
