@@ -48,7 +48,8 @@ def data(run: Run) -> xr.Dataset:
     }
     found = {}
     for name, how in dynamics.items():
-        with run.progress(name) as progress:
+        steps = int(how.steps_until(taus)[-1]) if isinstance(how, tts.SGD) else None
+        with run.progress(name, steps=steps) as progress:
             found[name] = tts.simulate(
                 PROBLEM, how, start(), taus, key=jax.random.key(0), progress=progress
             )

@@ -29,6 +29,7 @@ ROOMS = (
     ("trajectory",),
     ("simulate",),
     ("runs",),
+    ("progress",),
     ("metrics",),
     (),
     ("plot",),

@@ -6,7 +6,7 @@ The clock of every public function is the slow time tau = epsilon t.
 from importlib.metadata import version
 
 from . import metrics
-from ._errors import SimulationError, Status
+from ._errors import CoarseStepsWarning, SimulationError, Status
 from .activations import (
     AbstractActivation,
     AbstractStep,
@@ -30,6 +30,7 @@ from .dynamics import (
 from .empirical import EmpiricalProblem, sample_problem
 from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
 from .problem import AbstractProblem, Problem
+from .progress import ProgressBar
 from .runs import map_runs
 from .simulate import simulate
 from .solvers import Rodas5P, stiff_solver
@@ -48,6 +49,7 @@ __all__ = [
     "AbstractTarget",
     "AdditiveNetwork",
     "AdditiveSteps",
+    "CoarseStepsWarning",
     "CubicStep",
     "EmpiricalProblem",
     "Erf",
@@ -58,6 +60,7 @@ __all__ = [
     "Params",
     "PiecewiseConstant",
     "Problem",
+    "ProgressBar",
     "ReLU",
     "ReducedFlow",
     "Rodas5P",

@@ -53,6 +53,10 @@ class SimulationError(RuntimeError):
         self.trajectory = trajectory
 
 
+class CoarseStepsWarning(UserWarning):
+    """SGD takes such large steps that it does not follow the flow."""
+
+
 def is_concrete(*values: Any) -> bool:
     """Whether no leaf of the values is being traced, so that numbers can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))

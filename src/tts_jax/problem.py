@@ -88,7 +88,7 @@ class Problem(AbstractProblem):
                     f"a {several.__name__}",
                 )
 
-    def _rule(self, u: Array) -> tuple[Array, Array, Array]:
+    def rule(self, u: Array) -> tuple[Array, Array, Array]:
         """Nodes (N,), weights (N,) and targets (N,) of the rule that is exact for u."""
         # The target's cuts stand first: where a neuron sits exactly on a jump, the derivative by
         # the jump must see the values on either side of it.
@@ -99,7 +99,7 @@ class Problem(AbstractProblem):
         return nodes.ravel(), weights.ravel(), wanted.ravel()
 
     def risk(self, params: Params) -> Scalar:
-        nodes, weights, wanted = self._rule(params.u)
+        nodes, weights, wanted = self.rule(params.u)
         return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
 
     def predict(self, params: Params, x: Array) -> Array:
@@ -108,7 +108,7 @@ class Problem(AbstractProblem):
 
     def normal_equations(self, u: Float[Array, " m"]) -> tuple[Array, Array]:
         """H (p, p), the Gram matrix of the p features, and b (p,), their moments with f*."""
-        nodes, weights, wanted = self._rule(u)
+        nodes, weights, wanted = self.rule(u)
         features = self.network.features(u, nodes)
         weighted = features * weights[:, None]
         return features.T @ weighted, wanted @ weighted

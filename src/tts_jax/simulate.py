@@ -1,5 +1,10 @@
 """`simulate`: the one driver of all dynamics."""
 
+import functools
+import logging
+import os
+import warnings
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -7,15 +12,17 @@ import jax
 import jax.numpy as jnp
 
 from ._errors import (
+    CoarseStepsWarning,
     SimulationError,
     Status,
+    argument_error,
     check_64_bit,
     check_finite,
     check_type,
     is_concrete,
 )
 from ._types import Key, Times, as_arrays
-from .dynamics import SGD, AbstractDynamics, Records
+from .dynamics import FINE, SGD, AbstractDynamics, Records, run_in_pieces
 from .dynamics.base import Given, Progress, Samples, check_taus
 from .networks import Params
 from .problem import AbstractProblem
@@ -32,6 +39,7 @@ def simulate(
     samples: Samples | None = None,
     throw: bool = True,
     progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Trajectory:
     """Move parameters from slow time 0 on, and record them at the slow times `taus`.
 
@@ -47,9 +55,14 @@ def simulate(
       jax transformation nothing can be raised: look at `status` there.
     - `progress`: called with the fraction of the work done, from time to time for SGD and at the
       end for the flows, which take seconds. Not under a jax transformation.
+    - `checkpoint`: a file for a long run of SGD, written from time to time and at the end. A call
+      with the same arguments goes on from it, and returns the same to the last bit as a run that
+      was never cut off. Not under a jax transformation.
 
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
     numbers never cause a recompilation, shapes do.
+
+    **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -57,6 +70,8 @@ def simulate(
     _check(problem, dynamics, params, taus)
     taus, params = jnp.asarray(taus, jnp.float64), jax.tree.map(jnp.asarray, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, dynamics, given=(problem, dynamics, params, taus, key))
     problem.check(params)
     check_finite("params", params)
     given = Given(problem, params, taus, key, samples)
@@ -65,8 +80,11 @@ def simulate(
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     # Numbers become arrays at the edge: as Python floats each new value would recompile.
     dynamics, given = as_arrays((dynamics, given))
-    if progress is not None and isinstance(dynamics, SGD):
-        records = dynamics.run_in_pieces(given, progress)
+    if isinstance(dynamics, SGD):
+        _tell_if_slow()
+    if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
+        file = None if checkpoint is None else Path(checkpoint)
+        records = run_in_pieces(dynamics, given, progress, file)
     else:
         records = _run(dynamics, given)
     trajectory = Trajectory(
@@ -79,8 +97,11 @@ def simulate(
     )
     if progress is not None:
         progress(1.0)
-    if throw and is_concrete(trajectory):
-        _raise_unless_ok(trajectory)
+    if is_concrete(trajectory):
+        if throw:
+            _raise_unless_ok(trajectory)
+        if trajectory.status == Status.OK:
+            _warn_if_coarse(trajectory)
     return trajectory
 
 
@@ -98,6 +119,39 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
     ):
         check_type(name, value, kind)
     check_taus(taus)
+
+
+def _check_checkpoint(checkpoint: Any, dynamics: AbstractDynamics, given: Any) -> None:
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise argument_error("checkpoint", "a path", repr(checkpoint))
+    if not isinstance(dynamics, SGD):
+        expected = "None for a flow, which takes seconds"
+        raise argument_error("checkpoint", expected, repr(checkpoint))
+    if not is_concrete(given):
+        raise argument_error("checkpoint", "None under a jax transformation", repr(checkpoint))
+    folder = Path(checkpoint).parent
+    if not folder.is_dir():
+        raise argument_error("checkpoint", "a file in a folder that exists", repr(checkpoint))
+
+
+@functools.cache
+def _tell_if_slow() -> None:
+    flag = "xla_cpu_small_while_loop_byte_threshold"
+    needed = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 12)
+    if needed and flag not in os.environ.get("XLA_FLAGS", ""):
+        logging.getLogger("tts_jax").debug(
+            "SGD on a CPU is several times faster with "
+            "XLA_FLAGS=--xla_backend_extra_options=%s=1000000, set before JAX starts.",
+            flag,
+        )
+
+
+def _warn_if_coarse(trajectory: Trajectory) -> None:
+    for name, (limit, text) in FINE.items():
+        value = float(trajectory.stats.get(name, 0.0))
+        if value > limit:
+            message = f"{text.format(value)}, or do not expect SGD to follow the flow."
+            warnings.warn(message, CoarseStepsWarning, stacklevel=3)
 
 
 def _raise_unless_ok(trajectory: Trajectory) -> None:

@@ -98,7 +98,7 @@ class Trajectory(eqx.Module):
             for name, half in zip(("a", "u"), self.params, strict=True)
             for leaf in jax.tree.leaves(half)
         )
-        counts = ", ".join(f"{int(value)} {name}" for name, value in self.stats.items())
+        counts = ", ".join(_amount(name, value) for name, value in self.stats.items())
         valid = np.flatnonzero(np.asarray(self.valid))
         reached = "nothing valid recorded"
         if valid.size:
@@ -113,6 +113,11 @@ class Trajectory(eqx.Module):
             f"  {valid.size} of {self.taus.size} times recorded; {shapes}",
         ]
         return "\n".join([*lines, f"  {counts}"] if counts else lines)
+
+
+def _amount(name: str, value: Array) -> str:
+    whole = jnp.issubdtype(jnp.result_type(value), jnp.integer)
+    return f"{int(value)} {name}" if whole else f"{name} {float(value):.3g}"
 
 
 def _axes(label: str, count: int, *, single: bool) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from small_problems import (
 )
 
 import tts_jax as tts
-from tts_jax.dynamics import sgd as sgd_module
+from tts_jax.dynamics import long_runs
 
 # So small that no sample moves a neuron by a transition width: above that SGD is chaotic, and two
 # correct programs end far apart.
@@ -215,7 +215,7 @@ def test_the_recorded_times_change_nothing(batch):
 
 def test_progress_changes_nothing(monkeypatch):
     problem, start = random_problem(24)
-    monkeypatch.setattr(sgd_module, "PIECE", 1000)
+    monkeypatch.setattr(long_runs, "PIECE", 1000)
     arguments = (problem, tts.SGD(EPSILON, STEP, noise=NOISE), start, steps_to_taus(10, 9000))
     plain = tts.simulate(*arguments, key=jax.random.key(0))
     seen = []

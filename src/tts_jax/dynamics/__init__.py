@@ -5,10 +5,13 @@ from .base import AbstractDynamics, Records
 from .choice import recommended_solver
 from .gradient_flow import GradientFlow
 from .limit_flow import LimitFlow, hit_times
+from .long_runs import run_in_pieces
 from .reduced_flow import ReducedFlow
 from .sgd import SGD
+from .sgd_scales import FINE
 
 __all__ = [
+    "FINE",
     "SGD",
     "AbstractDynamics",
     "GradientFlow",
@@ -18,4 +21,5 @@ __all__ = [
     "arrival_times",
     "hit_times",
     "recommended_solver",
+    "run_in_pieces",
 ]

@@ -14,13 +14,10 @@ from .._types import Array, Count, Real, Scalar, Times, Tree, as_real
 from ..activations import AbstractActivation, BoxGradient
 from ..networks import Params
 from ..problem import AbstractProblem, Problem
-from .base import AbstractDynamics, Given, Progress, Records, Samples
+from .base import AbstractDynamics, Given, Records, Samples
 from .samples import of_dtype, source_of
-from .sgd_runs import Numbers, Recipe, all_runs, alone
-from .sgd_steps import Carry, advance, reached
-
-PIECE = 2_000_000
-"""Samples between two reports of progress."""
+from .sgd_runs import Numbers, Recipe, all_runs
+from .sgd_scales import has_scales, sgd_scales
 
 
 class SGD(AbstractDynamics):
@@ -119,32 +116,19 @@ class SGD(AbstractDynamics):
                 )
 
     def run(self, given: Given) -> Records:
-        ys, steps = all_runs(*self._prepare(given))
-        records = _records(given.problem, ys, steps)
+        ys, steps = all_runs(*self.prepare(given))
+        found = records(self, given, ys, steps)
         if given.samples is None:
-            return records
+            return found
         # Under a transformation `check` cannot count the steps: the status tells instead.
         short = self.steps_until(given.taus[-1]) > given.samples[1].shape[0]
-        blank = jax.tree.map(lambda v: jnp.where(short, jnp.nan, v), records.params)
-        risk = jnp.where(short, jnp.nan, records.risk)
-        status = jnp.where(short, Status.TOO_FEW_SAMPLES, records.status).astype(jnp.int32)
-        return Records(blank, risk, status, records.stats)
+        blank = jax.tree.map(lambda v: jnp.where(short, jnp.nan, v), found.params)
+        risk = jnp.where(short, jnp.nan, found.risk)
+        status = jnp.where(short, Status.TOO_FEW_SAMPLES, found.status).astype(jnp.int32)
+        return Records(blank, risk, status, found.stats)
 
-    def run_in_pieces(self, given: Given, progress: Progress) -> Records:
-        """`run` as a loop on the host, which reports the fraction of steps done. Not traceable."""
-        stops = np.asarray(self.steps_until(given.taus))
-        piece = 100 if self.batch_size == "full" else max(1, PIECE // self.batch_size)
-        carry, ys = _begin(self, given), []
-        for stop in stops:
-            while carry.step < stop:
-                until = jnp.minimum(carry.step + piece, stop)
-                carry = _advance(self, given, carry, until)
-                progress(int(carry.step) / int(stops[-1]))
-            ys.append(_view(self, given, carry))
-        ys = jax.tree.map(lambda *y: jnp.stack(y), *ys)
-        return _records_jit(given.problem, ys, carry.step)
-
-    def _prepare(self, given: Given) -> tuple[Recipe, Numbers]:
+    def prepare(self, given: Given) -> tuple[Recipe, Numbers]:
+        """How steps are made, and the numbers of a run. To be traced."""
         params = given.params
         dtype = jnp.result_type(*jax.tree.leaves(params))
         fast = jnp.asarray(self.step_size)
@@ -167,21 +151,6 @@ class SGD(AbstractDynamics):
         return recipe, Numbers(stops, params, given.problem, source, state, list(rates))
 
 
-@eqx.filter_jit
-def _begin(dynamics: SGD, given: Given) -> Carry:
-    return alone(*dynamics._prepare(given))[1]
-
-
-@eqx.filter_jit
-def _advance(dynamics: SGD, given: Given, carry: Carry, stop: Count) -> Carry:
-    return advance(alone(*dynamics._prepare(given))[0], carry, stop)
-
-
-@eqx.filter_jit
-def _view(dynamics: SGD, given: Given, carry: Carry) -> Params:
-    return alone(*dynamics._prepare(given))[2](reached(carry))
-
-
 def _plain_update(
     gradient: Params, params: Params, state: None, fast: Scalar, slow: Scalar
 ) -> tuple[Params, None]:
@@ -191,16 +160,21 @@ def _plain_update(
     return Params(change(gradient.a, fast), change(gradient.u, slow)), state
 
 
-def _records(problem: AbstractProblem, ys: Params, steps: Count) -> Records:
+def records(dynamics: SGD, given: Given, ys: Params, steps: Count) -> Records:
+    """What a run leaves that recorded `ys` (T, ...) and took so many steps."""
+    problem = given.problem
     leaves = jax.tree.leaves(ys)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
     status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
-    risk = jax.vmap(problem.risk)(jax.tree.map(lambda y: y.astype(jnp.float64), ys))
-    return Records(ys, risk, status, {"steps": steps})
-
-
-_records_jit = eqx.filter_jit(_records)
+    exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
+    risk = jax.vmap(problem.risk)(exact)
+    stats: dict[str, Any] = {"steps": steps}
+    if has_scales(problem) and dynamics.optimiser is None and dynamics.batch_size != "full":
+        size = jnp.asarray(dynamics.step_size)
+        slow, noise = size * dynamics.epsilon, jnp.asarray(dynamics.noise)
+        stats |= sgd_scales(problem, exact, size, slow, noise, dynamics.batch_size)
+    return Records(ys, risk, status, stats)
 
 
 def _is_activation(node: Any) -> bool:

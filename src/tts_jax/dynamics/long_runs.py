@@ -1,0 +1,124 @@
+"""SGD in pieces, from a loop on the host: with progress, saved as it goes, and resumed."""
+
+import hashlib
+import os
+import re
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import argument_error
+from .._types import Count, Tree
+from ..networks import Params
+from .base import Given, Progress, Records
+from .sgd import SGD, records
+from .sgd_runs import alone
+from .sgd_steps import Carry, advance, reached
+
+PIECE = 2_000_000
+"""Samples between two reports of progress."""
+
+SAVE_AFTER = 20.0
+"""Seconds between two saves. What a kill can cost."""
+
+
+def run_in_pieces(
+    dynamics: SGD, given: Given, progress: Progress | None, checkpoint: Path | None
+) -> Records:
+    """What `dynamics.run` returns, bit for bit, however often the run was cut off. Not traceable.
+
+    `progress` is called with the fraction of the steps done. If the file `checkpoint` is there the
+    run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception, and at the
+    end.
+
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run.
+    """
+    stops = np.asarray(dynamics.steps_until(given.taus))
+    piece = 100 if dynamics.batch_size == "full" else max(1, PIECE // dynamics.batch_size)
+    carry, ys = _begin(dynamics, given), []
+    name = None if checkpoint is None else _identity(dynamics, given)
+    if checkpoint is not None and checkpoint.exists():
+        carry, ys = _load(checkpoint, name, carry, given.params)
+    saved = time.monotonic()
+    try:
+        for stop in stops[len(ys) :]:
+            while carry.step < stop:
+                carry = _advance(dynamics, given, carry, jnp.minimum(carry.step + piece, stop))
+                if progress is not None:
+                    progress(int(carry.step) / int(stops[-1]))
+                if checkpoint is not None and time.monotonic() - saved > SAVE_AFTER:
+                    _save(checkpoint, name, carry, ys)
+                    saved = time.monotonic()
+            ys.append(_view(dynamics, given, carry))
+    finally:
+        if checkpoint is not None:
+            _save(checkpoint, name, carry, ys)
+    return _records(dynamics, given, jax.tree.map(lambda *y: jnp.stack(y), *ys), carry.step)
+
+
+@eqx.filter_jit
+def _begin(dynamics: SGD, given: Given) -> Carry:
+    return alone(*dynamics.prepare(given))[1]
+
+
+@eqx.filter_jit
+def _advance(dynamics: SGD, given: Given, carry: Carry, stop: Count) -> Carry:
+    return advance(alone(*dynamics.prepare(given))[0], carry, stop)
+
+
+@eqx.filter_jit
+def _view(dynamics: SGD, given: Given, carry: Carry) -> Params:
+    return alone(*dynamics.prepare(given))[2](reached(carry))
+
+
+_records = eqx.filter_jit(records)
+
+
+def _identity(dynamics: SGD, given: Given) -> str:
+    """A hash of all that decides where a run goes, except for what an optimiser hides."""
+    leaves, structure = jax.tree.flatten((dynamics, given), is_leaf=_is_key)
+    # Functions print their address, which changes from process to process.
+    found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+    for leaf in leaves:
+        values = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        if eqx.is_array_like(values):
+            array = np.asarray(values)
+            found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _save(path: Path, name: str | None, carry: Carry, ys: list[Params]) -> None:
+    """Whole or not at all: the file is written beside, and moved."""
+    half = path.with_name(f".{path.name}.half")
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((carry, ys))]
+    with half.open("wb") as file:
+        np.savez(file, *arrays, run=np.asarray(name), recorded=np.asarray(len(ys)))
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+
+
+def _load(path: Path, name: str | None, carry: Carry, params: Params) -> tuple[Carry, list[Params]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+        same = str(found["run"]) == name
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        raise argument_error("checkpoint", "a file that `simulate` wrote, or none", path) from None
+    if not same:
+        raise argument_error(
+            "checkpoint", "a file of this run, or none", f"of other numbers: {path}"
+        )
+    template: Tree = (carry, [params] * int(found["recorded"]))
+    leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(jax.tree.leaves(template)))]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
