@@ -9,9 +9,7 @@ SciPy's LSODA at rtol 1e-12. What was measured goes to benchmarks/results/flows.
 work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """
 
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from compiled_gradient import velocity  # noqa: E402
+from parts import main, once, timed  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
@@ -36,7 +35,6 @@ from tts_jax.solvers.loop import Control, attempt, begin, going  # noqa: E402
 from tts_jax.steps import StepRisk  # noqa: E402
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "flows.json"
 JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 ETA, WIDTH = 4e-3, 20
 HORIZONS = {1.0: 10.0, 1e-2: 3.0, 2e-5: 0.035, 1e-6: 0.035}
@@ -85,17 +83,6 @@ def error_of(states, reference):
     ours, theirs = risks(states), risks(reference)
     positions = np.abs(states - reference)[:, (states.shape[1] + 1) // 2 :]
     return float(max(np.max(positions), np.max(np.abs(ours - theirs) / (theirs + 1e-3))))
-
-
-def once(run):
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def timed(run, repeats=5):
-    run()
-    return statistics.median(once(run) for _ in range(repeats))
 
 
 def stacked(trajectory):
@@ -454,21 +441,4 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or list(PARTS)
-    unknown = set(wanted) - set(PARTS)
-    if unknown:
-        sys.exit(f"Unknown part {sorted(unknown)}. There are: {', '.join(PARTS)}.")
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept["machine"] = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
-    for name in wanted:
-        print(f"# {name}: {PARTS[name].__doc__}", flush=True)
-        kept[name] = PARTS[name]()
-        RESULTS.parent.mkdir(exist_ok=True)
-        part = RESULTS.with_suffix(".part")
-        part.write_text(json.dumps(kept, indent=1))
-        part.replace(RESULTS)
+    main("flows", PARTS)

@@ -148,7 +148,9 @@ def _sum_rows(rows: Array) -> Array:
         some = jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)
         return functools.reduce(jnp.add, some, total)
 
-    total = jax.lax.fori_loop(0, whole, more, jnp.zeros(rows.shape[1:], rows.dtype))
+    total = jnp.zeros(rows.shape[1:], rows.dtype)
+    if whole:
+        total = jax.lax.fori_loop(0, whole, more, total)
     return functools.reduce(jnp.add, rows[whole * _ROWS :], total)
 
 

@@ -113,7 +113,7 @@ def _load(path: Path, name: str | None, carry: Carry, params: Params) -> tuple[C
         with np.load(path, allow_pickle=False) as file:
             found = dict(file)
         same = str(found["run"]) == name
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
         raise argument_error("checkpoint", "a file that `simulate` wrote, or none", path) from None
     if not same:
         raise argument_error(

@@ -1,0 +1,173 @@
+"""Long runs of SGD: saved as they go, killed, resumed, and refused where the file is another's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_problems import random_problem
+
+import tts_jax as tts
+from tts_jax.dynamics import long_runs
+
+SCRIPT = """
+import sys
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+import numpy as np
+import tts_jax as tts
+from tts_jax.dynamics import long_runs
+
+long_runs.PIECE, long_runs.SAVE_AFTER = 5000, 0.0
+checkpoint, out, dtype = sys.argv[1] or None, sys.argv[2], sys.argv[3]
+problem = tts.Problem(
+    tts.ShallowNetwork(tts.CubicStep(eta=0.05)), tts.PiecewiseConstant([0.4], [1.0, 3.0])
+)
+start = jax.tree.map(lambda v: v.astype(dtype), tts.init_uniform(jax.random.key(0), 3))
+sgd = tts.SGD(1e-4, 1e-4, noise=0.5)
+taus = jnp.linspace(0.0, 4e-3, 5)
+run = tts.simulate(
+    problem, sgd, start, taus, key=jax.random.key(1), checkpoint=checkpoint,
+    progress=lambda fraction: print(fraction, flush=True),
+)
+np.savez(out, *jax.tree.leaves(run))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, dtype):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+
+    def command(checkpoint, out):
+        return [sys.executable, str(script), checkpoint, str(tmp_path / out), dtype]
+
+    file = tmp_path / "run.npz"
+    first = subprocess.Popen(command(str(file), "killed.npz"), stdout=subprocess.PIPE, text=True)
+    fraction = 0.0
+    while fraction < 0.3:
+        fraction = float(first.stdout.readline())
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed.npz").exists()
+    again = subprocess.run(
+        command(str(file), "resumed.npz"), check=True, capture_output=True, text=True
+    )
+    # It went on, and did not start again.
+    assert float(again.stdout.split()[0]) > 0.25
+    subprocess.run(command("", "whole.npz"), check=True, capture_output=True)
+    resumed, whole = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("resumed", "whole"))
+    assert resumed.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(resumed[name], values)
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(limit):
+    def progress(fraction):
+        if fraction > limit:
+            raise StopError
+
+    return progress
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(long_runs, "PIECE", 500)
+
+
+def arguments(seed=0, **changes):
+    problem, start = random_problem(41)
+    sgd = tts.SGD(**{"epsilon": 0.01, "step_size": 0.005, "noise": 0.1, **changes})
+    key = jax.random.key(seed)
+    return (problem, sgd, start, jnp.array([0.0, 0.05, 0.1, 0.2])), {"key": key}
+
+
+def assert_same(run, other):
+    for first, second in zip(jax.tree.leaves(run), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("limit", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize(
+    "optimiser", [None, optax.sgd(0.001, momentum=0.9)], ids=["plain", "heavy"]
+)
+def test_an_exception_saves_the_run_too(tmp_path, limit, optimiser):
+    (given, named), file = arguments(optimiser=optimiser), tmp_path / "run.npz"
+    whole = tts.simulate(*given, **named)
+    with pytest.raises(StopError):
+        tts.simulate(*given, **named, checkpoint=file, progress=stop_at(limit))
+    seen = []
+    resumed = tts.simulate(*given, **named, checkpoint=str(file), progress=seen.append)
+    assert seen[0] > limit
+    assert_same(resumed, whole)
+    # Once more: all is there already.
+    assert_same(tts.simulate(*given, **named, checkpoint=file), whole)
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"epsilon": 0.011}, {"noise": 0.2}, {"batch_size": 2}, {"gradient": "box"}],
+    ids=str,
+)
+def test_the_file_of_another_run_is_refused(tmp_path, changes):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    tts.simulate(*given, **named, checkpoint=file)
+    before = file.read_bytes()
+    given, named = arguments(**changes)
+    with pytest.raises(ValueError, match="Argument `checkpoint` must be a file of this run"):
+        tts.simulate(*given, **named, checkpoint=file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of ours", None])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    if content is None:
+        np.savez(file, np.zeros(3))
+        content = file.read_bytes()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match="must be a file that `simulate` wrote"):
+        tts.simulate(*given, **named, checkpoint=file)
+    assert file.read_bytes() == content
+
+
+def test_a_checkpoint_is_refused_where_it_means_nothing(tmp_path):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    problem, sgd, start, taus = given
+    with pytest.raises(ValueError, match="`checkpoint` must be None for a flow"):
+        tts.simulate(problem, tts.GradientFlow(0.01), start, taus, checkpoint=file)
+    with pytest.raises(ValueError, match="`checkpoint` must be a path"):
+        tts.simulate(*given, **named, checkpoint=3)
+    with pytest.raises(ValueError, match="in a folder that exists"):
+        tts.simulate(*given, **named, checkpoint=tmp_path / "none" / "run.npz")
+    with pytest.raises(ValueError, match="None under a jax transformation"):
+        jax.jit(lambda key: tts.simulate(problem, sgd, start, taus, key=key, checkpoint=file))(
+            named["key"]
+        )
+
+
+def test_it_is_saved_from_time_to_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(long_runs, "PIECE", 500)
+    monkeypatch.setattr(long_runs, "SAVE_AFTER", 1.0)
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    clock = iter(np.arange(0.0, 1000.0, 0.4))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    there = []
+    tts.simulate(*given, **named, checkpoint=file, progress=lambda _: there.append(file.exists()))
+    assert not there[0]
+    assert there[-1]
