@@ -202,7 +202,7 @@ def draws():
 
         @jax.jit
         def total(seeds, dtype=dtype, chunks=chunks):
-            source = Hashed(seeds, jnp.asarray(NOISE), 1, np.dtype(dtype))
+            source = Hashed(seeds, jnp.asarray(NOISE), size=1, dtype=np.dtype(dtype))
 
             def more(number, sums):
                 x, y = source.chunk(PROBLEM, number)

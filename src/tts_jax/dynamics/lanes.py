@@ -24,7 +24,8 @@ def with_lanes(
 
     **Arguments:** `one`, from a tree of arrays to a tree of arrays; `together`, the same for runs
     on the last axis of its results and of those arrays for which the tree of its second argument
-    says so; `in_step`: whether runs take equally many steps if those arrays are their own.
+    says so; `in_step`: whether that pays if those arrays are a run's own; all runs must then take
+    equally many steps.
 
     vmap in vmap works: what comes first runs side by side, and batches of that in turn.
     """

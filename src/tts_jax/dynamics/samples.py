@@ -25,7 +25,9 @@ _PARITY = np.uint32(0x1BD11BDA)
 
 
 class AbstractSource(eqx.Module):
-    """Where samples come from."""
+    """Where samples come from, `size` of them a step."""
+
+    size: eqx.AbstractVar[int]
 
     @property
     @abc.abstractmethod
@@ -40,6 +42,8 @@ class AbstractSource(eqx.Module):
 class Whole(AbstractSource):
     """No samples: every step sees the whole risk."""
 
+    size: int = eqx.field(static=True, default=0)
+
     @property
     def length(self) -> int:
         return 2**62
@@ -53,11 +57,13 @@ class Replayed(AbstractSource):
 
     x: Array
     noise: Float[Array, "steps batch"]
+    size: int = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
 
     def __init__(self, samples: Samples, dtype: np.dtype):
         self.dtype = dtype
         x, noise = (v[:, None] if samples[1].ndim == 1 else v for v in samples)
+        self.size = noise.shape[1]
         more = -noise.shape[0] % CHUNK
         self.x, self.noise = (
             jnp.pad(v, [(0, more), *[(0, 0)] * (v.ndim - 1)], mode="edge") for v in (x, noise)
@@ -140,8 +146,9 @@ def source_of(given: Given, noise: Float[Array, ""], size: Any) -> AbstractSourc
         return Replayed(given.samples, dtype)
     assert given.key is not None
     if type(problem).from_uniform is AbstractProblem.from_uniform:
-        return Drawn(given.key, noise, size, dtype)
-    return Hashed(jax.random.bits(given.key, (2,), jnp.uint32), noise, size, dtype)
+        return Drawn(key=given.key, noise=noise, size=size, dtype=dtype)
+    seed = jax.random.bits(given.key, (2,), jnp.uint32)
+    return Hashed(seed=seed, noise=noise, size=size, dtype=dtype)
 
 
 def of_dtype(problem: AbstractProblem, dtype: Any) -> AbstractProblem:

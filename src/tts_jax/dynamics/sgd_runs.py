@@ -17,6 +17,9 @@ from .sgd_steps import Carry, Train, Way, advance, begin, one_way, reached, side
 _MULTIPLE = 8
 """Neurons of a single run are filled up to a multiple of it: then there is no rest loop."""
 
+_FEW = 6
+"""Samples a step up to which lanes pay. XLA sums more of them a run at a time."""
+
 
 class Numbers(NamedTuple):
     """All that decides where a run goes, as a tree of arrays.
@@ -59,7 +62,10 @@ def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
         lanes = jax.tree.leaves(ys)[0].shape[-1]
         return ys, jnp.full(lanes, steps)
 
-    return with_lanes(one, many, lambda own: not own.stops)(arrays)
+    def in_step(own: Numbers) -> bool:
+        return 0 < numbers.source.size <= _FEW and not own.stops
+
+    return with_lanes(one, many, in_step)(arrays)
 
 
 def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:

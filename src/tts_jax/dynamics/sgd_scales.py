@@ -55,7 +55,7 @@ def sgd_scales(
 
 
 def _largest_eigenvalue(matrix: Array) -> Scalar:
-    """By 30 power iterations: for many runs a library's decomposition takes longer than the runs."""
+    """By 30 power iterations: a decomposition by a library can take longer than the run."""
 
     def more(_: int, vector: Array) -> Array:
         image = matrix @ vector

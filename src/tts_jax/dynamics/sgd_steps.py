@@ -80,7 +80,7 @@ def side_by_side(
         if shared:
             lanes = jax.tree.leaves(params)[0].shape[-1]
             sample = tuple(jnp.broadcast_to(v[..., None], (*v.shape, lanes)) for v in sample)
-        if jax.tree.leaves(axes[0]) or isinstance(source, Whole):
+        if jax.tree.leaves(axes[0]):
             in_axes = (axes[0], -1, *(-1 for _ in sample))
             return jax.vmap(one, in_axes=in_axes, out_axes=-1)(problem, params, *sample)
         # A run's loss depends on its own parameters only: the sum has all the gradients.
