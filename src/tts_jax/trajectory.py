@@ -17,7 +17,7 @@ class Trajectory(eqx.Module):
     """Parameters and risk at the recorded slow times.
 
     Attributes: `taus` (T,); `params`, a `Params` with leading axis T, NaN after a failure;
-    `risk` (T,); `status`, a code of `Status`; `stats`, counts such as `steps` and `rejected`;
+    `risk` (T,); `status`, a code of `Status`; `stats`, numbers such as `steps` and `rejected`;
     `method`, a name. Under vmap all of them carry leading batch axes.
     """
 
@@ -98,7 +98,9 @@ class Trajectory(eqx.Module):
             for name, half in zip(("a", "u"), self.params, strict=True)
             for leaf in jax.tree.leaves(half)
         )
-        counts = ", ".join(_amount(name, value) for name, value in self.stats.items())
+        # Counts first, then scales.
+        amounts = sorted(self.stats.items(), key=lambda item: not _whole(item[1]))
+        counts = ", ".join(_amount(name, value) for name, value in amounts)
         valid = np.flatnonzero(np.asarray(self.valid))
         reached = "nothing valid recorded"
         if valid.size:
@@ -115,9 +117,12 @@ class Trajectory(eqx.Module):
         return "\n".join([*lines, f"  {counts}"] if counts else lines)
 
 
+def _whole(value: Array) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.integer)
+
+
 def _amount(name: str, value: Array) -> str:
-    whole = jnp.issubdtype(jnp.result_type(value), jnp.integer)
-    return f"{int(value)} {name}" if whole else f"{name} {float(value):.3g}"
+    return f"{int(value)} {name}" if _whole(value) else f"{name} {float(value):.3g}"
 
 
 def _axes(label: str, count: int, *, single: bool) -> tuple[str, ...]:
