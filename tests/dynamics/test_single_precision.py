@@ -1,0 +1,155 @@
+"""SGD in float32: the slow layer moves as in float64, however small its steps are."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tts_jax as tts
+
+# A step of a neuron that a sample hits is at most 2 epsilon h |residual| |a| sigma'/eta, here some
+# 1e-8 to 1e-7. Between .5 and 1 float32 numbers are 6e-8 apart.
+STEP, STEPS = 1e-5, 1_000_000
+EPSILONS = (2e-5, 2e-6)
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module")
+def design(target, start):
+    """A width at which the paper's eta is 60 000 units in the last place of a position."""
+    problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=4e-3)), target)
+    return problem, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start)
+
+
+def as_double(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+
+
+def moved(run, start):
+    """How far the neurons are from their start, in float64."""
+    return np.asarray(run.final.u, np.float64) - np.asarray(start.u, np.float64)
+
+
+def unit(start):
+    """The distance from each position to the next float32 number."""
+    return np.spacing(np.asarray(start.u, np.float32)).astype(np.float64)
+
+
+@functools.cache
+def stream():
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=STEPS), rng.uniform(-1.0, 1.0, size=STEPS)
+
+
+def taus(epsilon, *steps):
+    return jnp.asarray(steps, float) * (epsilon * STEP)
+
+
+@jax.jit
+def plain_loop(problem, start, x, y, epsilon):
+    """SGD as one would write it, in float32 throughout."""
+    problem = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), problem)
+    fast, slow = (jnp.asarray(v, jnp.float32) for v in (STEP, STEP * epsilon))
+
+    def step(i, params):
+        slope = jax.grad(problem.sample_loss)(params, x[i][None], y[i][None])
+        return tts.Params(params.a - fast * slope.a, params.u - slow * slope.u)
+
+    return jax.lax.fori_loop(0, x.shape[0], step, start)
+
+
+def assert_as_in_double(found, expected, start):
+    """Half a unit in the last place is what a float32 position cannot tell.
+
+    Beside it a ten thousandth of the way: where in its transition a sample hits a neuron is known
+    to a unit in the last place by eta, 1.5e-5, and so are its steps.
+    """
+    error = np.abs(found - expected)
+    assert np.all(error <= 0.51 * unit(start) + 1e-4 * np.abs(expected))
+    assert np.linalg.norm(error) < 2e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_the_slow_layer_moves_as_in_double_precision(design, epsilon):
+    problem, start = design
+    sgd = tts.SGD(epsilon, STEP, noise=1.0)
+    single, double = (
+        moved(tts.simulate(problem, sgd, begin, taus(epsilon, STEPS), key=KEY), start)
+        for begin in (start, as_double(start))
+    )
+    assert np.median(np.abs(double) / unit(start)) > 100
+    assert_as_in_double(single, double, start)
+
+
+@pytest.mark.parametrize(("epsilon", "times"), [(EPSILONS[0], 100), (EPSILONS[1], 200)])
+def test_a_plain_loop_in_float32_loses_the_steps(design, epsilon, times):
+    """Otherwise the test above would show nothing. It errs by hundreds of units, not by half."""
+    problem, start = design
+    sgd = tts.SGD(epsilon, STEP)
+    single, double = (
+        moved(tts.simulate(problem, sgd, begin, taus(epsilon, STEPS), samples=stream()), start)
+        for begin in (start, as_double(start))
+    )
+    assert_as_in_double(single, double, start)
+    x, noise = stream()
+    y = np.asarray(problem.target(jnp.asarray(x))) + noise
+    naive = plain_loop(problem, start, jnp.float32(x), jnp.float32(y), epsilon)
+    naive = np.asarray(naive.u, np.float64) - np.asarray(start.u, np.float64)
+    assert np.max(np.abs(naive - double) / unit(start)) > times
+    assert np.linalg.norm(naive - double) > 50 * np.linalg.norm(single - double)
+    if epsilon == min(EPSILONS):
+        frozen = naive == 0
+        assert np.any(frozen & (np.abs(double) > 20 * unit(start)))
+        assert np.all(single[frozen & (np.abs(double) > unit(start))] != 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, "full"])
+def test_the_recorded_times_change_nothing(design, batch_size):
+    """The steps are so large that samples move neurons far: any other rounding would show."""
+    problem, start = design
+    start = start._replace(a=jnp.linspace(-1.0, 1.0, 21, dtype=jnp.float32))
+    epsilon, step = 0.01, 1e-3
+    noise, last = (0.0, 500) if batch_size == "full" else (1.0, 20_000)
+    inside = (0, 1, 100, 300) if batch_size == "full" else (1, 1365, 2000, 4095, 4096, 4097, 9000)
+    sgd = tts.SGD(epsilon, step, noise=noise, batch_size=batch_size)
+
+    @jax.jit
+    def final(taus):
+        return tts.simulate(problem, sgd, start, taus, key=KEY).final
+
+    clock = epsilon * step
+    coarse = final(np.asarray([last]) * clock)
+    fine = final(np.asarray([*inside, last]) * clock)
+    np.testing.assert_array_equal(fine.a, coarse.a)
+    np.testing.assert_array_equal(fine.u, coarse.u)
+    assert np.max(np.abs(fine.u - start.u) / unit(start)) > 1000
+
+
+def test_runs_side_by_side_move_as_alone_and_as_in_double_precision(design):
+    problem, start = design
+    epsilon, keys = EPSILONS[0], jax.random.split(KEY, 3)
+    sgd = tts.SGD(epsilon, STEP, noise=1.0)
+
+    def batch(start, *stops):
+        def one(key):
+            return tts.simulate(problem, sgd, start, taus(epsilon, *stops), key=key)
+
+        return jax.vmap(one)(keys)
+
+    together = batch(start, 300_000)
+    assert together.final.u.dtype == jnp.float32
+    expected = batch(as_double(start), 300_000)
+    fine = batch(start, 1, 4096, 5000, 300_000)
+    np.testing.assert_array_equal(fine.final.u, together.final.u)
+    np.testing.assert_array_equal(fine.final.a, together.final.a)
+    for i, key in enumerate(keys):
+        alone = tts.simulate(problem, sgd, start, taus(epsilon, 300_000), key=key)
+        single, double, own = (
+            np.asarray(u, np.float64) - np.asarray(start.u, np.float64)
+            for u in (together.final.u[i], expected.final.u[i], alone.final.u)
+        )
+        assert_as_in_double(single, double, start)
+        assert np.all(np.abs(single - own) <= unit(start) + 1e-4 * np.abs(own))
+        np.testing.assert_allclose(together.final.a[i], alone.final.a, rtol=0, atol=1e-4)
