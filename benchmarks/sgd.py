@@ -133,11 +133,11 @@ def batch():
 
 def elsewhere(code, *, cores=None, flags=None):
     """The numbers that some code prints in a process of its own, with this module as `sgd`."""
+    pin = "" if cores is None else f"import os; os.sched_setaffinity(0, {cores})"
     done = subprocess.run(
-        [sys.executable, "-c", f"import sgd, tts_jax as tts, jax\n{code}"],
+        [sys.executable, "-c", f"{pin}\nimport sgd, tts_jax as tts\n{code}"],
         cwd=os.path.dirname(os.path.abspath(__file__)),
         env={**os.environ, "XLA_FLAGS": flags or ""},
-        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         check=True,
         capture_output=True,
         text=True,

@@ -259,8 +259,9 @@ def test_a_replay_keeps_the_axes_of_an_input():
     np.testing.assert_allclose(found[1][:5000], 10 * x.sum(axis=-1) + noise, rtol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
-@pytest.mark.parametrize("size", [1, 3, 5000])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1, DOUBLE), (3, SINGLE), (5000, SINGLE)], ids=["1", "3", "5000"]
+)
 def test_drawn_samples_come_in_the_same_shapes(size, dtype):
     key, noise = jax.random.key(4), jnp.asarray(SCALE)
     source = Drawn(key, noise, size, dtype)

@@ -138,14 +138,14 @@ def test_runs_side_by_side_move_as_alone_and_as_in_double_precision(design):
 
         return jax.vmap(one)(keys)
 
-    together = batch(start, 300_000)
+    together = batch(start, 100_000)
     assert together.final.u.dtype == jnp.float32
-    expected = batch(as_double(start), 300_000)
-    fine = batch(start, 1, 4096, 5000, 300_000)
+    expected = batch(as_double(start), 100_000)
+    fine = batch(start, 1, 4096, 5000, 100_000)
     np.testing.assert_array_equal(fine.final.u, together.final.u)
     np.testing.assert_array_equal(fine.final.a, together.final.a)
     for i, key in enumerate(keys):
-        alone = tts.simulate(problem, sgd, start, taus(epsilon, 300_000), key=key)
+        alone = tts.simulate(problem, sgd, start, taus(epsilon, 100_000), key=key)
         single, double, own = (
             np.asarray(u, np.float64) - np.asarray(start.u, np.float64)
             for u in (together.final.u[i], expected.final.u[i], alone.final.u)
