@@ -187,7 +187,7 @@ def options():
     found = {}
     for name, how in settings.items():
         row = {
-            "one": alone(400_000, np.float64, how),
+            "one": alone(2_000_000, np.float64, how),
             "of 64": together(64, 16_384, np.float64, how=how),
         }
         found[name] = report(name, row)

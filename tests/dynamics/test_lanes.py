@@ -521,3 +521,39 @@ def test_filling_up_is_undone(bias, dtype):
         jax.tree.map(lambda leaf: np.stack([leaf, 2 * leaf]), p) for p in (filled, params)
     )
     assert_same(network.unpadded(recorded, 7), twice, 0)
+
+
+# Problems that change what `Problem` does.
+
+
+class OwnLoss(tts.Problem):
+    """Its mean is over all axes, as one would write it for one run."""
+
+    def sample_loss(self, params, x, y):
+        return jnp.mean((self.predict(params, x) - y) ** 2)
+
+
+class OwnDraw(tts.Problem):
+    """Inputs from the left half only."""
+
+    def draw(self, key, count):
+        x = jax.random.uniform(key, (count,), maxval=0.5)
+        return x, self.label(x)
+
+
+@pytest.mark.parametrize("kind", [OwnLoss, OwnDraw])
+def test_a_special_problem_keeps_what_it_changes(kind):
+    target = tts.PiecewiseConstant(NUMBERS["jumps"], NUMBERS["values"])
+    special, plain = (
+        k(tts.ShallowNetwork(tts.CubicStep(0.08)), target) for k in (kind, tts.Problem)
+    )
+    start, sgd = tts.Params(NUMBERS["a"], NUMBERS["u"]), tts.SGD(EPSILON, STEP, noise=0.3)
+
+    def run(problem, key):
+        return tts.simulate(problem, sgd, start, taus(STEPS), key=key).final
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(lambda key: run(special, key)))(keys)
+    assert_same(together, each(lambda key: run(special, key), keys))
+    same = np.allclose(together.a[0], run(plain, keys[0]).a, rtol=0, atol=1e-9)
+    assert same == (kind is OwnLoss)

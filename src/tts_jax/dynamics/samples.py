@@ -145,10 +145,17 @@ def source_of(given: Given, noise: Float[Array, ""], size: Any) -> AbstractSourc
     if given.samples is not None:
         return Replayed(given.samples, dtype)
     assert given.key is not None
-    if type(problem).from_uniform is AbstractProblem.from_uniform:
+    if not _made_of_uniform(problem):
         return Drawn(key=given.key, noise=noise, size=size, dtype=dtype)
     seed = jax.random.bits(given.key, (2,), jnp.uint32)
     return Hashed(seed=seed, noise=noise, size=size, dtype=dtype)
+
+
+def _made_of_uniform(problem: AbstractProblem) -> bool:
+    """Whether the most special of its classes that makes samples does so by `from_uniform`."""
+    makers = (c for c in type(problem).__mro__ if {"draw", "from_uniform"} & set(vars(c)))
+    maker = next(makers)
+    return maker is not AbstractProblem and "from_uniform" in vars(maker)
 
 
 def of_dtype(problem: AbstractProblem, dtype: Any) -> AbstractProblem:

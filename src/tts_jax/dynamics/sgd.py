@@ -72,13 +72,15 @@ class SGD(AbstractDynamics):
                     "batch_size", "a number where there are samples or noise", "full"
                 )
         elif samples is not None:
-            self._check_samples(given.taus, samples)
+            self._check_samples(problem, given.taus, samples)
         elif not isinstance(given.key, jax.Array):
             expected = "a jax.random.key for SGD, which draws samples"
             raise argument_error("key", expected, repr(given.key))
         needed = {"sample_loss", "label" if samples is not None else "draw"}
         for name in needed if self.batch_size != "full" else ():
-            if getattr(type(problem), name) is getattr(AbstractProblem, name):
+            others = {name, "from_uniform"} if name == "draw" else {name}
+            kind = type(problem)
+            if all(getattr(kind, n) is getattr(AbstractProblem, n) for n in others):
                 raise argument_error(
                     "problem", f"one with a `{name}`", f"a {type(problem).__name__}"
                 )
@@ -94,9 +96,13 @@ class SGD(AbstractDynamics):
             # The exact risk is integrated between the knots of the activation's own derivative.
             raise argument_error("gradient", '"exact" for the full risk of a Problem', '"box"')
 
-    def _check_samples(self, taus: Times, samples: Samples) -> None:
+    def _check_samples(self, problem: AbstractProblem, taus: Times, samples: Samples) -> None:
         x, noise = samples
         check_finite("samples", samples)
+        if isinstance(problem, Problem) and is_concrete(x) and np.size(x):
+            low, high = float(np.min(x)), float(np.max(x))
+            if low < 0 or high > 1:
+                raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
         lead = 1 if self.batch_size == 1 and np.ndim(noise) == 1 else 2
         if np.ndim(noise) != lead or np.shape(x)[:lead] != np.shape(noise):
             raise argument_error(
