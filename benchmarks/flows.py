@@ -32,7 +32,7 @@ from tts_jax.dynamics.cell_descent import WideDescent, to_cells  # noqa: E402
 from tts_jax.dynamics.descent import StepDescent  # noqa: E402
 from tts_jax.solvers import loop  # noqa: E402
 from tts_jax.solvers.loop import Control, attempt, begin, going  # noqa: E402
-from tts_jax.steps import StepRisk  # noqa: E402
+from tts_jax.steps import StepRisk, apart  # noqa: E402
 
 HERE = Path(__file__).parent
 JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
@@ -293,7 +293,7 @@ def kinks():
             seen = jnp.stack([passed & good, passed & ~good, ~passed & ~good])
             return after, counts + seen
 
-        state = (begin(system, first, control), jnp.zeros(3, jnp.int32))
+        state = (begin(system, apart(first), control), jnp.zeros(3, jnp.int32))
         now, counts = jax.lax.while_loop(lambda s: going(s[0], control), body, state)
         return now.steps, counts
 
@@ -327,7 +327,7 @@ def cells():
     go = jax.jit(loop.run)
     found = []
     for m in (24, 32, 40, 60, 80):
-        by_pairs = (StepDescent(*numbers), start(m))
+        by_pairs = (StepDescent(*numbers), apart(start(m)))
         by_cells = (WideDescent(*numbers), to_cells(start(m))[0])
         each = []
         for system, y in (by_pairs, by_cells):

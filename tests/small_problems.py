@@ -1,9 +1,11 @@
 """Small problems of one shape, so that one compilation serves many checks, and their oracle."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import tts_jax as tts
+from tts_jax.steps import apart, joined
 
 WIDTH = 6
 TIMES = 11
@@ -67,3 +69,17 @@ class NumpyRisk:
         pull = 2 * weight * residual
         by_a = np.concatenate([[np.sum(pull)], pull @ sigma])
         return np.sum(weight * residual**2), by_a, -(pull @ slope) * a[1:] / self.eta
+
+
+def whole_gradient(risk, params):
+    """Of a `StepRisk`, which has half of it."""
+    return jax.tree.map(lambda leaf: 2 * leaf, joined(risk.gradient(apart(params))))
+
+
+def whole_hessian(risk, params):
+    """Its blocks: by a twice (m+1, m+1), by a and u (m+1, m), and by u twice (m, m)."""
+    half = risk.hessian(apart(params))
+    first = jnp.concatenate([jnp.ones(1), half.by_bias])[None, :]
+    by_a = jnp.concatenate([first, jnp.concatenate([half.by_bias[:, None], half.by_a], 1)])
+    by_a_u = jnp.concatenate([half.by_bias_u[None, :], half.by_a_u])
+    return 2 * by_a, 2 * by_a_u, 2 * half.by_u

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import whole_gradient, whole_hessian
 
 import tts_jax as tts
 from tts_jax.steps import StepRisk
@@ -53,7 +54,7 @@ places = pytest.mark.parametrize("u", EVERYWHERE.values(), ids=EVERYWHERE)
 
 @eqx.filter_jit
 def closed(risk, params):
-    return risk(params), risk.gradient(params), risk.hessian(params)
+    return risk(params), whole_gradient(risk, params), whole_hessian(risk, params)
 
 
 @eqx.filter_jit
@@ -147,7 +148,7 @@ def by_autodiff(risk, params):
 
 @eqx.filter_jit
 def third_derivative(risk, params, direction):
-    return jax.jvp(risk.hessian, (params,), (direction,))[1]
+    return jax.jvp(lambda p: whole_hessian(risk, p), (params,), (direction,))[1]
 
 
 # None on a jump, or at 0 or 1 or where a step begins to be seen, where this derivative jumps.
@@ -178,7 +179,7 @@ def by_numbers(numbers, params, *, quadrature):
         risk, problem = pair((jumps, values), eta)
         if quadrature:
             return problem.risk(params), jax.grad(problem.risk)(params)
-        return risk(params), risk.gradient(params)
+        return risk(params), whole_gradient(risk, params)
 
     return jax.jacfwd(both)(numbers)
 
@@ -209,14 +210,13 @@ def normal_equations(problem, u):
 @pytest.mark.parametrize("u", INSIDE.values(), ids=INSIDE)
 def test_the_squares_are_the_diagonal_of_the_normal_equations(u):
     risk, problem = pair()
-    expected = np.diag(normal_equations(problem, jnp.asarray(u))[0])
+    expected = np.diag(normal_equations(problem, jnp.asarray(u))[0])[1:]
     np.testing.assert_allclose(risk.squares(jnp.asarray(u)), expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("u", CUT.values(), ids=CUT)
 def test_the_squares_stay_positive_where_a_step_is_cut(u):
     squares = np.asarray(pair()[0].squares(jnp.asarray(u)))
-    assert squares[0] == 1.0
     assert np.all((squares >= 0.0099 * ETA) & (squares <= 1.0))
 
 

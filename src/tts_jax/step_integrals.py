@@ -32,12 +32,12 @@ class AbstractStepRisk(eqx.Module):
         return jnp.asarray(self.activation.eta)
 
     def squares(self, u: Array) -> Array:
-        """(m+1,) the square integrals of the features, up to what 0 or 1 cuts off them.
+        """(m,) the square integrals of the steps, up to what 0 or 1 cuts off them.
 
         At least a hundredth of the transition width, also for a neuron beyond 1.
         """
         own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
-        return jnp.concatenate([jnp.ones(1), jnp.clip(own, 0.01 * self.eta, 1.0)])
+        return jnp.clip(own, 0.01 * self.eta, 1.0)
 
     def _moments(self) -> tuple[Scalar, Scalar]:
         """The integrals of f* and of its square."""

@@ -21,9 +21,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._types import Array, Float, Scalar, Tree, put
+from ._types import Array, Float, Scalar, Tree
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
+
+_FEW = 4
+"""Neurons that 0 cuts, or 1, up to which their products are computed at once."""
+
+
+class Layers(NamedTuple):
+    """Parameters with the bias apart. XLA computes what is concatenated one number at a time."""
+
+    bias: Scalar
+    a: Float[Array, " m"]
+    u: Float[Array, " m"]
+
+
+def apart(params: Params) -> Layers:
+    return Layers(params.a[0], params.a[1:], params.u)
+
+
+def joined(y: Layers) -> Params:
+    """The parameters, also with leading axes."""
+    return Params(jnp.concatenate([y.bias[..., None], y.a], axis=-1), y.u)
+
+
+class Blocks(NamedTuple):
+    """Half of the Hessian but for a one, by the bias twice: by the bias and a (m,), by a twice
+    (m, m), by the bias and u (m,), by a and u (m, m), and by u twice (m, m)."""
+
+    by_bias: Array
+    by_a: Array
+    by_bias_u: Array
+    by_a_u: Array
+    by_u: Array
 
 
 class _End(NamedTuple):
@@ -41,11 +72,11 @@ class _End(NamedTuple):
 class StepRisk(AbstractStepRisk):
     """L(a, u), its gradient and its Hessian, by sums over all pairs of neurons.
 
-    Parameters: a (m+1,) with the bias first, and u (m,) in any order.
+    u (m,) may be in any order.
     """
 
     def __call__(self, params: Params) -> Scalar:
-        (bias, a), u = self._parts(params)
+        bias, a, u = self._seen(apart(params))
         overlaps, _ = self._overlap_sums(u, a)
         mean, square = self._moments()
         single = jnp.sum(a * (1.0 - u))
@@ -53,20 +84,15 @@ class StepRisk(AbstractStepRisk):
         total = ours - 2 * (bias + jnp.sum(a)) * mean + 2 * (a @ self._primitive(u)) + square
 
         def beyond(total: Scalar) -> Scalar:
-            left, right = self._ends(params.a, u)
+            left, right = self._ends(Layers(bias, a, u))
             single = left.gap * left.single - right.gap * right.single
             return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * single))
 
         return self._where_cut(u, beyond, total)
 
-    def gradient(self, params: Params) -> Params:
-        by_a, by_u = self._half_gradient(params)
-        by_u = jnp.where(self._inside(params.u), params.a[1:] * by_u, 0.0)
-        return Params(2 * by_a, 2 * by_u)
-
-    def _half_gradient(self, params: Params) -> Params:
-        """Half of the derivatives: by a, and by u over a."""
-        (bias, a), u = self._parts(params)
+    def gradient(self, y: Layers) -> Layers:
+        """Half of it."""
+        bias, a, u = self._seen(y)
         overlaps, slopes = self._overlap_sums(u, a)
         by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
         by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
@@ -74,7 +100,7 @@ class StepRisk(AbstractStepRisk):
 
         def beyond(parts: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             by_bias, by_a, by_u = parts
-            left, right = self._ends(params.a, u)
+            left, right = self._ends(Layers(bias, a, u))
             products, by_first = self._product_sums(u, a)
             rise, fall = self.eta * (right.single @ a), self.eta * (left.single @ a)
             single = left.gap * left.single - right.gap * right.single
@@ -85,11 +111,10 @@ class StepRisk(AbstractStepRisk):
             )
 
         by_bias, by_a, by_u = self._where_cut(u, beyond, (by_bias, by_a, by_u))
-        return Params(jnp.concatenate([by_bias[None], by_a]), by_u)
+        return Layers(by_bias, by_a, jnp.where(self._inside(y.u), a * by_u, 0.0))
 
-    def hessian(self, params: Params) -> tuple[Array, Array, Array]:
-        """Its blocks: by a twice (m+1, m+1), by a and u (m+1, m), and by u twice (m, m)."""
-        (bias, a), u = self._parts(params)
+    def hessian(self, y: Layers) -> Blocks:
+        bias, a, u = self._seen(y)
         eta, eye = self.eta, np.eye(u.size)
         value, slope, twice = self._overlaps(u / eta)
         by_bias = 1.0 - u
@@ -100,34 +125,35 @@ class StepRisk(AbstractStepRisk):
         bend = eta * self._slope(u) - twice @ a
         by_u = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
 
-        def beyond(blocks: tuple[Array, ...]) -> tuple[Array, ...]:
-            by_bias, by_a, by_bias_u, by_a_u, by_u = blocks
-            left, right = self._ends(params.a, u)
+        def beyond(blocks: Blocks) -> Blocks:
+            left, right = self._ends(Layers(bias, a, u))
             products = self._products(u)
             both = right.single[:, None] + right.single[None, :]
             lift, fall = a * right.height, a * left.height
             over_a = left.gap * left.height + right.gap * right.height - products.by_first @ a
             bend = products.twice @ a + left.gap * left.slope - right.gap * right.slope
-            return (
-                by_bias + eta * (right.single - left.single),
-                by_a + eta * (both - products.value),
-                by_bias_u + lift + fall,
-                by_a_u - products.by_first.T * a[None, :] + eye * over_a[None, :] + lift[None, :],
-                by_u - jnp.outer(a, a) * products.by_both - eye * (a * bend)[None, :],
+            return Blocks(
+                blocks.by_bias + eta * (right.single - left.single),
+                blocks.by_a + eta * (both - products.value),
+                blocks.by_bias_u + lift + fall,
+                blocks.by_a_u
+                - products.by_first.T * a[None, :]
+                + eye * over_a[None, :]
+                + lift[None, :],
+                blocks.by_u - jnp.outer(a, a) * products.by_both - eye * (a * bend)[None, :],
             )
 
-        blocks = (by_bias, by_a, by_bias_u, by_a_u, by_u)
-        by_bias, by_a, by_bias_u, by_a_u, by_u = self._where_cut(u, beyond, blocks)
-        inside = self._inside(params.u).astype(u.dtype)
-        by_u = inside[:, None] * inside[None, :] * (2.0 / eta) * by_u
-        first = jnp.concatenate([jnp.ones(1), by_bias])[None, :]
-        by_a = jnp.concatenate([first, jnp.concatenate([by_bias[:, None], by_a], 1)])
-        by_a_u = jnp.concatenate([by_bias_u[None, :], by_a_u]) * inside[None, :]
-        return 2 * by_a, 2 * by_a_u, by_u
+        blocks = Blocks(by_bias, by_a, by_bias_u, by_a_u, by_u)
+        blocks = self._where_cut(u, beyond, blocks)
+        inside = self._inside(y.u).astype(u.dtype)
+        return blocks._replace(
+            by_bias_u=blocks.by_bias_u * inside,
+            by_a_u=blocks.by_a_u * inside[None, :],
+            by_u=inside[:, None] * inside[None, :] * (1.0 / eta) * blocks.by_u,
+        )
 
-    def _parts(self, params: Params) -> tuple[tuple[Array, Array], Array]:
-        u = jnp.clip(params.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
-        return (params.a[0], params.a[1:]), u
+    def _seen(self, y: Layers) -> Layers:
+        return y._replace(u=jnp.clip(y.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta))
 
     def _inside(self, u: Array) -> Array:
         return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
@@ -136,10 +162,10 @@ class StepRisk(AbstractStepRisk):
         cut = jnp.any((u < 0.5 * self.eta) | (u > 1.0 - 0.5 * self.eta))
         return self._where(cut, beyond, parts)
 
-    def _ends(self, a: Array, u: Array) -> tuple[_End, _End]:
+    def _ends(self, y: Layers) -> tuple[_End, _End]:
         values = jnp.asarray(self.target.values)
-        first, last = a[0] - values[0], jnp.sum(a) - values[-1]
-        return self._end(u / self.eta, first), self._end((1.0 - u) / self.eta, last)
+        first, last = y.bias - values[0], y.bias + jnp.sum(y.a) - values[-1]
+        return self._end(y.u / self.eta, first), self._end((1.0 - y.u) / self.eta, last)
 
     def _end(self, z: Array, gap: Scalar) -> _End:
         return _End(gap, self.activation.primitive(-z), *self._jet(-z))
@@ -169,29 +195,27 @@ class StepRisk(AbstractStepRisk):
     def _products(self, u: Array) -> Products:
         """(m, m) integrals of the products of steps beyond 0 and 1, in units of eta."""
         left, right = self._rows(u, lambda p, q: jnp.stack(self._beyond(p, q)), (4, u.size))
-        sign = np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1))
-        total = left + sign * right
+        total = left + np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1)) * right
         return Products(*(total[:, k] for k in range(4)))
 
     def _rows(
         self, u: Array, row: Callable[[Array, Array], Array], shape: tuple[int, ...]
     ) -> tuple[Array, Array]:
-        """row(p, q) (*shape) for every step p that 0 cuts, and for every one that 1 cuts.
+        """(m, *shape) row(p, q) for every step p that 0 cuts, and for every one that 1 cuts.
 
         p () and q (m,) are positions from that end, in units of eta. A loop, since few are cut.
         """
         width = u.size
         z = jnp.concatenate([u, 1.0 - u]) / self.eta
 
-        def add(k: Array, rows: Array) -> Array:
+        def one(k: Array) -> Array:
             p = jax.lax.dynamic_index_in_dim(z, k, 0, False)
-            q = jax.lax.dynamic_slice(z, (jnp.where(k < width, 0, width),), (width,))
-            return jax.lax.cond(
-                p < 0.5,
-                jax.checkpoint(lambda rows: put(rows, k, row(p, q))),
-                lambda rows: rows,
-                rows,
-            )
 
-        rows = jax.lax.fori_loop(0, 2 * width, add, jnp.zeros((2 * width, *shape)))
+            def cut() -> Array:
+                q = jax.lax.dynamic_slice(z, (jnp.where(k < width, 0, width),), (width,))
+                return row(p, q)
+
+            return jax.lax.cond(p < 0.5, jax.checkpoint(cut), lambda: jnp.zeros(shape))
+
+        rows = jax.lax.map(one, jnp.arange(2 * width))
         return rows[:width], rows[width:]

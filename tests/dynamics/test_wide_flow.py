@@ -15,7 +15,7 @@ from tts_jax.dynamics import cell_descent
 from tts_jax.dynamics.cell_descent import CellDescent, from_cells, to_cells
 from tts_jax.dynamics.descent import StepDescent
 from tts_jax.solvers import Control, loop
-from tts_jax.steps import StepRisk
+from tts_jax.steps import Layers, StepRisk, apart, joined
 
 WIDTH = 40
 """The least width that goes by cells; with reaches of 8, 16, 32 and 39."""
@@ -84,8 +84,8 @@ def by_pairs(eta, epsilon, params, last, ridge=0.0):
 @eqx.filter_jit
 def run_by_pairs(system, params, taus):
     control = Control(taus[-1], jnp.asarray(RTOL), jnp.asarray(ATOL), jnp.asarray(4096))
-    records, now = loop.run(system, params, taus, control)
-    return records.ys, now
+    records, now = loop.run(system, apart(params), taus, control)
+    return joined(records.ys), now
 
 
 @quickly
@@ -314,6 +314,12 @@ def parts(system, y, other, shift):
     return system.force(y), system.mass(y), system.velocity(y), error, solved
 
 
+def by_layers(dense, params, other, shift):
+    """`parts` of a `StepDescent`, as parameters."""
+    found = parts(dense, apart(params), apart(other), shift)
+    return [joined(part) if isinstance(part, Layers) else part for part in found]
+
+
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("u", "reach"),
@@ -336,7 +342,7 @@ def test_the_system_is_that_by_all_pairs_in_other_coordinates(u, reach, epsilon)
     shift = jnp.asarray(30.0)
     force, mass, velocity, error, solved = parts(ours, y, other, shift)
     dense = StepDescent(risk, *numbers)
-    wanted = parts(dense, params_of(a, u), params_of(r_a, r_u), shift)
+    wanted = by_layers(dense, params_of(a, u), params_of(r_a, r_u), shift)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
     for found, expected in zip((force, mass), wanted, strict=False):
         close(SUMS.T @ np.asarray(found.c), expected.a)
@@ -345,7 +351,7 @@ def test_the_system_is_that_by_all_pairs_in_other_coordinates(u, reach, epsilon)
     close(velocity.u, wanted[2].u)
     close(error, wanted[3])
     by_a = params_of(SUMS.T @ np.asarray(other.c), r_u)
-    expected = parts(dense, params_of(a, u), by_a, shift)[4]
+    expected = by_layers(dense, params_of(a, u), by_a, shift)[4]
     close(solved.c, SUMS @ np.asarray(expected.a), atol=1e-9)
     close(solved.u, expected.u, atol=1e-9)
 

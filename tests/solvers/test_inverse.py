@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tts_jax.solvers.inverse import inverse, symmetric_solver
+from tts_jax.solvers.inverse import Layered, inverse, layered_solver, symmetric_solver
 
 SIZES = (1, 2, 5, 41)
 
@@ -128,3 +128,58 @@ def test_a_batch_of_solves_equals_one_by_one(size):
     )
     largest = float(np.max(np.abs(expected)))
     np.testing.assert_allclose(slopes, expected, rtol=0, atol=1e-11 * largest)
+
+
+def layered(matrix, n):
+    """The blocks of a symmetric matrix for one number, n more, and all the others."""
+    one, middle, last = 0, slice(1, n + 1), slice(n + 1, None)
+    return Layered(
+        matrix[one, one],
+        matrix[one, middle],
+        matrix[one, last],
+        matrix[middle, middle],
+        matrix[middle, last],
+        matrix[last, last],
+    )
+
+
+def by_layers(matrix, right, n):
+    parts = (right[0], right[1 : n + 1], right[n + 1 :])
+    one, middle, last = layered_solver(layered(matrix, n))(parts)
+    return jnp.concatenate([one[None], middle, last])
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (20, 20), (20, 19), (5, 130), (130, 5)])
+@pytest.mark.parametrize("concave", [False, True])
+def test_block_by_block_is_the_same(n, m, concave):
+    """At badly scaled matrices, in the units of each unknown; from 128 on by LAPACK."""
+    size = 1 + n + m
+    matrix, roots = badly_scaled(size, 8)
+    if concave:  # in the last block, once the others are eliminated
+        matrix[n + 1 :, n + 1 :] *= -1
+    right = np.random.default_rng(9).normal(size=size)
+    expected = np.linalg.solve(matrix / np.outer(roots, roots), right)
+    found = jax.jit(by_layers, static_argnums=2)(jnp.asarray(matrix), jnp.asarray(roots * right), n)
+    np.testing.assert_allclose(
+        roots * np.asarray(found), expected, rtol=0, atol=1e-11 * np.max(np.abs(expected))
+    )
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 5), (20, 20)])
+def test_derivatives_block_by_block_are_those_of_lapack(n, m):
+    size = 1 + n + m
+    matrix, rng = positive(size, 5), np.random.default_rng(10)
+    move = rng.normal(size=(size, size))
+    move, tangent = jnp.asarray(move + move.T), jnp.asarray(rng.normal(size=size))
+    at, right = jnp.asarray(matrix), jnp.asarray(rng.normal(size=size))
+    forward, expected = (
+        jax.jit(functools.partial(jax.jvp, f))((at, right), (move, tangent))[1]
+        for f in (lambda a, r: by_layers(a, r, n), jnp.linalg.solve)
+    )
+    np.testing.assert_allclose(forward, expected, rtol=0, atol=1e-11 * jnp.max(jnp.abs(expected)))
+    # In reverse along one direction: what the blocks do not hold has no derivative.
+    slopes = [
+        jax.jit(jax.grad(lambda s, f=f: jnp.sum(f(at + s * move, right + s * tangent) ** 2)))(0.0)
+        for f in (lambda a, r: by_layers(a, r, n), jnp.linalg.solve)
+    ]
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-10)

@@ -11,6 +11,7 @@ from .._types import Array, Float, Real, Scalar, as_arrays
 from ..networks import Params
 from ..problem import Problem
 from ..solvers import Rodas5P
+from ..steps import Layers, apart
 from ..targets import PiecewiseConstant
 from .descent import StepDescent, step_risk
 from .gradient_flow import GradientFlow
@@ -43,13 +44,13 @@ def arrival_times(
             "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
         )
     problem.check(params)
-    start = jax.tree.map(jnp.asarray, params)
+    start = apart(jax.tree.map(jnp.asarray, params))
     return _arrivals(*as_arrays((problem, flow, start, horizon, within)))
 
 
 @eqx.filter_jit
 def _arrivals(
-    problem: Problem, flow: GradientFlow, start: Params, horizon: Scalar, within: Scalar
+    problem: Problem, flow: GradientFlow, start: Layers, horizon: Scalar, within: Scalar
 ) -> Array:
     risk, target = step_risk(problem), problem.target
     assert risk is not None
@@ -79,7 +80,7 @@ def _arrivals(
 
 
 def _event_time(
-    system: StepDescent, flow: GradientFlow, start: Params, horizon: Scalar, event: diffrax.Event
+    system: StepDescent, flow: GradientFlow, start: Layers, horizon: Scalar, event: diffrax.Event
 ) -> Scalar:
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: system.velocity(y)),

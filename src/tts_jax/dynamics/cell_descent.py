@@ -14,7 +14,7 @@ from ..cells import Blocks, CellRisk, Cells
 from ..networks import Params
 from ..solvers import STAGES, AbstractMotion, AbstractSystem, Step, banded_solver, rosenbrock_step
 from ..steps import StepRisk
-from .descent import fast_velocity, position_error
+from .descent import fast_velocity, largest, position_error
 
 _REACHES = (8, 16, 32, 128, 512)
 _SPARE = 0.25
@@ -30,7 +30,7 @@ class CellDescent(AbstractSystem):
 
     def force(self, y: Cells) -> Cells:
         by_c, by_u = self.risk.gradient(y)
-        weights = self.risk.squares(y.u) * _weights(y.c)
+        weights = _with_bias(self.risk.squares(y.u)) * _weights(y.c)
         return Cells(-by_c - 2 * self.ridge * _to_cells(weights), -by_u)
 
     def mass(self, y: Cells) -> Cells:
@@ -38,7 +38,7 @@ class CellDescent(AbstractSystem):
 
     def linearise(self, y: Cells, shift: Scalar) -> Callable[[Cells], Cells]:
         blocks = self.risk.hessian(y)
-        stiff = shift * self.epsilon + 2 * self.ridge * self.risk.squares(y.u)
+        stiff = shift * self.epsilon + 2 * self.ridge * _with_bias(self.risk.squares(y.u))
         blocks = blocks._replace(
             by_a=put(blocks.by_a, 0, blocks.by_a[0] + stiff[1:]),
             by_c=blocks.by_c + np.eye(1, y.c.size)[0] * stiff[0],
@@ -55,8 +55,9 @@ class CellDescent(AbstractSystem):
     def error(
         self, error: Cells, before: Cells, after: Cells, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        off, old, new = (Params(_weights(y.c), y.u) for y in (error, before, after))
-        return position_error(self.risk.eta, self.epsilon, off, old, new, rtol, atol)
+        off, old, new = (largest(_weights(y.c)) for y in (error, before, after))
+        weights = off / (atol + rtol * jnp.maximum(old, new))
+        return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
 
 
 class WideDescent(AbstractMotion):
@@ -154,6 +155,11 @@ def _with_reach(risk: StepRisk, reach: int) -> CellRisk:
 
 def _weights(c: Array) -> Array:
     return jnp.concatenate([c[:1], c[1:] - c[:-1]])
+
+
+def _with_bias(squares: Array) -> Array:
+    """The square integral of the bias is 1."""
+    return jnp.concatenate([jnp.ones(1), squares])
 
 
 def _to_cells(by_a: Array) -> Array:

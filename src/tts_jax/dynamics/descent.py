@@ -14,8 +14,8 @@ from .._types import Array, Scalar, Times
 from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
-from ..solvers import AbstractSystem, symmetric_solver
-from ..steps import StepRisk
+from ..solvers import AbstractSystem, Layered, layered_solver, symmetric_solver
+from ..steps import Layers, StepRisk
 from ..targets import PiecewiseConstant
 
 _MOST_JUMPS = 64
@@ -64,44 +64,45 @@ class StepDescent(AbstractSystem):
     epsilon: Scalar
     ridge: Scalar
 
-    def force(self, y: Params) -> Params:
-        by_a, by_u = self.risk.gradient(y)
-        return Params(-by_a - 2 * self.ridge * self.risk.squares(y.u) * y.a, -by_u)
+    def force(self, y: Layers) -> Layers:
+        half = self.risk.gradient(y)
+        ridge = 2 * self.ridge
+        return Layers(
+            -2 * half.bias - ridge * y.bias,
+            -2 * half.a - ridge * self.risk.squares(y.u) * y.a,
+            -2 * half.u,
+        )
 
-    def mass(self, y: Params) -> Params:
-        return Params(self.epsilon * y.a, y.u)
+    def mass(self, y: Layers) -> Layers:
+        return Layers(self.epsilon * y.bias, self.epsilon * y.a, y.u)
 
-    def linearise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
-        by_a, by_a_u, by_u = self.risk.hessian(y)
-        stiffness = shift * self.epsilon + 2 * self.ridge * self.risk.squares(y.u)
-        by_a = by_a + np.eye(y.a.size) * stiffness[None, :]
-        by_u = by_u + np.eye(y.u.size) * shift
-        outer, size = y.a.size, y.a.size + y.u.size
-        matrix = jnp.zeros((size, size))
-        # Written in place: XLA computes what is concatenated one number at a time.
-        for block, corner in (
-            (by_a, (0, 0)),
-            (by_a_u, (0, outer)),
-            (by_a_u.T, (outer, 0)),
-            (by_u, (outer, outer)),
-        ):
-            matrix = jax.lax.dynamic_update_slice(matrix, block, corner)
-        solve = symmetric_solver(matrix)
+    def linearise(self, y: Layers, shift: Scalar) -> Callable[[Layers], Layers]:
+        half = self.risk.hessian(y)
+        stiffness, ridge = shift * self.epsilon, 2 * self.ridge
+        by_a = stiffness + ridge * self.risk.squares(y.u)
+        eye = np.eye(y.u.size)
+        solve = layered_solver(
+            Layered(
+                corner=2.0 + stiffness + ridge,
+                edge_n=2 * half.by_bias,
+                edge_m=2 * half.by_bias_u,
+                block_n=2 * half.by_a + eye * by_a[None, :],
+                between=2 * half.by_a_u,
+                block_m=2 * half.by_u + eye * shift,
+            )
+        )
+        return lambda r: Layers(*solve((r.bias, r.a, r.u)))
 
-        def solve_both(r: Params) -> Params:
-            x = solve(jnp.concatenate(r))
-            return Params(x[: y.a.size], x[y.a.size :])
-
-        return solve_both
-
-    def velocity(self, y: Params) -> Params:
-        force = self.force(y)
-        return Params(fast_velocity(force.a, self.epsilon), force.u)
+    def velocity(self, y: Layers) -> Layers:
+        bias, a, u = self.force(y)
+        return Layers(fast_velocity(bias, self.epsilon), fast_velocity(a, self.epsilon), u)
 
     def error(
-        self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
+        self, error: Layers, before: Layers, after: Layers, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        return position_error(self.risk.eta, self.epsilon, error, before, after, rtol, atol)
+        off, old, new = (jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after))
+        weights = off / (atol + rtol * jnp.maximum(old, new))
+        return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
 
 
 def fast_velocity(force: Array, epsilon: Scalar) -> Array:
@@ -111,23 +112,15 @@ def fast_velocity(force: Array, epsilon: Scalar) -> Array:
 
 
 def position_error(
-    eta: Scalar,
-    epsilon: Scalar,
-    error: Params,
-    before: Params,
-    after: Params,
-    rtol: Scalar,
-    atol: Scalar,
+    eta: Scalar, epsilon: Scalar, weights: Scalar, error: Array, rtol: Scalar, atol: Scalar
 ) -> Scalar:
-    """The size of an error: a weight counts against the largest, a position against eta.
+    """The size of an error: of weights, which count against the largest, and of positions (m,).
 
-    That is what moves the risk.
+    A position counts against eta. That is what moves the risk.
     """
-    size = jnp.maximum(_largest(before.a), _largest(after.a))
-    weights = _largest(error.a) / (atol + rtol * size)
-    # Without a mass they only follow, and are rounded off where neurons meet.
+    # Without a mass weights only follow, and are rounded off where neurons meet.
     weights = jnp.where(epsilon > 0, weights, 0.0)
-    return jnp.maximum(weights, _largest(error.u) / (eta * (atol + rtol)))
+    return jnp.maximum(weights, largest(error) / (eta * (atol + rtol)))
 
 
 def step_risk(problem: AbstractProblem) -> StepRisk | None:
@@ -151,5 +144,5 @@ def risks(problem: AbstractProblem, params: Params) -> Times:
     return jax.lax.map(risk, params)
 
 
-def _largest(v: Array) -> Scalar:
+def largest(v: Array) -> Scalar:
     return jnp.max(jnp.abs(v))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Scalar, Times, Tree, as_real
 from ..solvers import AbstractMotion, Control, differentiable_run
-from ..steps import StepRisk
+from ..steps import StepRisk, apart, joined
 from .base import AbstractDynamics, Given, Records
 from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
 from .descent import StepDescent, risks
@@ -82,7 +82,8 @@ class AbstractFlow(AbstractDynamics):
         """Descend a risk that is known in closed form."""
         if given.params.u.size < _WIDE:
             system = StepDescent(risk, epsilon, ridge)
-            ys, status, stats, _ = self._integrate(system, given.params, given.taus)
+            ys, status, stats, _ = self._integrate(system, apart(given.params), given.taus)
+            ys = joined(ys)
             return Records(ys, risks(given.problem, ys), status, stats)
         start, order = to_cells(given.params)
         system = WideDescent(risk, epsilon, ridge)

@@ -4,7 +4,7 @@ that fold into it, and a root finder that converges."""
 from .banded import banded_solver
 from .chord import Chord, stiff_solver
 from .derivatives import differentiable_run
-from .inverse import symmetric_solver
+from .inverse import Layered, layered_solver, symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P
 from .rosenbrock import A as STAGES
@@ -16,11 +16,13 @@ __all__ = [
     "AbstractSystem",
     "Chord",
     "Control",
+    "Layered",
     "Now",
     "Rodas5P",
     "Step",
     "banded_solver",
     "differentiable_run",
+    "layered_solver",
     "rosenbrock_step",
     "stiff_solver",
     "symmetric_solver",
