@@ -44,9 +44,9 @@ PATIENCE = 3.0
 """Seconds: a peer that took longer is not asked for a tighter tolerance."""
 
 
-def problem():
-    network = tts.ShallowNetwork(tts.CubicStep(eta=ETA))
-    return tts.Problem(network, tts.PiecewiseConstant(JUMPS, VALUES))
+PROBLEM = tts.Problem(
+    tts.ShallowNetwork(tts.CubicStep(eta=ETA)), tts.PiecewiseConstant(JUMPS, VALUES)
+)
 
 
 def start(width=WIDTH, seed=42):
@@ -58,7 +58,7 @@ def recorded(epsilon):
     return np.linspace(0.0, HORIZONS[epsilon], 101)[1:]
 
 
-risk = jax.jit(jax.vmap(problem().risk))
+risk = jax.jit(jax.vmap(PROBLEM.risk))
 
 
 def by_scipy(method, epsilon, rtol, first):
@@ -71,7 +71,7 @@ def by_scipy(method, epsilon, rtol, first):
 def by_us(epsilon, rtol, first):
     flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
     taus = jnp.asarray(recorded(epsilon))
-    return jax.block_until_ready(tts.simulate(problem(), flow, first, taus, throw=False))
+    return jax.block_until_ready(tts.simulate(PROBLEM, flow, first, taus, throw=False))
 
 
 def risks(states):
@@ -201,7 +201,7 @@ def batch():
     @tts.map_runs
     def together(epsilon, first, taus, rtol):
         flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
-        return tts.simulate(problem(), flow, first, taus, throw=False)
+        return tts.simulate(PROBLEM, flow, first, taus, throw=False)
 
     found = {}
     for target in TARGETS:
@@ -278,7 +278,7 @@ def kinks():
     found = []
     places = np.concatenate([[0.0], JUMPS, [1.0]])
     knots = jnp.asarray(np.add.outer(places, ETA * np.asarray([-0.5, 0.0, 0.5])).ravel())
-    risk = StepRisk(problem().network.activation, problem().target)
+    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
 
     @jax.jit
     def steps(epsilon, horizon, rtol, first):
@@ -321,7 +321,7 @@ def kinks():
 
 def cells():
     """A step by all pairs and by cells, around the width where the flow changes over."""
-    risk = StepRisk(problem().network.activation, problem().target)
+    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
     numbers = (risk, jnp.asarray(2e-5), jnp.zeros(()))
     control = Control(*(jnp.asarray(x) for x in (HORIZONS[2e-5], 1e-6, 1e-8, 100_000)))
     go = jax.jit(loop.run)
@@ -399,7 +399,7 @@ def derivative():
 
     def last(epsilon, first):
         flow = tts.GradientFlow(epsilon, rtol=1e-8, atol=1e-10)
-        return tts.simulate(problem(), flow, first, taus, throw=False).risk[-1]
+        return tts.simulate(PROBLEM, flow, first, taus, throw=False).risk[-1]
 
     forward, reverse = jax.jit(last), jax.jit(jax.grad(last, argnums=(0, 1)))
     found = {}
@@ -421,7 +421,7 @@ def reduced():
         taus = jnp.linspace(0.0, horizon, 101)
 
         def run(taus=taus):
-            return jax.block_until_ready(tts.simulate(problem(), tts.ReducedFlow(), start(), taus))
+            return jax.block_until_ready(tts.simulate(PROBLEM, tts.ReducedFlow(), start(), taus))
 
         steps, seconds = int(run().stats["steps"]), timed(run)
         print(f"ReducedFlow to {horizon:g}: {1e3 * seconds:.1f} ms, {steps} steps")

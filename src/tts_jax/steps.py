@@ -176,25 +176,28 @@ class StepRisk(AbstractStepRisk):
 
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
-        # Rows of whole vector registers. What is added weighs nothing.
-        more = jnp.zeros(-u.size % 8)
-        x, weights = jnp.concatenate([u / self.eta, more]), jnp.concatenate([a, more])
+        x, weights = _filled(u / self.eta, 0.0), _filled(a, 0.0)
         overlaps, slopes, _ = self._overlaps(x)
         return (overlaps @ weights)[: u.size], (slopes @ weights)[: u.size]
 
     def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
+        weights = _filled(a, 0.0)
 
         def row(p: Array, q: Array) -> Array:
             value, by_first, _, _ = self._beyond(p, q)
-            return jnp.stack([value @ a, by_first @ a])
+            return jnp.stack([value @ weights, by_first @ weights])
 
         left, right = self._rows(u, row, (2,))
         return left[:, 0] + right[:, 0], left[:, 1] - right[:, 1]
 
     def _products(self, u: Array) -> Products:
         """(m, m) integrals of the products of steps beyond 0 and 1, in units of eta."""
-        left, right = self._rows(u, lambda p, q: jnp.stack(self._beyond(p, q)), (4, u.size))
+
+        def row(p: Array, q: Array) -> Array:
+            return jnp.stack(self._beyond(p, q))[:, : u.size]
+
+        left, right = self._rows(u, row, (4, u.size))
         total = left + np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1)) * right
         return Products(*(total[:, k] for k in range(4)))
 
@@ -203,19 +206,26 @@ class StepRisk(AbstractStepRisk):
     ) -> tuple[Array, Array]:
         """(m, *shape) row(p, q) for every step p that 0 cuts, and for every one that 1 cuts.
 
-        p () and q (m,) are positions from that end, in units of eta. A loop, since few are cut.
+        p () and q (n,) are positions from that end, in units of eta, of the m steps and of some
+        that are not cut. A loop, since few are.
         """
-        width = u.size
-        z = jnp.concatenate([u, 1.0 - u]) / self.eta
+        ends = jnp.stack([_filled(u, 1.0), _filled(1.0 - u, 1.0)]) / self.eta
 
-        def one(k: Array) -> Array:
-            p = jax.lax.dynamic_index_in_dim(z, k, 0, False)
+        def end(q: Array) -> Array:
+            def one(p: Array) -> Array:
+                return jax.lax.cond(
+                    p < 0.5, jax.checkpoint(lambda: row(p, q)), lambda: jnp.zeros(shape)
+                )
 
-            def cut() -> Array:
-                q = jax.lax.dynamic_slice(z, (jnp.where(k < width, 0, width),), (width,))
-                return row(p, q)
+            nothing = jnp.zeros((u.size, *shape))
+            return jax.lax.cond(
+                jnp.any(q < 0.5), lambda: jax.lax.map(one, q[: u.size]), lambda: nothing
+            )
 
-            return jax.lax.cond(p < 0.5, jax.checkpoint(cut), lambda: jnp.zeros(shape))
+        rows = jax.lax.map(end, ends)
+        return rows[0], rows[1]
 
-        rows = jax.lax.map(one, jnp.arange(2 * width))
-        return rows[:width], rows[width:]
+
+def _filled(v: Array, value: float) -> Array:
+    """Up to whole vector registers."""
+    return jnp.concatenate([v, jnp.full(-v.size % 8, value)])

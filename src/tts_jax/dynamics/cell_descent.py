@@ -5,6 +5,7 @@ The matrix of a step is banded when cells and positions alternate, c_0, u_1, c_1
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,15 @@ import numpy as np
 from .._types import Array, Bool, Scalar, Times, Tree, put
 from ..cells import Blocks, CellRisk, Cells
 from ..networks import Params
-from ..solvers import STAGES, AbstractMotion, AbstractSystem, Step, banded_solver, rosenbrock_step
+from ..solvers import (
+    STAGES,
+    AbstractMotion,
+    AbstractSystem,
+    Step,
+    banded_solver,
+    in_turn,
+    rosenbrock_step,
+)
 from ..steps import StepRisk
 from .descent import fast_velocity, largest, position_error
 
@@ -120,7 +129,7 @@ def by_reach(risk: StepRisk, y: Cells, function: Callable[[CellRisk, Cells], Tre
 def wide_risks(risk: StepRisk, ys: Cells) -> Times:
     """(T,) the risk of cells with a leading axis (T,), in any order. NaN if they are crowded."""
 
-    def one(y: Cells) -> Scalar:
+    def one(risk: StepRisk, y: Cells) -> Scalar:
         sorted_ = to_cells(Params(_weights(y.c), y.u))[0]
         return by_reach(
             risk,
@@ -128,7 +137,12 @@ def wide_risks(risk: StepRisk, ys: Cells) -> Times:
             lambda risk, y: jnp.where(risk.slack(y.u) >= 0.0, risk(y), jnp.nan),
         )
 
-    return jax.lax.map(one, ys)
+    numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
+
+    def every(numbers: Tree, ys: Cells) -> Times:
+        return jax.lax.map(lambda y: one(eqx.combine(numbers, rest), y), ys)
+
+    return in_turn(every)(numbers, ys)
 
 
 def largest_reach(width: int) -> int:

@@ -5,6 +5,7 @@ Both are symmetric: the matrix of a step is the mass of the two layers plus the 
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from .._types import Array, Scalar, Times
 from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
-from ..solvers import AbstractSystem, Layered, layered_solver, symmetric_solver
+from ..solvers import AbstractSystem, Layered, in_turn, layered_solver, symmetric_solver
 from ..steps import Layers, StepRisk
 from ..targets import PiecewiseConstant
 
@@ -140,8 +141,8 @@ def risks(problem: AbstractProblem, params: Params) -> Times:
     risk = step_risk(problem)
     if risk is None:
         return jax.vmap(problem.risk)(params)
-    # One after the other: together, all of them would go through what only few need.
-    return jax.lax.map(risk, params)
+    numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
+    return in_turn(lambda n, ys: jax.lax.map(eqx.combine(n, rest), ys))(numbers, params)
 
 
 def largest(v: Array) -> Scalar:

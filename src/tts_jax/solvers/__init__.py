@@ -3,7 +3,7 @@ that fold into it, and a root finder that converges."""
 
 from .banded import banded_solver
 from .chord import Chord, stiff_solver
-from .derivatives import differentiable_run
+from .derivatives import differentiable_run, in_turn
 from .inverse import Layered, layered_solver, symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P
@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "banded_solver",
     "differentiable_run",
+    "in_turn",
     "layered_solver",
     "rosenbrock_step",
     "stiff_solver",
