@@ -91,6 +91,7 @@ def _(i: int, j: int, at: tuple[Array, Array], moved: tuple[Array, Array]) -> tu
     return _powers(i, j, p, q), slope
 
 
+@jax.jit  # traced once: a flow asks for it in several places
 def product_beyond_zero(p: Array, q: Array) -> Array:
     """The integral of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2.
 
