@@ -70,8 +70,8 @@ class AbstractNetwork(eqx.Module):
                 f"of shape {np.shape(params.a)}",
             )
         for name, half in (("params.a", params.a), ("params.u", params.u)):
-            if not jnp.issubdtype(jnp.result_type(half), jnp.floating):
-                raise argument_error(name, "of a floating dtype", f"of {jnp.result_type(half)}")
+            if not jnp.issubdtype(half.dtype, jnp.floating):
+                raise argument_error(name, "of a floating dtype", f"of {half.dtype}")
         check_finite("params.a", params.a)
         check_finite("params.u", params.u)
 

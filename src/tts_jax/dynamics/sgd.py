@@ -35,7 +35,7 @@ class SGD(AbstractDynamics):
 
     `simulate` takes the steps up to tau, round(tau / (epsilon h)) of them, needs a `key`, or
     `samples=(x, noise)` to replay a stream: each (steps, ...), or with a batch (steps, batch, ...).
-    Runs in float32 if the parameters are float32 (small steps of u may then be lost).
+    Runs in float32 if the parameters are float32, and does not lose small steps of u then.
 
     **Raises:** `ValueError` for numbers that are not positive, a noise below 0, or unknown words.
     """
