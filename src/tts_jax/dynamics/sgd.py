@@ -14,7 +14,9 @@ from .._types import Array, Count, Real, Scalar, Times, Tree, as_real
 from ..activations import AbstractActivation, BoxGradient
 from ..networks import Params
 from ..problem import AbstractProblem, Problem
+from ..solvers import in_turn
 from .base import AbstractDynamics, Given, Records, Samples
+from .descent import risks
 from .samples import of_dtype, source_of
 from .sgd_runs import Numbers, Recipe, all_runs
 from .sgd_scales import has_scales, sgd_scales
@@ -174,12 +176,22 @@ def records(dynamics: SGD, given: Given, ys: Params, steps: Count) -> Records:
     status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
-    risk = jax.vmap(problem.risk)(exact)
+    risk = risks(problem, exact)
     stats: dict[str, Any] = {"steps": steps}
-    if has_scales(problem) and dynamics.optimiser is None and dynamics.batch_size != "full":
+    batch = dynamics.batch_size
+    if has_scales(problem) and dynamics.optimiser is None and batch != "full":
         size = jnp.asarray(dynamics.step_size)
         slow, noise = size * dynamics.epsilon, jnp.asarray(dynamics.noise)
-        stats |= sgd_scales(problem, exact, size, slow, noise, dynamics.batch_size)
+        floats, rest = eqx.partition(problem, eqx.is_inexact_array)
+
+        def scales(
+            floats: Tree, ys: Params, size: Scalar, slow: Scalar, noise: Scalar
+        ) -> dict[str, Scalar]:
+            whole = eqx.combine(floats, rest)
+            return sgd_scales(whole, ys, size, slow, noise, batch)
+
+        # A vmapped quadrature over all runs would need memory for every one of them.
+        stats |= in_turn(scales)(floats, exact, size, slow, noise)
     return Records(ys, risk, status, stats)
 
 
