@@ -131,7 +131,7 @@ class Problem(AbstractProblem):
 
     def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
         own = type(self).sample_loss is not Problem.sample_loss
-        if own or not isinstance(self.network, ShallowNetwork):
+        if own or type(self.network) is not ShallowNetwork:
             return super().sample_losses(params, x, y)
         return self.sample_loss(params, x, y)  # it takes the runs along
 

@@ -62,7 +62,8 @@ def simulate(
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
     numbers never cause a recompilation, shapes do.
 
-    **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow.
+    **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
+    not under a jax transformation.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -70,8 +71,11 @@ def simulate(
     _check(problem, dynamics, params, taus)
     taus, params = jnp.asarray(taus, jnp.float64), jax.tree.map(jnp.asarray, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
+    everything = (problem, dynamics, params, taus, key, samples)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, dynamics, given=(problem, dynamics, params, taus, key))
+        _check_checkpoint(checkpoint, dynamics, everything)
+    if progress is not None and not is_concrete(everything):
+        raise argument_error("progress", "None under a jax transformation", repr(progress))
     problem.check(params)
     check_finite("params", params)
     given = Given(problem, params, taus, key, samples)

@@ -25,9 +25,6 @@ from ._types import Array, Float, Scalar, Tree
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
 
-_FEW = 4
-"""Neurons that 0 cuts, or 1, up to which their products are computed at once."""
-
 
 class Layers(NamedTuple):
     """Parameters with the bias apart. XLA computes what is concatenated one number at a time."""

@@ -557,3 +557,25 @@ def test_a_special_problem_keeps_what_it_changes(kind):
     assert_same(together, each(lambda key: run(special, key), keys))
     same = np.allclose(together.a[0], run(plain, keys[0]).a, rtol=0, atol=1e-9)
     assert same == (kind is OwnLoss)
+
+
+class Anchored(tts.Problem):
+    """With a penalty on the parameters themselves."""
+
+    def sample_loss(self, params, x, y):
+        return super().sample_loss(params, x, y) + jnp.mean((params.u - 0.5) ** 2)
+
+
+def test_a_loss_that_looks_at_the_parameters_sees_those_of_the_user():
+    target = tts.PiecewiseConstant(NUMBERS["jumps"], NUMBERS["values"])
+    problem = Anchored(tts.ShallowNetwork(tts.CubicStep(0.08)), target)
+    start, sgd = tts.Params(NUMBERS["a"], NUMBERS["u"]), tts.SGD(1.0, 1e-3, noise=0.3)
+    x, noise = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 50))
+    x = np.abs(x)
+    run = tts.simulate(problem, sgd, start, jnp.array([0.05]), samples=(x, noise)).final
+    params = start
+    for one_x, extra in zip(x, noise, strict=True):
+        sample = (jnp.asarray(one_x)[None], problem.label(jnp.asarray(one_x)[None]) + extra)
+        slope = jax.grad(problem.sample_loss)(params, *sample)
+        params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, slope)
+    assert_same(run, params, 1e-12)

@@ -133,6 +133,44 @@ def test_the_file_of_another_run_is_refused(tmp_path, changes):
     assert file.read_bytes() == before
 
 
+def target_of(height):
+    return tts.Function(lambda x: height * x, degree=1)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda: (target_of(2.0), None),
+        lambda: (tts.Function(lambda x: 3.0 * x, degree=1), None),
+        lambda: (target_of(3.0), optax.sgd(0.002)),
+    ],
+    ids=["closure", "code", "optimiser"],
+)
+def test_functions_are_told_apart(tmp_path, others):
+    """By their code and what they close over: made anew, the same ones are the same."""
+    (given, named), file = arguments(), tmp_path / "run.npz"
+
+    def run(target, optimiser):
+        problem = tts.Problem(given[0].network, target)
+        sgd = tts.SGD(0.01, 0.005, optimiser=optimiser)
+        return tts.simulate(problem, sgd, *given[2:], **named, checkpoint=file)
+
+    first = run(target_of(3.0), None)
+    assert_same(run(target_of(3.0), None), first)
+    with pytest.raises(ValueError, match="Argument `checkpoint` must be a file of this run"):
+        run(*others())
+
+
+def test_an_optimiser_that_draws_is_saved(tmp_path):
+    noisy = optax.chain(optax.add_noise(0.01, 0.55, jax.random.key(5)), optax.sgd(0.001))
+    (given, named), file = arguments(optimiser=noisy), tmp_path / "run.npz"
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+        whole = tts.simulate(*given, **named)
+        with pytest.raises(StopError):
+            tts.simulate(*given, **named, checkpoint=file, progress=stop_at(0.0))
+        assert_same(tts.simulate(*given, **named, checkpoint=file), whole)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of ours", None])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     (given, named), file = arguments(), tmp_path / "run.npz"
@@ -159,6 +197,11 @@ def test_a_checkpoint_is_refused_where_it_means_nothing(tmp_path):
         jax.jit(lambda key: tts.simulate(problem, sgd, start, taus, key=key, checkpoint=file))(
             named["key"]
         )
+    samples = (np.full((2, 4000), 0.5), np.zeros((2, 4000)))
+    with pytest.raises(ValueError, match="`checkpoint` must be None under"):
+        jax.vmap(lambda s: tts.simulate(*given, samples=s, checkpoint=file))(samples)
+    with pytest.raises(ValueError, match="`progress` must be None under"):
+        jax.vmap(lambda s: tts.simulate(*given, samples=s, progress=print))(samples)
 
 
 def test_it_is_saved_from_time_to_time(tmp_path, monkeypatch):

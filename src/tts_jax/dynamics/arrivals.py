@@ -68,11 +68,11 @@ def _arrivals(
         time = _event_time(*jax.lax.stop_gradient((system, flow, start, horizon)), event)
         # The derivative of the time at which a distance is zero, by that of the distance then.
         there = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
-        apart, speed = jax.jvp(
+        gap, speed = jax.jvp(
             lambda u: distance(u, jump, within), (there.u,), (system.velocity(there).u,)
         )
         speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(time), speed, 1.0))
-        later = (apart - jax.lax.stop_gradient(apart)) / speed
+        later = (gap - jax.lax.stop_gradient(gap)) / speed
         time = jnp.where(jnp.isfinite(time), time - later, time)
         return jnp.where(distance(start.u, jump, within) <= 0, 0.0, time)
 

@@ -6,6 +6,7 @@ import re
 import time
 import zipfile
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import equinox as eqx
@@ -81,16 +82,40 @@ _records = eqx.filter_jit(records)
 
 
 def _identity(dynamics: SGD, given: Given) -> str:
-    """A hash of all that decides where a run goes, except for what an optimiser hides."""
-    leaves, structure = jax.tree.flatten((dynamics, given), is_leaf=_is_key)
-    # Functions print their address, which changes from process to process.
-    found = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
-    for leaf in leaves:
-        values = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        if eqx.is_array_like(values):
-            array = np.asarray(values)
-            found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    """A hash of all that decides where a run goes; of functions, by their code and closures."""
+    found, seen = hashlib.sha256(), set()
+
+    def add(thing: Any) -> None:
+        leaves, structure = jax.tree.flatten(thing, is_leaf=_is_key)
+        found.update(_without_addresses(structure))
+        for leaf in leaves:
+            values = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+            if eqx.is_array_like(values):
+                array = np.asarray(values)
+                found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+            elif isinstance(leaf, FunctionType):
+                add_function(leaf)
+            else:
+                found.update(_without_addresses(leaf))
+
+    def add_function(function: FunctionType) -> None:
+        """By its code, and what it has been given."""
+        if id(function) in seen:
+            return
+        seen.add(id(function))
+        found.update(function.__qualname__.encode() + function.__code__.co_code)
+        found.update(_without_addresses(function.__code__.co_consts))
+        for cell in function.__closure__ or ():
+            add(cell.cell_contents)
+        add(function.__defaults__)
+
+    add((dynamics, given))
     return found.hexdigest()
+
+
+def _without_addresses(thing: Any) -> bytes:
+    """How something prints, but for what changes from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(thing)).encode()
 
 
 def _is_key(leaf: Any) -> bool:
@@ -100,7 +125,8 @@ def _is_key(leaf: Any) -> bool:
 def _save(path: Path, name: str | None, carry: Carry, ys: list[Params]) -> None:
     """Whole or not at all: the file is written beside, and moved."""
     half = path.with_name(f".{path.name}.half")
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((carry, ys))]
+    leaves = jax.tree.leaves((carry, ys), is_leaf=_is_key)
+    arrays = [np.asarray(jax.random.key_data(v) if _is_key(v) else v) for v in leaves]
     with half.open("wb") as file:
         np.savez(file, *arrays, run=np.asarray(name), recorded=np.asarray(len(ys)))
         file.flush()
@@ -120,5 +146,10 @@ def _load(path: Path, name: str | None, carry: Carry, params: Params) -> tuple[C
             "checkpoint", "a file of this run, or none", f"of other numbers: {path}"
         )
     template: Tree = (carry, [params] * int(found["recorded"]))
-    leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(jax.tree.leaves(template)))]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    old, structure = jax.tree.flatten(template)
+    leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(old))]
+    leaves = [
+        jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if _is_key(key) else new
+        for new, key in zip(leaves, old, strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves)

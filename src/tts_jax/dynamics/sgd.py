@@ -68,6 +68,9 @@ class SGD(AbstractDynamics):
 
     def check(self, given: Given) -> None:
         problem, samples = given.problem, given.samples
+        dtype = jnp.result_type(*jax.tree.leaves(given.params))
+        if dtype not in (jnp.float32, jnp.float64):
+            raise argument_error("params", "of dtype float32 or float64 for SGD", f"of {dtype}")
         if self.batch_size == "full":
             if samples is not None or not (is_concrete(self.noise) and self.noise == 0):
                 raise argument_error(
@@ -78,7 +81,7 @@ class SGD(AbstractDynamics):
         elif not isinstance(given.key, jax.Array):
             expected = "a jax.random.key for SGD, which draws samples"
             raise argument_error("key", expected, repr(given.key))
-        needed = {"sample_loss", "label" if samples is not None else "draw"}
+        needed = ("sample_loss", "label" if samples is not None else "draw")
         for name in needed if self.batch_size != "full" else ():
             others = {name, "from_uniform"} if name == "draw" else {name}
             kind = type(problem)
@@ -182,13 +185,15 @@ def records(dynamics: SGD, given: Given, ys: Params, steps: Count) -> Records:
     if has_scales(problem) and dynamics.optimiser is None and batch != "full":
         size = jnp.asarray(dynamics.step_size)
         slow, noise = size * dynamics.epsilon, jnp.asarray(dynamics.noise)
+        if given.samples is not None:
+            noise = jnp.max(jnp.abs(given.samples[1]))
         floats, rest = eqx.partition(problem, eqx.is_inexact_array)
 
         def scales(
             floats: Tree, ys: Params, size: Scalar, slow: Scalar, noise: Scalar
         ) -> dict[str, Scalar]:
             whole = eqx.combine(floats, rest)
-            return sgd_scales(whole, ys, size, slow, noise, batch)
+            return sgd_scales(whole, ys, size, slow, noise, batch, box=dynamics.gradient == "box")
 
         # A vmapped quadrature over all runs would need memory for every one of them.
         stats |= in_turn(scales)(floats, exact, size, slow, noise)

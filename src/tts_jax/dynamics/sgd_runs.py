@@ -78,11 +78,12 @@ def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Param
     def same(params: Params) -> Params:
         return params
 
-    network = problem.network if isinstance(problem, Problem) else None
+    # Not a class of the user's own, which may look at the parameters themselves.
+    network = problem.network if type(problem) is Problem else None
     if (
         not recipe.plain
         or isinstance(numbers.source, Whole)
-        or not isinstance(network, ShallowNetwork)
+        or type(network) is not ShallowNetwork
         or network.activation.limits != (0.0, 1.0)
     ):
         way = one_way(problem, numbers.source, recipe.train, update)

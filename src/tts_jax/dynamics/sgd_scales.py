@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array, Scalar, Times
+from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
 
@@ -21,16 +22,26 @@ _PLACES = 7
 
 def has_scales(problem: AbstractProblem) -> TypeGuard[Problem]:
     """Whether `sgd_scales` knows this problem."""
-    return isinstance(problem, Problem) and isinstance(problem.network, ShallowNetwork)
+    if type(problem) is not Problem or type(problem.network) is not ShallowNetwork:
+        return False
+    return isinstance(problem.network.activation, AbstractStep)
 
 
 def sgd_scales(
-    problem: Problem, params: Params, fast: Scalar, slow: Scalar, noise: Scalar, batch: int
+    problem: Problem,
+    params: Params,
+    fast: Scalar,
+    slow: Scalar,
+    noise: Scalar,
+    batch: int,
+    *,
+    box: bool,
 ) -> dict[str, Scalar]:
     """Three scales of plain SGD at recorded parameters (T, ...).
 
     `fast`, `slow`: the step sizes h and epsilon h; `noise` s, uniform on [-s, s]; `batch`: samples
-    a step. With the residual r(x) = f(x) - f*(x), the features phi(x) and their Gram matrix H:
+    a step; `box`: sigma' is the indicator of the transition. With the residual
+    r(x) = f(x) - f*(x), the features phi(x) and their Gram matrix H:
 
     - `largest_jump`: how far one step can move a neuron, in units of eta, at the worst recorded
       time: the largest 2 epsilon h (|r(x)| + s) |a_j sigma'(z)| / eta^2, looked for at 7 inputs
@@ -48,7 +59,7 @@ def sgd_scales(
     energy = jnp.sum(weights * square * jnp.sum(features**2, axis=1))
     rate = 2 * fast * _largest_eigenvalue(gram)
     return {
-        "largest_jump": 2 * slow * jnp.max(_largest_slope(problem, params, noise)),
+        "largest_jump": 2 * slow * jnp.max(_largest_slope(problem, params, noise, box)),
         "fast_rate": jnp.where(fine, rate, jnp.nan),
         "noise_floor": fast / batch * energy,
     }
@@ -65,10 +76,10 @@ def _largest_eigenvalue(matrix: Array) -> Scalar:
     return vector @ (matrix @ vector) / (vector @ vector)
 
 
-def _largest_slope(problem: Problem, params: Params, noise: Scalar) -> Times:
+def _largest_slope(problem: Problem, params: Params, noise: Scalar, box: bool) -> Times:
     activation = problem.network.activation
     z = jnp.linspace(activation.knots[0], activation.knots[-1], _PLACES)
-    sigma_slope = jnp.abs(jax.vmap(jax.grad(activation))(z))
+    sigma_slope = jnp.ones_like(z) if box else jnp.abs(jax.vmap(jax.grad(activation))(z))
 
     def one(params: Params) -> Scalar:
         x = params.u[:, None] + activation.eta * z[None, :]

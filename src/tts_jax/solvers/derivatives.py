@@ -100,7 +100,8 @@ def _(primals: Any, tangents: Any) -> Any:
 
 def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """A function of trees of floating arrays, which under vmap on a CPU takes one run after the
-    other: together, all of them would go through what only few need. Differentiable."""
+    other: together, all of them would go through what only few need, and need memory for it.
+    Differentiable; derivatives of many runs are taken together."""
     mapped = _one_by_one(function)
 
     @jax.custom_jvp
