@@ -2,9 +2,9 @@
 
     python benchmarks/sgd.py [PART ...]
 
-Parts: one, batch, cores, options, draws, exact, flags; all by default. The problem of the paper,
-20 neurons, samples drawn, risk recorded at the end. Peers run in this process, side by side, all on
-one core except where it says so; the median of warm runs. What was measured goes to
+Parts: one, batch, cores, options, draws, exact, fixed, flags; all by default. The problem of the
+paper, 20 neurons, samples drawn, risk recorded at the end. Peers run in this process, side by side,
+all on one core except where it says so; the median of warm runs. What was measured goes to
 benchmarks/results/sgd.json. Needs the extra `bench`.
 """
 
@@ -220,6 +220,26 @@ def draws():
     return found
 
 
+def fixed():
+    """Microseconds of a record of one run, and of a run of 256 besides its steps."""
+    taus, begin, key = until(100), start(np.float64), jax.random.key(1)
+    times = []
+    for count in (1, 101):
+        some = jnp.linspace(0.0, taus[-1], count + 1)[1:]
+        times.append(
+            timed(
+                lambda some=some: jax.block_until_ready(
+                    tts.simulate(PROBLEM, SGD, begin, some, key=key, throw=False)
+                )
+            )
+        )
+    short, long = (together(256, steps, np.float64) * steps for steps in (4096, 8192))
+    return report(
+        "microseconds",
+        {"a record": 1e4 * (times[1] - times[0]), "a run": 1e-3 * (2 * short - long)},
+    )
+
+
 def exact():
     """The largest difference to plain loops on the same samples, 10 000 steps.
 
@@ -288,6 +308,7 @@ PARTS = {
     "options": options,
     "draws": draws,
     "exact": exact,
+    "fixed": fixed,
     "flags": flags,
 }
 
