@@ -43,3 +43,18 @@ def test_it_is_silent_where_there_is_no_terminal(capsys):
         bar(1.0)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def enabled(options):
+    return {**options, "disable": False, "file": io.StringIO()}
+
+
+def test_the_speed_is_that_of_what_it_has_seen(monkeypatch):
+    """A run that goes on from a checkpoint had half of its steps done before."""
+    monkeypatch.setattr(progress, "tqdm", lambda **options: tqdm_module.tqdm(**enabled(options)))
+    with tts.ProgressBar("SGD", steps=1000) as bar:
+        inner = bar._bar
+        bar(0.5)
+        bar(0.75)
+        assert inner.n == 750
+        assert inner.format_dict["n"] - inner.format_dict["initial"] == 250

@@ -15,6 +15,7 @@ class ProgressBar:
 
     def __init__(self, label: str, *, steps: int | None = None):
         self._total = 1.0 if steps is None else int(steps)
+        self._begun = False
         plain = "{l_bar}{bar}| {elapsed}<{remaining}"
         rate = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
         self._bar = tqdm(
@@ -28,7 +29,14 @@ class ProgressBar:
         )
 
     def __call__(self, fraction: float) -> None:
-        self._bar.update(fraction * self._total - self._bar.n)
+        done = fraction * self._total
+        if not self._begun:
+            # What was done before, by a run that goes on, says nothing of the speed, nor does what
+            # the first piece took, in which it was compiled.
+            self._begun = True
+            self._bar.reset()
+            self._bar.initial = done
+        self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> "ProgressBar":
         return self
