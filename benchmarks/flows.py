@@ -326,7 +326,7 @@ def cells():
     control = Control(*(jnp.asarray(x) for x in (HORIZONS[2e-5], 1e-6, 1e-8, 100_000)))
     go = jax.jit(loop.run)
     found = []
-    for m in (24, 32, 40, 60, 80):
+    for m in (24, 32, 40, 48, 60, 80):
         by_pairs = (StepDescent(*numbers), apart(start(m)))
         by_cells = (WideDescent(*numbers), to_cells(start(m))[0])
         each = []

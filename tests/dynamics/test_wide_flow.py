@@ -11,14 +11,22 @@ import pytest
 
 import tts_jax as tts
 from tts_jax.cells import CellRisk, Cells
-from tts_jax.dynamics import cell_descent
+from tts_jax.dynamics import cell_descent, flow
 from tts_jax.dynamics.cell_descent import CellDescent, from_cells, to_cells
 from tts_jax.dynamics.descent import StepDescent
 from tts_jax.solvers import Control, loop
 from tts_jax.steps import Layers, StepRisk, apart, joined
 
 WIDTH = 40
-"""The least width that goes by cells; with reaches of 8, 16, 32 and 39."""
+"""A width that is made to go by cells here; with reaches of 8, 16, 32 and 39."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def wide_from_here_on():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow, "_WIDE", WIDTH)
+        yield
+
 
 JUMPS, VALUES = np.asarray([0.3, 0.65]), np.asarray([1.0, 3.0, 0.5])
 RTOL, ATOL = 1e-10, 1e-12
@@ -381,8 +389,8 @@ def crowded():
 
     @quickly
     def run(u):
-        flow = tts.GradientFlow(1.0, max_steps=4096)
-        return tts.simulate(problem_of(0.2), flow, tts.Params(weights, u), times(0.01))
+        slow = tts.GradientFlow(1.0, max_steps=4096)
+        return tts.simulate(problem_of(0.2), slow, tts.Params(weights, u), times(0.01))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_descent, "_REACHES", (14,))

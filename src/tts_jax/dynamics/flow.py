@@ -16,7 +16,7 @@ from .base import AbstractDynamics, Given, Records
 from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
 from .descent import StepDescent, risks
 
-_WIDE = 40
+_WIDE = 48
 """From this width on banded matrices pay: see `cells` in benchmarks/flows.py."""
 
 _STATUS = (
