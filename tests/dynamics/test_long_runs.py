@@ -161,6 +161,24 @@ def test_functions_are_told_apart(tmp_path, others):
         run(*others())
 
 
+def scheduled(decay):
+    falling = optax.exponential_decay(1e-3, 1000, decay)
+    slow = optax.sgd(lambda count: 0.1 * falling(count), momentum=0.9)
+    layers = {"a": optax.sgd(falling, momentum=0.5), "u": slow}
+    return optax.partition(layers, tts.Params("a", "u"))
+
+
+def test_a_schedule_deep_inside_an_optimiser_counts(tmp_path):
+    file = tmp_path / "run.npz"
+    (given, named), (same, _), (other, _) = (
+        arguments(optimiser=scheduled(decay)) for decay in (0.5, 0.5, 0.51)
+    )
+    first = tts.simulate(*given, **named, checkpoint=file)
+    assert_same(tts.simulate(*same, **named, checkpoint=file), first)
+    with pytest.raises(ValueError, match="Argument `checkpoint` must be a file of this run"):
+        tts.simulate(*other, **named, checkpoint=file)
+
+
 def test_an_optimiser_that_draws_is_saved(tmp_path):
     noisy = optax.chain(optax.add_noise(0.01, 0.55, jax.random.key(5)), optax.sgd(0.001))
     (given, named), file = arguments(optimiser=noisy), tmp_path / "run.npz"

@@ -1,5 +1,6 @@
 """SGD in pieces, from a loop on the host: with progress, saved as it goes, and resumed."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -100,13 +101,17 @@ def _identity(dynamics: SGD, given: Given) -> str:
 
     def add_function(function: FunctionType) -> None:
         """By its code, and what it has been given."""
-        if id(function) in seen:
-            return
+        if id(function) in seen or function.__module__.split(".")[0] in ("jax", "numpy"):
+            return  # what these libraries close over is their own business
         seen.add(id(function))
         found.update(function.__qualname__.encode() + function.__code__.co_code)
-        found.update(_without_addresses(function.__code__.co_consts))
+        for constant in function.__code__.co_consts:
+            found.update(_without_addresses(constant))
         for cell in function.__closure__ or ():
-            add(cell.cell_contents)
+            inside = None
+            with contextlib.suppress(ValueError):  # one that is empty yet
+                inside = cell.cell_contents
+            add(inside)
         add(function.__defaults__)
 
     add((dynamics, given))
@@ -115,6 +120,8 @@ def _identity(dynamics: SGD, given: Given) -> str:
 
 def _without_addresses(thing: Any) -> bytes:
     """How something prints, but for what changes from process to process."""
+    if isinstance(thing, set | frozenset):
+        thing = sorted(map(str, thing))
     return re.sub(r" at 0x[0-9a-f]+", "", str(thing)).encode()
 
 
