@@ -111,6 +111,7 @@ class StepRisk(AbstractStepRisk):
         return Layers(by_bias, by_a, jnp.where(self._inside(y.u), a * by_u, 0.0))
 
     def hessian(self, y: Layers) -> Blocks:
+        """Half of it, by blocks."""
         bias, a, u = self._seen(y)
         eta, eye = self.eta, np.eye(u.size)
         value, slope, twice = self._overlaps(u / eta)

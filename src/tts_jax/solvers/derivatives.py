@@ -136,8 +136,8 @@ def _one_by_one(function: Callable) -> Callable:
 
         own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
         # Asked while tracing, and not by `platform_dependent`, which would trace both.
-        in_turn = jax.default_backend() == "cpu"
-        out = jax.lax.map(one, own) if in_turn else jax.vmap(one)(own)
+        on_cpu = jax.default_backend() == "cpu"
+        out = jax.lax.map(one, own) if on_cpu else jax.vmap(one)(own)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
