@@ -1,7 +1,9 @@
 """The exact gradient of the risk, written by hand for Numba: what SciPy's solvers get to integrate.
 
-Sums over pairs of neurons like `tts_jax.steps`, but in scalar loops, and with what 0 and 1 cut off
-by Gauss-Legendre quadrature.
+Twice. `by_cells` is what the definition of the risk leads to: sort the points where a piece ends,
+and integrate the polynomials between them by Gauss-Legendre quadrature. `by_pairs` knows what this
+package found out, that the integrals of pairs of neurons have a closed form: the sums of
+`tts_jax.steps` in scalar loops, with what 0 and 1 cut off by quadrature.
 """
 
 import numba
@@ -51,7 +53,7 @@ def _beyond(p, q):
 
 
 @_compiled
-def gradient(y, eta, jumps, values, out):
+def by_pairs(y, eta, jumps, values, out):
     """Into out (2m+1,), the derivatives by a (m+1,) and u (m,), for y = (a, u)."""
     m = (y.size - 1) // 2
     a, u = y[: m + 1], np.empty(m)
@@ -99,8 +101,60 @@ def gradient(y, eta, jumps, values, out):
         out[1 + m + i] = 2 * a[i + 1] * by_u if inside else 0.0
 
 
-def velocity(epsilon, eta, jumps, values, width):
-    """A function (t, y) -> dy/dtau for SciPy."""
+@_compiled
+def by_cells(y, eta, jumps, values, out):
+    """The same."""
+    m = (y.size - 1) // 2
+    a, u = y[: m + 1], y[m + 1 :]
+    cuts = np.empty(3 * m + jumps.size + 2)
+    for j in range(m):
+        for k in range(3):
+            cuts[3 * j + k] = min(max(u[j] + (0.5 * k - 0.5) * eta, 0.0), 1.0)
+    cuts[3 * m : -2] = jumps
+    cuts[-2], cuts[-1] = 0.0, 1.0
+    cuts.sort()
+    order = np.argsort(u)
+    out[:] = 0.0
+    # In the order of u, neurons before `first` have had their whole transition, and those from
+    # `last` on none of it.
+    first, last, piece, behind = 0, 0, 0, a[0]
+    whole = np.zeros(m + 1)  # [k]: what cells give to each of the first k neurons
+    for c in range(cuts.size - 1):
+        half = 0.5 * (cuts[c + 1] - cuts[c])
+        if half <= 0:
+            continue
+        middle = cuts[c] + half
+        while piece < jumps.size and middle > jumps[piece]:
+            piece += 1
+        while last < m and middle > u[order[last]] - 0.5 * eta:
+            last += 1
+        while first < last and middle > u[order[first]] + 0.5 * eta:
+            behind += a[1 + order[first]]
+            first += 1
+        if last == first:
+            whole[first] += 4 * half * (behind - values[piece])
+            continue
+        for n in range(4):
+            x, weight = middle + half * _NODES[n], 2 * half * _WEIGHTS[n]
+            error = behind - values[piece]
+            for i in range(first, last):
+                error += a[1 + order[i]] * _step((x - u[order[i]]) / eta)
+            for i in range(first, last):
+                j = order[i]
+                z = (x - u[j]) / eta
+                r = max(0.5 - abs(z), 0.0)
+                out[1 + j] += weight * error * _step(z)
+                out[1 + m + j] -= weight * error * a[1 + j] * 12 * r * r / eta
+            whole[first] += weight * error
+    total = 0.0
+    for k in range(m, 0, -1):
+        total += whole[k]
+        out[order[k - 1] + 1] += total
+    out[0] = total + whole[0]
+
+
+def velocity(gradient, epsilon, eta, jumps, values, width):
+    """A function (t, y) -> dy/dtau for SciPy, by one of the two gradients."""
     out = np.empty(2 * width + 1)
     scale = -np.concatenate([np.full(width + 1, 1 / epsilon), np.ones(width)])
 

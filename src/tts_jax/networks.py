@@ -1,7 +1,6 @@
 """Networks with one hidden layer, linear in their outer weights."""
 
 import abc
-import functools
 import numbers
 from typing import NamedTuple
 
@@ -14,8 +13,8 @@ from ._errors import argument_error, check_finite, check_type
 from ._types import Array, Float, Key, Tree
 from .activations import AbstractActivation
 
-_ROWS = 4
-"""Rows that a turn of a loop over rows adds."""
+_ROWS = 10
+"""Rows that a turn of a loop over rows adds: few turns, and none so long that it spills."""
 
 
 class Params(NamedTuple):
@@ -145,13 +144,21 @@ def _sum_rows(rows: Array) -> Array:
     whole = rows.shape[0] // _ROWS
 
     def more(i: Array, total: Array) -> Array:
-        some = jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)
-        return functools.reduce(jnp.add, some, total)
+        return total + _pairwise(list(jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)))
 
     total = jnp.zeros(rows.shape[1:], rows.dtype)
     if whole:
         total = jax.lax.fori_loop(0, whole, more, total)
-    return functools.reduce(jnp.add, rows[whole * _ROWS :], total)
+    rest = list(rows[whole * _ROWS :])
+    return total + _pairwise(rest) if rest else total
+
+
+def _pairwise(rows: list[Array]) -> Array:
+    # One after the other each addition waits for the one before, which few runs cannot hide.
+    while len(rows) > 1:
+        pairs = [a + b for a, b in zip(rows[::2], rows[1::2], strict=False)]
+        rows = pairs + rows[2 * len(pairs) :]
+    return rows[0]
 
 
 @_sum_rows.defjvp
