@@ -9,7 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 COLOURS = {
@@ -110,3 +113,79 @@ def boxes(
         axes.plot([], [], "o-", color=colour, label=name)
     axes.set_xticks(np.arange(len(labels)), labels)
     axes.set(yscale="log")
+
+
+LABELS = {
+    "epsilon": r"ratio of step sizes $\varepsilon$",
+    "eta": r"transition width $\eta$",
+    "width": "width $m$",
+    "step_size": "step size $h$",
+    "noise": "noise $s$",
+    "seed": "start (seed)",
+    "target": "target",
+}
+"""How the axes of a sweep are called in a picture."""
+
+_ANNOTATED = 150
+"""Up to so many cells of a phase diagram have room for a number."""
+
+
+def phase(axes: Axes, success: xr.Dataset) -> Any:
+    """A phase diagram: the probability in `analyses.success` over two axes, as colours.
+
+    In every cell stands how many runs out of how many, if there is room. Returns what a colour bar
+    takes.
+    """
+    across, up = success.probability.dims[0], success.probability.dims[1]
+    drawn = axes.pcolormesh(
+        np.arange(success.sizes[across]),
+        np.arange(success.sizes[up]),
+        success.probability.values.T,
+        vmin=0.0,
+        vmax=1.0,
+        cmap="cividis",
+        shading="nearest",
+    )
+    if success.probability.size <= _ANNOTATED:
+        for (i, j), p in np.ndenumerate(success.probability.values):
+            text = f"{int(success.successes[i, j])}/{int(success.runs[i, j])}"
+            colour = "white" if p < 0.55 else "black"
+            if np.isfinite(p):
+                axes.text(i, j, text, ha="center", va="center", fontsize=7, color=colour)
+    for axis, name in ((axes.xaxis, across), (axes.yaxis, up)):
+        _ticks(axis, success, str(name))
+    return drawn
+
+
+def _ticks(axis: Any, data: xr.Dataset, name: str) -> None:
+    """Ticks at some of the places 0, 1, ... with the values of a coordinate."""
+    count = data.sizes[name]
+    values = data[name].values if name in data.coords else np.arange(count)
+    shown = np.arange(0, count, -(-count // 7))
+    axis.set_ticks(shown, tick_labels(values[shown]))
+    axis.set_label_text(LABELS.get(name, name))
+
+
+def tick_labels(values: Any) -> list[str]:
+    """Words as they are, numbers in few digits."""
+    return [str(v) if isinstance(v, str) else f"{v:.2g}" if v % 1 else f"{v:g}" for v in values]
+
+
+def fan(axes: Axes, bands: xr.DataArray) -> Any:
+    """Risk against slow time as `analyses.bands` over one axis: the middle, and the outer two.
+
+    One colour for each value, from a colour map in order. Returns what a colour bar takes.
+    """
+    (name,) = [axis for axis in bands.dims if axis not in ("quantile", "tau")]
+    values = np.asarray(bands[name].values, float)
+    log = values.min() > 0 and values.max() > 10 * values.min()
+    scale = (LogNorm if log else Normalize)(values.min(), values.max())
+    colours = ScalarMappable(scale, "viridis_r")
+    for value in values:
+        low, middle, high = bands.sel({name: value}).values
+        colour = colours.to_rgba(value)
+        axes.fill_between(bands.tau, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(bands.tau, middle, color=colour, linewidth=1.6)
+    axes.set(yscale="log", xlabel=r"slow time $\tau = \varepsilon t$", ylabel="risk $L$")
+    axes.margins(x=0.01)
+    return colours

@@ -60,28 +60,41 @@ class Trajectory(eqx.Module):
         axis = jnp.ndim(self.risk) - 1
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
 
-    def to_xarray(self) -> xr.Dataset:
-        """A Dataset with coordinate `tau`, variables `risk`, `status`, the stats, and the params.
+    def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
+        """By name, all that was recorded: the names of its own axes, after the batch axes, and it.
 
         A single array a or u gets the last axis `outer` or `neuron` (and `input` before it if
-        there are d inputs); leaves of other pytrees get axes of their own. Batch axes of a
-        vmapped run come first, as `run` (or `run_0`, `run_1`, ...).
+        there are d inputs); leaves of other pytrees get axes of their own. Also under a
+        transformation.
         """
         batch = jnp.ndim(self.risk) - 1
-        runs = ("run",) if batch == 1 else tuple(f"run_{i}" for i in range(batch))
-        variables: dict[str, Any] = {"risk": ((*runs, "tau"), np.asarray(self.risk))}
+        found: dict[str, tuple[tuple[str, ...], Array]] = {"risk": (("tau",), self.risk)}
         for name, half in zip(("a", "u"), self.params, strict=True):
             leaves = jax.tree_util.tree_flatten_with_path(half)[0]
             for path, leaf in leaves:
                 label = name + jax.tree_util.keystr(path)
-                values = np.asarray(leaf)
-                own = _axes(label, values.ndim - batch - 1, single=len(leaves) == 1)
-                if "outer" in own and np.shape(self.params.u) == values.shape:
+                own = _axes(label, np.ndim(leaf) - batch - 1, single=len(leaves) == 1)
+                if "outer" in own and np.shape(self.params.u) == np.shape(leaf):
                     own = tuple("neuron" if axis == "outer" else axis for axis in own)
-                variables[label] = ((*runs, "tau", *own), values)
-        variables["status"] = (runs, np.asarray(self.status))
-        for name, value in self.stats.items():
-            variables[name] = (runs, np.asarray(value))
+                found[label] = (("tau", *own), leaf)
+        return (
+            found
+            | {name: ((), value) for name, value in self.stats.items()}
+            | {"status": ((), self.status)}
+        )
+
+    def to_xarray(self) -> xr.Dataset:
+        """A Dataset with coordinate `tau`, variables `risk`, `status`, the stats, and the params.
+
+        Axes are named as in `variables`. Batch axes of a vmapped run come first, as `run` (or
+        `run_0`, `run_1`, ...).
+        """
+        batch = jnp.ndim(self.risk) - 1
+        runs = ("run",) if batch == 1 else tuple(f"run_{i}" for i in range(batch))
+        variables = {
+            name: ((*runs, *own), np.asarray(values))
+            for name, (own, values) in self.variables().items()
+        }
         taus = np.asarray(self.taus)
         while taus.ndim > 1:
             if np.any(taus != taus[:1]):

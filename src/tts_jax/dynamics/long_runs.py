@@ -1,20 +1,16 @@
 """SGD in pieces, from a loop on the host: with progress, saved as it goes, and resumed."""
 
-import contextlib
-import hashlib
 import os
-import re
 import time
 import zipfile
 from pathlib import Path
-from types import FunctionType
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._digest import digest, is_key
 from .._errors import argument_error
 from .._types import Count, Tree
 from ..networks import Params
@@ -44,7 +40,7 @@ def run_in_pieces(
     stops = np.asarray(dynamics.steps_until(given.taus))
     piece = 100 if dynamics.batch_size == "full" else max(1, PIECE // dynamics.batch_size)
     carry, ys = _begin(dynamics, given), []
-    name = None if checkpoint is None else _identity(dynamics, given)
+    name = None if checkpoint is None else digest(dynamics, given)
     if checkpoint is not None and checkpoint.exists():
         carry, ys = _load(checkpoint, name, carry, given.params)
     saved = time.monotonic()
@@ -82,58 +78,11 @@ def _view(dynamics: SGD, given: Given, carry: Carry) -> Params:
 _records = eqx.filter_jit(records)
 
 
-def _identity(dynamics: SGD, given: Given) -> str:
-    """A hash of all that decides where a run goes; of functions, by their code and closures."""
-    found, seen = hashlib.sha256(), set()
-
-    def add(thing: Any) -> None:
-        leaves, structure = jax.tree.flatten(thing, is_leaf=_is_key)
-        found.update(_without_addresses(structure))
-        for leaf in leaves:
-            values = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-            if eqx.is_array_like(values):
-                array = np.asarray(values)
-                found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-            elif isinstance(leaf, FunctionType):
-                add_function(leaf)
-            else:
-                found.update(_without_addresses(leaf))
-
-    def add_function(function: FunctionType) -> None:
-        """By its code, and what it has been given."""
-        if id(function) in seen or function.__module__.split(".")[0] in ("jax", "numpy"):
-            return  # what these libraries close over is their own business
-        seen.add(id(function))
-        found.update(function.__qualname__.encode() + function.__code__.co_code)
-        for constant in function.__code__.co_consts:
-            found.update(_without_addresses(constant))
-        for cell in function.__closure__ or ():
-            inside = None
-            with contextlib.suppress(ValueError):  # one that is empty yet
-                inside = cell.cell_contents
-            add(inside)
-        add(function.__defaults__)
-
-    add((dynamics, given))
-    return found.hexdigest()
-
-
-def _without_addresses(thing: Any) -> bytes:
-    """How something prints, but for what changes from process to process."""
-    if isinstance(thing, set | frozenset):
-        thing = sorted(map(str, thing))
-    return re.sub(r" at 0x[0-9a-f]+", "", str(thing)).encode()
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _save(path: Path, name: str | None, carry: Carry, ys: list[Params]) -> None:
     """Whole or not at all: the file is written beside, and moved."""
     half = path.with_name(f".{path.name}.half")
-    leaves = jax.tree.leaves((carry, ys), is_leaf=_is_key)
-    arrays = [np.asarray(jax.random.key_data(v) if _is_key(v) else v) for v in leaves]
+    leaves = jax.tree.leaves((carry, ys), is_leaf=is_key)
+    arrays = [np.asarray(jax.random.key_data(v) if is_key(v) else v) for v in leaves]
     with half.open("wb") as file:
         np.savez(file, *arrays, run=np.asarray(name), recorded=np.asarray(len(ys)))
         file.flush()
@@ -156,7 +105,7 @@ def _load(path: Path, name: str | None, carry: Carry, params: Params) -> tuple[C
     old, structure = jax.tree.flatten(template)
     leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(old))]
     leaves = [
-        jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if _is_key(key) else new
+        jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if is_key(key) else new
         for new, key in zip(leaves, old, strict=True)
     ]
     return jax.tree.unflatten(structure, leaves)

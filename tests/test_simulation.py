@@ -11,7 +11,7 @@ import pytest
 from small_problems import TIMES, WIDTH, slow_times, small_problem, spread_start
 
 import tts_jax as tts
-from tts_jax.simulate import _tell_if_slow
+from tts_jax.simulation import _tell_if_slow
 
 TAUS = slow_times(0.05)
 KEY = jax.random.key(0)

@@ -1,41 +1,17 @@
-"""The command `tts-jax`. It owns what a library must not touch: 64-bit mode and XLA's flags."""
+"""`tts-jax figures`: the figures of the paper."""
 
 import difflib
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
 
-import jax
 import tyro
 
-SMALL_LOOPS = "xla_cpu_small_while_loop_byte_threshold=1000000"
-"""Lets XLA on a CPU turn the loops of SGD and of the flows into one kernel. See benchmarks/."""
-
-WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
-"""Lets XLA on a CPU use the widest vectors there are, which it does not by default."""
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit status: 0 fine, 1 a missed expectation, 2 bad usage."""
-    app = tyro.extras.SubcommandApp()
-    app.command(figures)
-    app.command(version)
-    try:
-        return app.cli(prog="tts-jax", args=argv, description="Two time scale training, simulated.")
-    except KeyboardInterrupt:
-        print("\nInterrupted: what was finished is kept.", file=sys.stderr)
-        return 130
-    except UsageError as error:
-        print(f"tts-jax: {error}", file=sys.stderr)
-        return 2
-
-
-class UsageError(Exception):
-    """Something that the user can put right."""
+from .errors import UsageError
+from .prepare import prepare_jax
 
 
 def figures(
@@ -73,28 +49,6 @@ def figures(
         raise UsageError(str(error)) from error
 
 
-def version() -> int:
-    """Print the versions of tts_jax and of what it stands on."""
-    from importlib.metadata import version as of
-
-    for name in ("tts-jax", "jax", "jaxlib", "diffrax", "optax"):
-        print(f"{name} {of(name)}")
-    print(f"python {sys.version.split()[0]}")
-    return 0
-
-
-def prepare_jax() -> None:
-    """64-bit mode; fast loops on a CPU and each of its cores as a device, unless set already."""
-    jax.config.update("jax_enable_x64", True)
-    flags = os.environ.get("XLA_FLAGS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = f"--xla_force_host_platform_device_count={cores}"
-    for flag in (f"--xla_backend_extra_options={SMALL_LOOPS}", WIDE_VECTORS, devices):
-        if flag.split("=")[0] not in flags:
-            flags = f"{flags} {flag}".strip()
-    os.environ["XLA_FLAGS"] = flags
-
-
 def load_experiments() -> ModuleType:
     """The package `experiments` of the checkout, or the copy that an installed wheel carries.
 
@@ -103,8 +57,8 @@ def load_experiments() -> ModuleType:
     name = "tts_jax_experiments"
     if name in sys.modules:
         return sys.modules[name]
-    here = Path(__file__).resolve()
-    for folder in (here.parents[2] / "experiments", here.parent / "_experiments"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parents[1] / "experiments", package / "_experiments"):
         source = folder / "__init__.py"
         if source.exists():
             spec = importlib.util.spec_from_file_location(

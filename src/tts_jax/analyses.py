@@ -1,0 +1,108 @@
+"""What people read off a sweep, from its Dataset alone: success, risks against time, durations.
+
+Everything left over beside the axes that are asked for, seeds above all, is a repetition.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import xarray as xr
+from scipy.stats import binomtest
+
+from ._errors import Status, argument_error, check_type
+
+MULTIPLE = 2.5
+"""A run has recovered its target when its risk is below so many times the floor of the problem."""
+
+
+def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
+    """The risk below which a run has recovered its target: `below`, or 2.5 times the `floor`.
+
+    **Raises:** `ValueError` if neither is there.
+    """
+    check_type("data", data, xr.Dataset)
+    if below is not None:
+        return xr.DataArray(float(below))
+    if "floor" not in data:
+        expected = "a number: the problem has no floor to compare with"
+        raise argument_error("below", expected, None)
+    return MULTIPLE * data.floor
+
+
+def success(
+    data: xr.Dataset,
+    over: Sequence[str] = ("epsilon", "width"),
+    *,
+    below: float | None = None,
+    confidence: float = 0.95,
+) -> xr.Dataset:
+    """How likely a run recovers its target, over some axes of a sweep.
+
+    A run succeeds if its risk at the last recorded time is below the `threshold`. One that failed
+    has not succeeded, one that has not been made does not count.
+
+    **Returns:** a Dataset over these axes with `probability`, its Wilson interval `low` to `high`
+    at that confidence, `successes`, `runs` and `failed`; NaN where no run has been made.
+
+    **Raises:** `ValueError` for unknown axes, or a missing threshold.
+    """
+    rest = _rest(data, over)
+    made = data.status >= 0
+    won = made & (data.status == Status.OK) & (data.risk.isel(tau=-1) < threshold(data, below))
+    count, runs = won.sum(rest).transpose(*over), made.sum(rest).transpose(*over)
+    probability = (count / runs).where(runs > 0)
+    ends = np.full((2, *count.shape), np.nan)
+    for place in np.ndindex(count.shape):
+        if runs.values[place]:
+            test = binomtest(int(count.values[place]), int(runs.values[place]))
+            interval = test.proportion_ci(confidence, method="wilson")
+            ends[(slice(None), *place)] = interval.low, interval.high
+    found = {
+        "probability": probability,
+        "low": (count.dims, ends[0]),
+        "high": (count.dims, ends[1]),
+        "successes": count,
+        "runs": runs,
+        "failed": (made & (data.status != Status.OK)).sum(rest).transpose(*over),
+    }
+    return xr.Dataset(found, attrs={"confidence": confidence})
+
+
+def bands(
+    data: xr.Dataset, over: Sequence[str] = (), *, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+) -> xr.DataArray:
+    """Quantiles of the risk against slow time, over some axes of a sweep: (quantile, *over, tau).
+
+    At each time over the runs that reached it.
+    """
+    rest = _rest(data, over)
+    risk = (
+        data.risk.quantile(list(quantiles), dim=rest)
+        if rest
+        else data.risk.expand_dims(quantile=list(quantiles))
+    )
+    return risk.transpose("quantile", *over, "tau")
+
+
+def convergence_time(data: xr.Dataset, *, below: float | None = None) -> xr.DataArray:
+    """The first recorded slow time from which on a run's risk stays below the `threshold`.
+
+    NaN for a run that ends above it, or failed.
+    """
+    under = data.risk < threshold(data, below)
+    # From the end: True as long as all later ones are.
+    stays = under.isel(tau=slice(None, None, -1)).cumprod("tau").isel(tau=slice(None, None, -1))
+    first = data.tau.values[np.argmax(stays.transpose(..., "tau").values, axis=-1)]
+    reached = stays.isel(tau=-1).astype(bool)
+    times = xr.DataArray(first, dims=reached.dims, coords=reached.coords)
+    return times.where(reached).rename("convergence_time")
+
+
+def _rest(data: xr.Dataset, over: Sequence[str]) -> list[Hashable]:
+    """The axes of runs that are not asked for."""
+    check_type("data", data, xr.Dataset)
+    axes = data.status.dims
+    for name in over:
+        if name not in axes:
+            raise argument_error("over", f"axes among {list(axes)}", f"`{name}`")
+    return [axis for axis in axes if axis not in over]

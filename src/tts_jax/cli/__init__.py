@@ -1,0 +1,40 @@
+"""The command `tts-jax`. Nothing here imports JAX until a command needs it."""
+
+import sys
+
+import tyro
+
+from .errors import UsageError
+from .figures import figures, load_experiments
+from .prepare import SMALL_LOOPS, WIDE_VECTORS, prepare_jax
+from .sweeps import export, plot, resume, status, sweep
+
+__all__ = ["SMALL_LOOPS", "WIDE_VECTORS", "load_experiments", "main", "prepare_jax"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit status.
+
+    0 fine; 1 a missed expectation, or a sweep that could not go on; 2 bad usage; 130 interrupted.
+    """
+    app = tyro.extras.SubcommandApp()
+    for command in (figures, sweep, status, resume, plot, export, version):
+        app.command(command)
+    try:
+        return app.cli(prog="tts-jax", args=argv, description="Two time scale training, simulated.")
+    except KeyboardInterrupt:
+        print("\nInterrupted: what was finished is kept.", file=sys.stderr)
+        return 130
+    except UsageError as error:
+        print(f"tts-jax: {error}", file=sys.stderr)
+        return error.code
+
+
+def version() -> int:
+    """Print the versions of tts_jax and of what it stands on."""
+    from importlib.metadata import version as of
+
+    for name in ("tts-jax", "jax", "jaxlib", "diffrax", "optax"):
+        print(f"{name} {of(name)}")
+    print(f"python {sys.version.split()[0]}")
+    return 0

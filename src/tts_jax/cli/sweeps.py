@@ -1,0 +1,177 @@
+"""`tts-jax sweep`, `status`, `resume`, `plot` and `export`: studies, and their stores."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from .errors import UsageError
+from .prepare import prepare_jax
+
+if TYPE_CHECKING:
+    from ..sweeps import Study
+    from ..sweeps.plan import Plan
+
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+def sweep(
+    study: Annotated[Path, tyro.conf.Positional],
+    /,
+    out: Path | None = None,
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    cluster: str | None = None,
+) -> int:
+    """Run a study: a grid of simulations, into a Zarr store that xarray opens.
+
+    A store that is there already goes on: with what is missing, what is damaged, and with values
+    that the study has more.
+
+    Args:
+        study: A TOML file, such as those in experiments/studies.
+        out: Folder of the store, by default named after the study, in the current folder.
+        dry_run: Print the plan and the time that it is expected to take, and run nothing.
+        cluster: "local:4" for worker processes, or the address of a Dask scheduler.
+    """
+    prepare_jax()
+    from ..sweeps import read_study
+    from ..sweeps.sweep import plan_of
+
+    with _explained():
+        asked = read_study(study)
+        folder = out if out is not None else Path(f"{study.stem}.zarr")
+        if not dry_run:
+            return _run(asked, folder, cluster)
+        plan = plan_of(asked, folder)
+        print(plan)
+        print(f"  expected: {_duration(plan.predict())}; nothing was run")
+    return 0
+
+
+def resume(folder: Folder, /, cluster: str | None = None) -> int:
+    """Go on with a sweep that was cut off, and make again what is damaged.
+
+    Args:
+        folder: The folder of the store.
+        cluster: "local:4" for worker processes, or the address of a Dask scheduler.
+    """
+    prepare_jax()
+    from ..sweeps.store import open_store
+
+    with _explained():
+        return _run(open_store(folder).study(), folder, cluster)
+
+
+def status(folder: Folder, /) -> int:
+    """Print how far a sweep is, and how its runs ended.
+
+    Args:
+        folder: The folder of the store.
+    """
+    import json
+
+    from ..sweeps.report import report
+
+    with _explained():
+        try:
+            print(report(folder))
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise UsageError(f"{folder} holds no sweep.") from error
+    return 0
+
+
+def plot(
+    folder: Folder,
+    /,
+    kind: Literal["phase", "risk", "box"] = "phase",
+    over: tuple[str, ...] = (),
+    below: float | None = None,
+    limit: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Draw a sweep.
+
+    Args:
+        folder: The folder of the store.
+        kind: "phase" is the probability of success over two axes, "risk" the risk against slow
+            time for each value of one axis (median, and the band of the middle 80 %), "box" the
+            final risks over one axis.
+        over: The axes, by default the first ones beside seed.
+        below: A run succeeds with a risk below this, by default 2.5 times the floor of the problem.
+        limit: The store of a LimitFlow over the same starts, to draw on top of "risk".
+        out: The picture, by default named after the store and the kind, a PNG beside the store.
+    """
+    from .pictures import picture
+
+    with _explained():
+        file = out if out is not None else folder.with_name(f"{folder.stem}-{kind}.png")
+        picture(folder, kind, over, below, limit, file)
+        print(file)
+    return 0
+
+
+def export(folder: Folder, file: Folder, /) -> int:
+    """Write a sweep as one netCDF file.
+
+    Args:
+        folder: The folder of the store.
+        file: The file to write, such as sweep.nc; `xarray.open_dataset` reads it.
+    """
+    from ..sweeps.report import export_netcdf
+
+    with _explained():
+        export_netcdf(folder, file)
+        print(file)
+    return 0
+
+
+def _run(study: "Study", folder: Path, cluster: str | None) -> int:
+    from ..progress import ProgressBar
+    from ..sweeps.report import report
+    from ..sweeps.sweep import run_study
+
+    def announce(plan: "Plan") -> None:
+        print(plan)
+        if plan.units:
+            about = plan.predict() if plan.seconds > _WORTH_MEASURING else plan.seconds
+            print(f"  expected: about {_duration(about)}", flush=True)
+
+    with ProgressBar(folder.name) as bar:
+        run_study(study, folder, cluster=cluster, progress=bar, announce=announce)
+    print(report(folder))
+    return 0
+
+
+_WORTH_MEASURING = 30.0
+"""Seconds from which on a sweep is measured before it starts, and not just estimated."""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 1 else "a second"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 2880 else f"{minutes // 1440} days"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors that a user can put right as one line."""
+    from ..sweeps.errors import StudyError, SweepError
+
+    try:
+        yield
+    except StudyError as error:
+        raise UsageError(str(error)) from error
+    except SweepError as error:
+        raise UsageError(str(error), code=error.code) from error
+    except ValueError as error:
+        if not str(error).startswith("Argument"):
+            raise
+        raise UsageError(str(error)) from error
+
+
+__all__: list[Any] = ["export", "plot", "resume", "status", "sweep"]

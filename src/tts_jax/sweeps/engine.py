@@ -1,0 +1,83 @@
+"""Units of work on all local devices, each taking the next one when it is free."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .plan import COMPILE, Plan, Unit
+
+Results = dict[str, np.ndarray]
+Done = Callable[[Unit, Results], None]
+
+
+class _Waiting:
+    """The units that nobody has taken yet, by the program that they need."""
+
+    def __init__(self, plan: Plan):
+        self._turn = threading.Lock()
+        self._units: dict[Hashable, list[Unit]] = defaultdict(list)
+        for unit in reversed(plan.units):
+            self._units[plan.program(unit)].append(unit)
+        self._compiled: dict[Any, set[Hashable]] = defaultdict(set)
+
+    def next(self, device: Any) -> Unit | None:
+        """A unit whose program the device has, or else the one that is worth compiling most."""
+        with self._turn:
+            left = {program: units for program, units in self._units.items() if units}
+            mine = [program for program in left if program in self._compiled[device]]
+            if not mine:
+                elsewhere = set().union(*self._compiled.values())
+                # One that another device has is worth it only if there is much of it.
+                mine = [
+                    program
+                    for program, units in left.items()
+                    if program not in elsewhere or sum(unit.seconds for unit in units) > COMPILE
+                ]
+                mine = sorted(mine, key=lambda program: program in elsewhere)
+            if not mine:
+                return None
+            self._compiled[device].add(mine[0])
+            return left[mine[0]].pop()
+
+
+def on_devices(plan: Plan, done: Done, devices: Sequence[Any] | None = None) -> None:
+    """Compute every unit of a plan, and hand each to `done` as soon as it is there.
+
+    An error, or an interrupt, stops it when the units under way are done.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    waiting, stop, turn = _Waiting(plan), threading.Event(), threading.Lock()
+    errors: list[BaseException] = []
+
+    def work(device: Any) -> None:
+        try:
+            while not stop.is_set():
+                unit = waiting.next(device)
+                if unit is None:
+                    return
+                found = plan.layout.runner(plan.layout.points(unit), device)
+                with turn:
+                    done(unit, found)
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    # Daemons: a second interrupt ends the process, whatever they are at.
+    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in devices]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # so that an interrupt is seen
+    except KeyboardInterrupt:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]

@@ -1,0 +1,243 @@
+"""The plan of a sweep: which runs make a unit of work, in which order, and how long it takes."""
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ..dynamics import SGD
+from .cost import expected_seconds, expected_steps, in_step, on_accelerator
+from .grid import Point
+from .run import Runner, Variable
+from .study import Study
+
+Index = tuple[int, ...]
+
+_SECONDS = 2.0
+"""A unit on a CPU is to take about so long: a kill costs that, and storing it little beside it."""
+_UNITS = 16
+"""A sweep has at least so many units, if it can, so that devices end together."""
+_FEWEST = 16
+"""Runs of a unit, if they are short: the sweep may be extended."""
+_MEMORY = 2**28
+"""Bytes that the records of a unit may take."""
+_MOST = {"cpu": 4096, "accelerator": 16_384}
+_LANES = 32
+"""Runs of SGD that a CPU takes side by side."""
+COMPILE = 3.0
+"""Seconds that a program takes to compile, about."""
+_PROBE = 2e5
+"""Steps of a run of SGD that tell how long a step takes."""
+
+
+class Unit(NamedTuple):
+    """Runs that go together: a chunk of the store, and the indices in it that are to be run."""
+
+    chunk: Index
+    runs: tuple[Index, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a study is cut into chunks, and what a run leaves. It is fixed with the store."""
+
+    study: Study
+    chunks: Index
+    runner: Runner = field(compare=False)
+
+    @classmethod
+    def of(cls, study: Study, chunks: Index | None = None) -> "Layout":
+        """A layout of a study, or the one with given chunks."""
+        chunks = _chunks(study) if chunks is None else chunks
+        shared = [
+            name
+            for axis, size in zip(study.axes.axes, chunks, strict=True)
+            if size == 1
+            for name in axis.names
+        ]
+        return cls(study, chunks, Runner(study, [*shared, *dict(study.axes.fixed)]))
+
+    @functools.cached_property
+    def variables(self) -> dict[tuple, dict[str, Variable]]:
+        """What a run leaves, for every width and target."""
+        study = self.study
+        names = [axis for axis in study.axes.axes if {"width", "target"} & set(axis.names)]
+        found = {}
+        for cells in itertools.product(*(range(len(axis.values)) for axis in names)):
+            choice = dict(zip([axis.dimension for axis in names], cells, strict=True))
+            point = study.axes.point([choice.get(a.dimension, 0) for a in study.axes.axes])
+            if kind(point) not in found:
+                found[kind(point)] = self.runner.variables(point)
+        return found
+
+    @property
+    def shapes(self) -> int:
+        """How many programs there are to compile."""
+        return len({tuple(v.items()) for v in self.variables.values()})
+
+    def whole(self) -> dict[str, Variable]:
+        """Every variable with the largest lengths that it has anywhere."""
+        found: dict[str, Variable] = {}
+        for variables in self.variables.values():
+            for name, new in variables.items():
+                old = found.get(name, new)
+                shape = tuple(map(max, old.shape, new.shape))
+                found[name] = Variable(new.axes, shape, new.dtype)
+        # The status last: it is what marks a unit as done.
+        return {**{n: v for n, v in found.items() if n != "status"}, "status": found["status"]}
+
+    def all_chunks(self) -> list[Index]:
+        counts = [-(-n // c) for n, c in zip(self.study.axes.shape, self.chunks, strict=True)]
+        return list(itertools.product(*map(range, counts)))
+
+    def region(self, chunk: Index) -> tuple[slice, ...]:
+        """Where a chunk lies on the axes of the grid."""
+        sizes = zip(chunk, self.chunks, self.study.axes.shape, strict=True)
+        return tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in sizes)
+
+    def unit(self, chunk: Index, pending: np.ndarray) -> Unit:
+        """The unit of the runs of a chunk where `pending`, an array of its region, is true."""
+        corner = [part.start for part in self.region(chunk)]
+        runs = tuple(
+            tuple(int(a + b) for a, b in zip(corner, place, strict=True))
+            for place in np.argwhere(pending)
+        )
+        seconds = sum(expected_seconds(self.study, self.study.axes.point(run)) for run in runs)
+        return Unit(chunk, runs, seconds)
+
+    def points(self, unit: Unit) -> list[Point]:
+        return [self.study.axes.point(run) for run in unit.runs]
+
+
+def kind(point: Point) -> tuple:
+    """What the shapes of a run depend on."""
+    return point["width"], point.get("target")
+
+
+def _chunks(study: Study) -> Index:
+    """Lengths of a chunk on every axis: few runs that cost alike, filled up axis by axis."""
+    axes = study.axes.axes
+    first = study.axes.point([0] * len(axes))
+    middle = study.axes.point([len(axis.values) // 2 for axis in axes])
+    runner = Runner(study, ())
+    size = sum(math.prod(v.shape) * v.dtype.itemsize for v in runner.variables(first).values())
+    most = _MEMORY // max(1, 4 * size)
+    if on_accelerator():
+        most = min(most, _MOST["accelerator"])
+    else:
+        seconds = expected_seconds(study, middle)
+        most = min(most, _MOST["cpu"], math.ceil(_SECONDS / seconds))
+        most = min(most, max(_FEWEST, math.ceil(study.axes.size / _UNITS)))
+        if isinstance(study.dynamics, SGD):
+            most = max(most, _LANES)
+    found, left = [1] * len(axes), max(1, most)
+    for i in sorted(range(len(axes)), key=lambda i: _rank(axes[i].names)):
+        names = set(axes[i].names)
+        if names & {"width", "target"} or not all(in_step(study, name) for name in names):
+            continue
+        parts = -(-len(axes[i].values) // left)
+        found[i] = -(-len(axes[i].values) // parts)  # all parts about as long
+        left = max(1, left // found[i])
+    return tuple(found)
+
+
+def _rank(names: Sequence[str]) -> int:
+    """Seeds first: runs that differ in nothing else cost most alike."""
+    order = ("seed", "noise", "eta", "rtol", "atol", "ridge", "step_size", "epsilon")
+    return max(order.index(name) if name in order else len(order) for name in names)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units of work, those that are expected to take longest first."""
+
+    layout: Layout
+    units: tuple[Unit, ...]
+    devices: int
+
+    @property
+    def runs(self) -> int:
+        return sum(len(unit.runs) for unit in self.units)
+
+    @property
+    def seconds(self) -> float:
+        """Expected time on all devices, by a rule of thumb. `predict` measures."""
+        if not self.units:
+            return 0.0
+        programs = len({self.program(unit) for unit in self.units})
+        work = sum(unit.seconds for unit in self.units)
+        return max((work + COMPILE * programs) / self.devices, COMPILE + self.units[0].seconds)
+
+    def program(self, unit: Unit) -> tuple:
+        """What a unit needs to have been compiled."""
+        return (len(unit.runs), *kind(self.layout.study.axes.point(unit.runs[0])))
+
+    def predict(self) -> float:
+        """Expected time on all devices, by a unit that is made, and thrown away, to measure it."""
+        if not self.units:
+            return 0.0
+        unit = self.units[len(self.units) // 2]
+        runner, points = self.layout.runner, self.layout.points(unit)
+        study, share = self.layout.study, 1.0
+        if isinstance(study.dynamics, SGD):
+            share = min(1.0, _PROBE / expected_steps(study, points[0]))
+        began = time.perf_counter()
+        runner(points, share=share)
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        runner(points, share=share)
+        again = time.perf_counter() - began
+        programs = len({self.program(unit) for unit in self.units})
+        work = sum(unit.seconds for unit in self.units) * again / (share * unit.seconds)
+        # `again` kept one device busy: the others go beside it.
+        return (work + (first - again) * programs) / self.devices
+
+    def __str__(self) -> str:
+        layout, axes = self.layout, self.layout.study.axes
+        study = layout.study
+        product = " x ".join(f"{len(a.values)} {'+'.join(a.names)}" for a in axes.axes) or "one run"
+        names = ", ".join(f"{name} {value}" for name, value in axes.fixed)
+        size = sum(math.prod(v.shape) * v.dtype.itemsize for v in layout.whole().values())
+        most = max((len(unit.runs) for unit in self.units), default=0)
+        return "\n".join(
+            [
+                f"{type(study.dynamics).__name__}: {product} = {axes.size} runs"
+                + (f" ({names})" if names else "")
+                + f", {len(study.taus)} recorded times",
+                f"  to do: {self.runs} runs in {len(self.units)} units of up to {most}, "
+                f"{layout.shapes} shape{'s' if layout.shapes > 1 else ''} to compile, "
+                f"on {self.devices} device{'s' if self.devices > 1 else ''}",
+                f"  data: {_bytes(size * axes.size)}, {_bytes(size * math.prod(layout.chunks))} a "
+                "unit, before compression",
+            ]
+        )
+
+
+def make_plan(layout: Layout, pending: Sequence[tuple[Index, np.ndarray]], devices: int) -> Plan:
+    """A plan for the runs that are pending, an array of booleans for each chunk."""
+    units = [layout.unit(chunk, runs) for chunk, runs in pending if np.any(runs)]
+    # Those of one shape stay together where they cost alike, and the last ones are short, so that
+    # all devices end at about the same time.
+    units.sort(key=lambda unit: (-unit.seconds, unit.chunk))
+    return Plan(layout, tuple(units), devices)
+
+
+def efficiency(steps: Sequence[np.ndarray]) -> float:
+    """Mean over largest number of steps in the units: what stays busy where runs go in step."""
+    done = [np.asarray(unit, float) for unit in steps if np.size(unit)]
+    wanted = sum(float(np.max(unit)) * unit.size for unit in done)
+    return sum(float(np.sum(unit)) for unit in done) / wanted if wanted else 1.0
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,79 @@
+"""What a store says of itself, and its export as one file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from .._errors import Status
+from .errors import SweepError
+
+
+def open_sweep(folder: Path) -> xr.Dataset:
+    """The Dataset in a store, read when it is needed.
+
+    **Raises:** `SweepError` if there is none.
+    """
+    try:
+        data = xr.open_zarr(str(folder), chunks=None)
+    except (OSError, ValueError, KeyError) as error:
+        raise SweepError(f"{folder} holds no sweep.") from error
+    if "study" not in data.attrs:
+        raise SweepError(f"{folder} holds no sweep.")
+    return data
+
+
+def report(folder: Path) -> str:
+    """How far a sweep is, how its runs ended, and what that took."""
+    data = open_sweep(folder)
+    statuses = data.status.values
+    made = int(np.sum(statuses >= 0))
+    lines = [
+        f"{folder}: {data.attrs['method']}, {made} of {statuses.size} runs made"
+        + ("" if made < statuses.size else ", complete")
+    ]
+    for code in sorted(set(statuses[statuses > 0].tolist())):
+        count = int(np.sum(statuses == code))
+        lines.append(f"  {count} ended with {Status(code).name}: {Status(code).message}")
+    sessions = data.attrs["sessions"]
+    runs, seconds = sum(s["runs"] for s in sessions), sum(s["seconds"] for s in sessions)
+    if runs:
+        last = sessions[-1]
+        lines.append(
+            f"  {seconds:.1f} s in {len(sessions)} session{'s' if len(sessions) > 1 else ''}, "
+            f"{runs / max(seconds, 1e-9):.3g} runs per second, the last on {last['devices']} x "
+            f"{last['device']} with JAX {last['versions']['jax']}"
+        )
+        if "efficiency" in last:
+            share = f"{last['efficiency']:.2f}"
+            lines.append(f"  efficiency {share}: mean over largest number of steps in a unit")
+    if made < statuses.size:
+        lines.append(f"  go on with: tts-jax resume {folder}")
+    return "\n".join(lines)
+
+
+def export_netcdf(folder: Path, file: Path) -> None:
+    """The whole sweep as one netCDF file, which appears whole or not at all."""
+    import json
+
+    data = open_sweep(folder).load()
+    attributes = {
+        name: value if isinstance(value, str | int | float) else json.dumps(value)
+        for name, value in data.attrs.items()
+    }
+    half = file.with_name(f".{file.name}.half")
+    try:
+        # 64-bit integers are no part of netCDF 3, which needs no library but SciPy.
+        narrow = {
+            name: values.astype(np.int32)
+            for name, values in data.variables.items()
+            if values.dtype == np.int64 and name in data.coords
+        }
+        data.assign_coords(narrow).assign_attrs(attributes).to_netcdf(half, engine="scipy")
+        half.replace(file)
+    except OSError as error:
+        raise SweepError(f"cannot write {file}: {error.strerror or error}.", code=1) from error
+    finally:
+        if half.exists():
+            os.unlink(half)

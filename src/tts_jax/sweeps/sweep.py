@@ -1,0 +1,189 @@
+"""`sweep`: a grid of runs as one labelled data set, which survives what may happen to it."""
+
+import dataclasses
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import xarray as xr
+
+from .._errors import argument_error
+from .._types import Times
+from ..dynamics import AbstractDynamics
+from ..dynamics.base import Progress
+from ..networks import init_uniform
+from ..problem import AbstractProblem
+from .cluster import client_of, on_cluster
+from .engine import Results, on_devices
+from .errors import SweepError
+from .files import grid_from
+from .grid import Grid
+from .plan import Layout, Plan, Unit, efficiency, make_plan
+from .store import Store, check_same, create_store, locked, open_store
+from .study import Start, Study
+
+
+def sweep(
+    problem: AbstractProblem,
+    dynamics: AbstractDynamics,
+    grid: Grid | Mapping[Any, Any],
+    taus: Times,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    start: Start = init_uniform,
+    keep: Literal["all", "last"] = "all",
+    precision: Literal["float64", "float32"] = "float64",
+    cluster: Any = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Run a grid of simulations, on all local devices or on a cluster.
+
+    **Arguments:** `problem`, `dynamics`, `grid`, `taus`, `start`, `keep`, `precision`: see
+    `Study`.
+
+    - `store`: a folder for a Zarr store, which `xarray.open_zarr` reads at any moment. If it holds
+      this study already, only what is missing is run: the rest of a sweep that was cut off, chunks
+      that are damaged, and new values on the axes. Without it all is kept in memory.
+    - `cluster`: a `distributed.Client`, "local:4" for worker processes on this machine, or the
+      address of a Dask scheduler.
+    - `progress`: called with the fraction of the work done.
+
+    **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau`, `outer` and
+    `neuron`; narrower networks are filled up with NaN. From a store it is read when it is needed.
+    A run's key derives from its own coordinates: adding values changes no other run. `status` is a
+    code of `tts.Status` for each run, and -1 where none has been made.
+
+    **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
+    is in use, or cannot be written.
+    """
+    study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
+    if store is not None:
+        return run_study(study, Path(store), cluster=cluster, progress=progress)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "sweep")
+        return run_study(study, whole, cluster=cluster, progress=progress).load()
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    cluster: Any = None,
+    progress: Progress | None = None,
+    announce: Any = None,
+) -> xr.Dataset:
+    """The same for a `Study`. `announce` is called with the `Plan` before the first run."""
+    if progress is not None and not callable(progress):
+        raise argument_error("progress", "a function or None", repr(progress))
+    with ExitStack() as stack:
+        client = None if cluster is None else stack.enter_context(client_of(cluster))
+        try:
+            place = _place(study, folder)
+            stack.enter_context(locked(place.folder))
+            layout = _grown(place, study)
+            hands = jax.local_device_count() if client is None else _workers(client)
+            plan = make_plan(layout, place.pending(layout), hands)
+            if announce is not None:
+                announce(plan)
+            _work(plan, place, client, progress)
+        except OSError as error:
+            raise _explained(error, folder) from error
+        return _sorted(place.dataset(), study)
+
+
+def plan_of(study: Study, folder: Path | None = None) -> Plan:
+    """The plan of what is left of a study, without changing anything."""
+    if folder is None or not folder.exists():
+        layout = Layout.of(study)
+        pending = [
+            (chunk, np.ones([p.stop - p.start for p in layout.region(chunk)], bool))
+            for chunk in layout.all_chunks()
+        ]
+        return make_plan(layout, pending, jax.local_device_count())
+    store = open_store(folder)
+    check_same(store, study)
+    old = Layout.of(store_study(store, study), store.chunks)
+    whole = Layout.of(old.study.extended(study), store.chunks)
+    pending = []
+    done = np.ones(whole.study.axes.shape, bool)
+    for chunk, runs in store.pending(old):
+        done[old.region(chunk)] = runs
+    for chunk in whole.all_chunks():
+        pending.append((chunk, done[whole.region(chunk)]))
+    return make_plan(whole, pending, jax.local_device_count())
+
+
+def store_study(store: Store, study: Study) -> Study:
+    """The study of a store, with the objects of a study that is the same but for its values."""
+    grid = grid_from(store.attributes["study"]["grid"], dict(study.axes.targets))
+    return dataclasses.replace(study, grid=grid)
+
+
+def _place(study: Study, folder: Path) -> Store:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        store = open_store(folder)
+        check_same(store, study)
+        return store
+    return create_store(folder, Layout.of(study))  # moved to where it is to be, if that is empty
+
+
+def _grown(store: Store, study: Study) -> Layout:
+    """The layout of a store, after it has got room for what the study has more."""
+    stored = store_study(store, study)
+    layout = Layout.of(stored.extended(study), store.chunks)
+    # Also where nothing is new: a process may have been killed while it made room.
+    store.extend(layout)
+    return layout
+
+
+def _work(plan: Plan, store: Store, client: Any, progress: Progress | None) -> None:
+    total = sum(unit.seconds for unit in plan.units)
+    spent, steps = 0.0, []
+    runs = 0
+    with store.session(plan.devices) as note:
+
+        def done(unit: Unit, found: Results) -> None:
+            nonlocal spent, runs
+            store.write(plan.layout, unit, found)
+            spent, runs = spent + unit.seconds, runs + len(unit.runs)
+            steps.append(found.get("steps", np.ones(1)))
+            note(runs=runs, efficiency=round(efficiency(steps), 4))
+            if progress is not None:
+                progress(spent / total)
+
+        if client is None:
+            on_devices(plan, done)
+        else:
+            on_cluster(plan, done, client)
+
+
+def _workers(client: Any) -> int:
+    return max(1, sum(client.nthreads().values()))
+
+
+def _sorted(dataset: xr.Dataset, study: Study) -> xr.Dataset:
+    """The runs that were asked for; numbers in increasing order."""
+    for axis in study.axes.axes:
+        if len(axis.names) == 1:
+            name = axis.names[0]
+            values = [value[0] for value in axis.values]
+            values = values if name == "target" else sorted(values)
+            if list(dataset[name].values) != values:
+                dataset = dataset.sel({name: values})
+    return dataset
+
+
+def _explained(error: OSError, folder: Path) -> SweepError:
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return SweepError(
+            f"no room in {folder}: {what}. What was finished is kept: make room, and resume.",
+            code=1,
+        )
+    return SweepError(f"cannot write to {folder}: {what}.")
