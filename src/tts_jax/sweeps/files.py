@@ -60,9 +60,10 @@ def study_from(table: Mapping[str, Any]) -> Study:
         if name in table["grid"]:  # it is the grid's first value that is wrong
             raise TableError(("grid", name), error.message) from error
         raise
+    taus = _values("taus", table["taus"], ("taus",))
     options = {name: table[name] for name in ("keep", "precision") if name in table}
     try:
-        return Study(problem, dynamics, grid, _values("taus", table["taus"], ("taus",)), **options)
+        return Study(problem, dynamics, grid, taus, **options)
     except ValueError as error:
         found = re.search(r"`(\w+)`|grid\['(\w+)'", str(error))
         name = (found[1] or found[2]) if found else ""
@@ -161,7 +162,8 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
             raise TableError((*path, key), f"`{key}` must be a number, but is {value!r}.")
     count, first = given.get("count"), given.get("from", 0)
     if not isinstance(count, int) or count < 1:
-        raise TableError(path, f"`count` must be a whole number of at least 1, but is {count!r}.")
+        message = f"`count` must be a whole number of at least 1, but is {count!r}."
+        raise TableError((*path, "count"), message)
     if name in WHOLE and "to" not in given:
         return range(int(first), int(first) + count)
     if "to" not in given:

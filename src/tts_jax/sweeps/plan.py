@@ -36,11 +36,15 @@ _PROBE = 2e5
 
 
 class Unit(NamedTuple):
-    """Runs that go together: a chunk of the store, and the indices in it that are to be run."""
+    """Runs that go together: a chunk of the store, and which runs of its region are to be made."""
 
     chunk: Index
-    runs: tuple[Index, ...]
+    mask: np.ndarray
     seconds: float
+
+    @property
+    def size(self) -> int:
+        return int(np.count_nonzero(self.mask))
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,16 @@ class Layout:
 
     def unit(self, chunk: Index, pending: np.ndarray) -> Unit:
         """The unit of the runs of a chunk where `pending`, an array of its region, is true."""
-        corner = [part.start for part in self.region(chunk)]
-        runs = tuple(
-            tuple(int(a + b) for a, b in zip(corner, place, strict=True))
-            for place in np.argwhere(pending)
-        )
-        seconds = sum(expected_seconds(self.study, self.study.axes.point(run)) for run in runs)
-        return Unit(chunk, runs, seconds)
+        unit = Unit(chunk, pending, 0.0)
+        ends = self.points(unit, ends_only=True)
+        one = np.mean([expected_seconds(self.study, point) for point in ends])
+        return unit._replace(seconds=float(one) * unit.size)
 
-    def points(self, unit: Unit) -> list[Point]:
-        return [self.study.axes.point(run) for run in unit.runs]
+    def points(self, unit: Unit, *, ends_only: bool = False) -> list[Point]:
+        """The points of the runs of a unit, or of its first and its last one."""
+        corner = np.array([part.start for part in self.region(unit.chunk)], int)
+        places = np.argwhere(unit.mask) + corner
+        return [self.study.axes.point(p) for p in (places[[0, -1]] if ends_only else places)]
 
 
 def kind(point: Point) -> tuple:
@@ -163,7 +167,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        return sum(len(unit.runs) for unit in self.units)
+        return sum(unit.size for unit in self.units)
 
     @property
     def seconds(self) -> float:
@@ -176,7 +180,7 @@ class Plan:
 
     def program(self, unit: Unit) -> tuple:
         """What a unit needs to have been compiled."""
-        return (len(unit.runs), *kind(self.layout.study.axes.point(unit.runs[0])))
+        return (unit.size, *kind(self.layout.points(unit, ends_only=True)[0]))
 
     def predict(self) -> float:
         """Expected time on all devices, by a unit that is made, and thrown away, to measure it."""
@@ -204,7 +208,7 @@ class Plan:
         product = " x ".join(f"{len(a.values)} {'+'.join(a.names)}" for a in axes.axes) or "one run"
         names = ", ".join(f"{name} {value}" for name, value in axes.fixed)
         size = sum(math.prod(v.shape) * v.dtype.itemsize for v in layout.whole().values())
-        most = max((len(unit.runs) for unit in self.units), default=0)
+        most = max((unit.size for unit in self.units), default=0)
         return "\n".join(
             [
                 f"{type(study.dynamics).__name__}: {product} = {axes.size} runs"
@@ -228,11 +232,20 @@ def make_plan(layout: Layout, pending: Sequence[tuple[Index, np.ndarray]], devic
     return Plan(layout, tuple(units), devices)
 
 
-def efficiency(steps: Sequence[np.ndarray]) -> float:
+class Efficiency:
     """Mean over largest number of steps in the units: what stays busy where runs go in step."""
-    done = [np.asarray(unit, float) for unit in steps if np.size(unit)]
-    wanted = sum(float(np.max(unit)) * unit.size for unit in done)
-    return sum(float(np.sum(unit)) for unit in done) / wanted if wanted else 1.0
+
+    def __init__(self):
+        self._made, self._wanted = 0.0, 0.0
+
+    def add(self, steps: np.ndarray) -> None:
+        """The numbers of steps of the runs of a unit."""
+        self._made += float(np.sum(steps))
+        self._wanted += float(np.max(steps)) * np.size(steps)
+
+    @property
+    def share(self) -> float:
+        return self._made / self._wanted if self._wanted else 1.0
 
 
 def _bytes(count: float) -> str:

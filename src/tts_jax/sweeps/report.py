@@ -64,13 +64,12 @@ def export_netcdf(folder: Path, file: Path) -> None:
     }
     half = file.with_name(f".{file.name}.half")
     try:
-        # 64-bit integers are no part of netCDF 3, which needs no library but SciPy.
-        narrow = {
-            name: values.astype(np.int32)
-            for name, values in data.variables.items()
-            if values.dtype == np.int64 and name in data.coords
-        }
-        data.assign_coords(narrow).assign_attrs(attributes).to_netcdf(half, engine="scipy")
+        for name, values in data.variables.items():
+            if values.dtype == np.int64:
+                # No part of netCDF 3, which needs no library but SciPy.
+                kind = np.int32 if np.all(abs(values.values) < 2**31) else np.float64
+                data[name] = data[name].astype(kind)
+        data.assign_attrs(attributes).to_netcdf(half, engine="scipy")
         half.replace(file)
     except OSError as error:
         raise SweepError(f"cannot write {file}: {error.strerror or error}.", code=1) from error

@@ -27,15 +27,13 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from .._errors import Status
-from ..metrics import floor
-from ..problem import Problem
 from .errors import SweepError
 from .files import study_from
-from .grid import Axis
+from .labels import coordinates, floor_dimensions, floors
 from .plan import Index, Layout, Unit, kind
 from .run import Variable
 from .study import Study
-from .tables import TableError, differences
+from .tables import TableError
 
 PENDING = -1
 """The status of a run that has not been made."""
@@ -117,29 +115,25 @@ class Store:
     def write(self, layout: Layout, unit: Unit, found: Mapping[str, np.ndarray]) -> None:
         """What the runs of a unit left, in their order on the first axis of each array."""
         region = layout.region(unit.chunk)
-        shape = tuple(part.stop - part.start for part in region)
-        places = tuple(np.array(unit.runs, int).reshape(len(unit.runs), len(region)).T)
-        places = tuple(p - part.start for p, part in zip(places, region, strict=True))
-        part_only = len(unit.runs) < np.prod(shape, dtype=int)
         for name, variable in layout.whole().items():
             if name not in found:
                 continue
-            if part_only:
-                block = np.array(self._array(name)[region])
+            shape = (*unit.mask.shape, *variable.shape)
+            if np.all(unit.mask):
+                block = np.full(shape, _empty(variable.dtype), variable.dtype)
             else:
-                block = np.full((*shape, *variable.shape), _empty(variable.dtype), variable.dtype)
+                block = np.array(self._array(name)[region]).reshape(shape)
             own = tuple(slice(0, n) for n in found[name].shape[1:])
-            rows = block[(..., *own)]
-            rows[places] = found[name].reshape(len(unit.runs), *found[name].shape[1:])
+            block[(..., *own)][unit.mask] = found[name]
             self._array(name)[region] = block
 
     def extend(self, layout: Layout) -> None:
         """Make room for the values that a study has more. Nothing that is there is touched."""
-        for name, values, axis in _coordinates(layout.study):
+        for name, values, axis in coordinates(layout.study):
             self._grow(name, values.shape)
             if axis is not None:
                 self._array(name)[...] = values
-        for name, values in _floors(layout.study):
+        for name, values in floors(layout.study):
             self._grow(name, values.shape)
             self._array(name)[...] = values
         for name, variable in layout.whole().items():
@@ -223,7 +217,12 @@ def create_store(folder: Path, layout: Layout) -> Store:
         half.chmod(0o777 & ~_umask())
         zarr.create_group(str(half), overwrite=True)
         _fill(Store(half), layout)
-        half.rename(folder)
+        try:
+            half.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise SweepError(f"another process has just made {folder}.") from error
+            raise
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
@@ -271,53 +270,15 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_same(store: Store, study: Study) -> None:
-    """Raise `SweepError` with the differences, unless a study has new values at most."""
-    stored, asked = dict(store.attributes["study"]), study.description()
-    lines = differences({**stored, "grid": None}, {**asked, "grid": None})
-    shape = [_names(table["grid"]) for table in (stored, asked)]
-    if shape[0] != shape[1]:
-        lines.append(f"grid: stored {shape[0]}, asked {shape[1]}")
-    else:
-        old, new = stored["grid"], asked["grid"]
-        lines += [
-            line
-            for name in old
-            if not isinstance(old[name], list | dict) or name == "target"
-            for line in differences(
-                _common(old[name], new[name]), _common(new[name], old[name]), f"grid.{name}"
-            )
-        ]
-    if lines:
-        shown = "\n  ".join(lines)
-        raise SweepError(
-            f"{store.folder} belongs to another study:\n  {shown}\nTake another folder, or ask for "
-            "the same study; only the values on its axes may be more."
-        )
-
-
-def _common(table: Any, other: Any) -> Any:
-    """Of two tables of labelled targets, what has a label in both; all else as it is."""
-    if isinstance(table, dict) and isinstance(other, dict):
-        return {label: value for label, value in table.items() if label in other}
-    return table
-
-
-def _names(grid: Mapping[str, Any]) -> list[str]:
-    return [
-        name if isinstance(v, list | dict) else f"{name} (one value)" for name, v in grid.items()
-    ]
-
-
 def _fill(store: Store, layout: Layout) -> None:
     group, study = store._group, layout.study
     alone = [name for axis in study.axes.axes if len(axis.names) > 1 for name in axis.names]
-    for name, values, axis in _coordinates(study):
+    for name, values, axis in coordinates(study):
         dimensions = () if axis is None else (axis,)
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
-    for name, values in _floors(study):
-        dimensions = _floor_dimensions(study)
+    for name, values in floors(study):
+        dimensions = floor_dimensions(study)
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
     names = tuple(axis.dimension for axis in study.axes.axes)
@@ -360,44 +321,3 @@ def _make(
 
 def _empty(dtype: np.dtype) -> Any:
     return np.nan if np.issubdtype(dtype, np.floating) else PENDING
-
-
-def _coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
-    """Names, values and dimensions of the coordinates; None for one value that holds everywhere."""
-    for axis in study.axes.axes:
-        for name in axis.names:
-            yield name, _array_of(study.axes.values(name)), axis.dimension
-    for name, value in study.axes.fixed:
-        yield name, np.asarray(value), None
-    yield "tau", np.asarray(study.taus), "tau"
-
-
-def _array_of(values: tuple) -> np.ndarray:
-    return np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
-
-
-def _floor_axes(study: Study) -> list[Axis]:
-    return [axis for axis in study.axes.axes if {"eta", "target"} & set(axis.names)]
-
-
-def _floor_dimensions(study: Study) -> tuple[str, ...]:
-    return tuple(axis.dimension for axis in _floor_axes(study))
-
-
-def _floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
-    """The risk of one neuron on each jump, `metrics.floor`, where there is such a thing."""
-    axes, found = _floor_axes(study), []
-    cells = list(itertools.product(*(range(len(axis.values)) for axis in axes)))
-    for cell in cells:
-        choice = dict(zip([axis.dimension for axis in axes], cell, strict=True))
-        point = study.axes.point([choice.get(a.dimension, 0) for a in study.axes.axes])
-        numbers = {name: float(point[name]) for name in ("eta",) if name in point}
-        target = dict(study.axes.targets).get(str(point.get("target")))
-        problem = study.at(numbers, target)[0]
-        try:
-            if not isinstance(problem, Problem):
-                return
-            found.append(float(floor(problem)))
-        except ValueError:
-            return
-    yield "floor", np.array(found).reshape([len(axis.values) for axis in axes])

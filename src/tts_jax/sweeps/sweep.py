@@ -20,12 +20,13 @@ from ..dynamics.base import Progress
 from ..networks import init_uniform
 from ..problem import AbstractProblem
 from .cluster import client_of, on_cluster
+from .comparison import check_same
 from .engine import Results, on_devices
 from .errors import SweepError
 from .files import grid_from
 from .grid import Grid
-from .plan import Layout, Plan, Unit, efficiency, make_plan
-from .store import Store, check_same, create_store, locked, open_store
+from .plan import Efficiency, Layout, Plan, Unit, make_plan
+from .store import Store, create_store, locked, open_store
 from .study import Start, Study
 
 
@@ -107,7 +108,7 @@ def plan_of(study: Study, folder: Path | None = None) -> Plan:
         ]
         return make_plan(layout, pending, jax.local_device_count())
     store = open_store(folder)
-    check_same(store, study)
+    check_same(store.attributes["study"], study.description(), folder)
     old = Layout.of(store_study(store, study), store.chunks)
     whole = Layout.of(old.study.extended(study), store.chunks)
     pending = []
@@ -128,7 +129,7 @@ def store_study(store: Store, study: Study) -> Study:
 def _place(study: Study, folder: Path) -> Store:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         store = open_store(folder)
-        check_same(store, study)
+        check_same(store.attributes["study"], study.description(), folder)
         return store
     return create_store(folder, Layout.of(study))  # moved to where it is to be, if that is empty
 
@@ -144,16 +145,15 @@ def _grown(store: Store, study: Study) -> Layout:
 
 def _work(plan: Plan, store: Store, client: Any, progress: Progress | None) -> None:
     total = sum(unit.seconds for unit in plan.units)
-    spent, steps = 0.0, []
-    runs = 0
+    spent, runs, efficiency = 0.0, 0, Efficiency()
     with store.session(plan.devices) as note:
 
         def done(unit: Unit, found: Results) -> None:
             nonlocal spent, runs
             store.write(plan.layout, unit, found)
-            spent, runs = spent + unit.seconds, runs + len(unit.runs)
-            steps.append(found.get("steps", np.ones(1)))
-            note(runs=runs, efficiency=round(efficiency(steps), 4))
+            spent, runs = spent + unit.seconds, runs + unit.size
+            efficiency.add(found.get("steps", np.ones(unit.size)))
+            note(runs=runs, efficiency=round(efficiency.share, 4))
             if progress is not None:
                 progress(spent / total)
 

@@ -105,17 +105,3 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
     except ValueError as error:
         named = next((name for name in given if f"`{name}`" in str(error)), None)
         raise TableError(path if named is None else (*path, named), str(error)) from error
-
-
-def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
-    """Where two tables differ, a line each."""
-    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
-        names = [*stored, *(name for name in asked if name not in stored)]
-        return [
-            line
-            for name in names
-            for line in differences(
-                stored.get(name), asked.get(name), f"{path}.{name}" if path else name
-            )
-        ]
-    return [] if stored == asked else [f"{path}: stored {stored!r}, asked {asked!r}"]

@@ -1,0 +1,229 @@
+"""A sweep holds what `simulate` returns, run for run, whatever else is swept beside."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from sweeps.studies import files, same, small_problem
+
+import tts_jax as tts
+from tts_jax.sweeps.grid import stream
+from tts_jax.sweeps.plan import Layout
+from tts_jax.sweeps.store import PENDING, open_store
+
+TAUS = np.linspace(0.0, 0.3, 4)
+FLOW = tts.GradientFlow(1.0, rtol=1e-6, atol=1e-8)
+SGD = tts.SGD(0.05, 1e-3, noise=0.3)
+
+
+def start_of(seed: int, width: int) -> tts.Params:
+    return tts.init_uniform(jax.random.fold_in(jax.random.key(seed), 0), width)
+
+
+def noise_key(seed: int, **coordinates):
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return jax.random.fold_in(key, np.uint32(stream({**coordinates, "seed": seed})))
+
+
+def test_a_flow_is_that_of_simulate_at_every_point():
+    grid = {"epsilon": [0.1, 1.0], "eta": [0.08, 0.05], "seed": range(3), "width": 6}
+    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    assert dict(data.sizes) == {
+        "epsilon": 2,
+        "eta": 2,
+        "seed": 3,
+        "tau": 4,
+        "outer": 7,
+        "neuron": 6,
+    }
+    for epsilon, eta, seed in ((0.1, 0.05, 2), (1.0, 0.08, 0)):
+        network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
+        problem = tts.Problem(network, small_problem().target)
+        flow = tts.GradientFlow(epsilon, rtol=1e-6, atol=1e-8)
+        run = tts.simulate(problem, flow, start_of(seed, 6), jnp.asarray(TAUS))
+        ours = data.sel(epsilon=epsilon, eta=eta, seed=seed)
+        # Rounding only: the two are compiled with other numbers as constants.
+        assert np.allclose(ours.risk, run.risk, rtol=1e-10, atol=0)
+        assert np.allclose(ours.u, run.params.u, rtol=0, atol=1e-11)
+        assert np.allclose(ours.a, run.params.a, rtol=0, atol=1e-9)
+        assert int(ours.steps) == int(run.stats["steps"])
+        assert float(ours.floor) == pytest.approx(float(tts.metrics.floor(problem)))
+
+
+def test_sgd_hears_the_stream_of_its_coordinates():
+    grid = {"epsilon": [0.05, 0.1], "seed": range(9), "width": 6}
+    data = tts.sweep(small_problem(), SGD, grid, TAUS)
+    sgd = tts.SGD(0.1, 1e-3, noise=0.3)
+    key = noise_key(4, epsilon=0.1, width=6)
+    run = tts.simulate(small_problem(), sgd, start_of(4, 6), jnp.asarray(TAUS), key=key)
+    ours = data.sel(epsilon=0.1, seed=4)
+    assert np.allclose(ours.u, run.params.u, rtol=0, atol=1e-10)
+    assert np.allclose(ours.risk, run.risk, rtol=1e-8)
+    # Another epsilon is not the same noise, faster.
+    assert not np.allclose(ours.u, data.sel(epsilon=0.05, seed=4).u, atol=1e-4)
+
+
+@pytest.mark.parametrize("dynamics", [FLOW, SGD], ids=["flow", "sgd"])
+def test_more_values_change_no_other_run(dynamics):
+    few = tts.sweep(
+        small_problem(), dynamics, {"epsilon": [0.2, 0.1], "seed": range(8), "width": 6}, TAUS
+    )
+    grid = {"epsilon": [0.05, 0.1, 0.2], "seed": range(11), "width": 6}
+    many = tts.sweep(small_problem(), dynamics, grid, TAUS)
+    part = many.sel(epsilon=[0.1, 0.2], seed=range(8))
+    assert few.epsilon.values.tolist() == [0.1, 0.2]  # in order, however they were given
+    assert same(few.drop_attrs(), part.drop_attrs())
+
+
+def test_widths_are_filled_up_and_start_where_a_single_run_does():
+    grid = {"width": [3, 6], "seed": [1, 2]}
+    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    narrow = data.sel(width=3, seed=1)
+    assert np.array_equal(narrow.u.isel(tau=0, neuron=slice(0, 3)), start_of(1, 3).u)
+    assert np.all(np.isnan(narrow.u.isel(neuron=slice(3, None))))
+    assert np.array_equal(data.sel(width=6, seed=2).u.isel(tau=0), start_of(2, 6).u)
+
+
+def test_zipped_axes_and_targets_and_single_values():
+    stairs = tts.PiecewiseConstant([0.5], [0.0, 1.0])
+    grid = {
+        ("width", "eta"): [(4, 0.1), (5, 0.05)],
+        "target": {"stairs": stairs, "two": small_problem().target},
+        "epsilon": 0.5,
+        "seed": [0],
+    }
+    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    assert data.risk.dims == ("width_eta", "target", "seed", "tau")
+    assert data.coords["eta"].dims == ("width_eta",)
+    assert float(data.coords["epsilon"]) == 0.5
+    problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=0.05)), stairs)
+    flow = tts.GradientFlow(0.5, rtol=1e-6, atol=1e-8)
+    run = tts.simulate(problem, flow, start_of(0, 5), jnp.asarray(TAUS))
+    ours = data.isel(width_eta=1, seed=0).sel(target="stairs")
+    assert np.allclose(ours.risk, run.risk, rtol=1e-10)
+    assert np.all(data.status == 0)
+
+
+def test_one_run_without_any_axis():
+    data = tts.sweep(small_problem(), FLOW, {"width": 6, "seed": 3}, TAUS)
+    run = tts.simulate(small_problem(), FLOW, start_of(3, 6), jnp.asarray(TAUS))
+    assert data.risk.dims == ("tau",)
+    assert np.allclose(data.risk, run.risk, rtol=1e-10)
+
+
+def test_the_last_parameters_are_those_of_the_whole_record():
+    grid = {"seed": range(3), "width": 6}
+    whole = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    last = tts.sweep(small_problem(), FLOW, grid, TAUS, keep="last")
+    assert last.u.dims == ("seed", "neuron")
+    assert np.array_equal(last.risk, whole.risk)
+    assert np.array_equal(last.u, whole.u.isel(tau=-1))
+    assert np.array_equal(last.a, whole.a.isel(tau=-1))
+
+
+def test_single_precision_moves_as_double():
+    grid = {"seed": range(8), "width": 6}
+    double = tts.sweep(small_problem(), SGD, grid, TAUS)
+    single = tts.sweep(small_problem(), SGD, grid, TAUS, precision="float32")
+    assert single.u.dtype == np.float32
+    assert single.attrs["precision"] == "float32"
+    moved = np.abs(double.u.isel(tau=-1) - double.u.isel(tau=0)).max()
+    assert np.abs(single.u - double.u).max() < 0.05 * moved
+
+
+def test_a_run_that_fails_is_labelled_and_spoils_no_other():
+    grid = {"epsilon": [0.05], "step_size": [1e-2, 2.0], "seed": range(3), "width": 6}
+    data = tts.sweep(small_problem(), SGD, grid, [0.0, 40.0])
+    assert np.all(data.status.sel(step_size=1e-2) == tts.Status.OK)
+    assert np.all(data.status.sel(step_size=2.0) == tts.Status.NON_FINITE)
+    assert np.all(np.isfinite(data.risk.sel(step_size=1e-2)))
+
+
+def start_high(key, width):
+    u = jax.random.uniform(key, (2, width), minval=0.5)
+    return tts.Params(jnp.zeros((2, width)), u)
+
+
+def test_a_problem_and_a_start_of_ones_own():
+    network = tts.AdditiveNetwork(tts.CubicStep(eta=0.2))
+    x = jax.random.uniform(jax.random.key(0), (40, 2))
+    problem = tts.EmpiricalProblem(network, x, jnp.sum(x > 0.5, axis=1).astype(float))
+    flow = tts.GradientFlow(0.3, rtol=1e-4, atol=1e-6)
+    data = tts.sweep(problem, flow, {"seed": [0, 1], "width": 3}, TAUS, start=start_high)
+    assert data.u.dims == ("seed", "tau", "input", "neuron")
+    params = start_high(jax.random.fold_in(jax.random.key(1), 0), 3)
+    run = tts.simulate(problem, flow, params, jnp.asarray(TAUS))
+    assert np.allclose(data.risk.sel(seed=1), run.risk, rtol=1e-8)
+
+
+def test_numbers_never_compile_again_and_shapes_do_once():
+    grid = {"epsilon": np.geomspace(0.01, 1.0, 5), "seed": range(20), "width": [3, 5]}
+    study = tts.Study(small_problem(), tts.GradientFlow(1.0, rtol=1e-3, atol=1e-5), grid, TAUS)
+    layout = Layout.of(study, (1, 10, 1))
+    for chunk in layout.all_chunks():
+        unit = layout.unit(chunk, np.ones((1, 10, 1), bool))
+        layout.runner(layout.points(unit))
+    assert len(layout.all_chunks()) == 20
+    assert layout.runner.traces == 2
+
+
+def test_only_what_is_new_is_run(tmp_path):
+    store = tmp_path / "flow.zarr"
+    grid = {"epsilon": [0.1, 1.0], "seed": range(4), "width": [4]}
+    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    before, chunks = files(store), open_store(store).chunks
+    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    unchanged = files(store)
+    runs = {name for name in before if name.startswith(("risk", "u/", "a/", "status", "steps"))}
+    assert runs
+    assert all(unchanged[name] == before[name] for name in runs)
+    more = {"epsilon": [0.1, 0.3, 1.0], "seed": range(6), "width": [4, 7]}
+    data = tts.sweep(small_problem(), FLOW, more, TAUS, store=store)
+    sessions = [session["runs"] for session in data.attrs["sessions"]]
+    assert sessions == [8, 0, 36 - 8]
+    assert open_store(store).chunks == chunks
+    fresh = tts.sweep(small_problem(), FLOW, more, TAUS)
+    assert same(data.load().drop_attrs(), fresh.drop_attrs())
+    # Asked for less, it returns less, and has all the same.
+    assert tts.sweep(small_problem(), FLOW, grid, TAUS, store=store).sizes["epsilon"] == 2
+    assert xr.open_zarr(store, chunks=None).sizes["width"] == 2
+
+
+def test_another_study_is_refused(tmp_path):
+    store = tmp_path / "flow.zarr"
+    tts.sweep(small_problem(), FLOW, {"seed": [0], "width": 4}, TAUS, store=store)
+    with pytest.raises(tts.SweepError, match=re.escape("taus: stored [0.0, ")):
+        tts.sweep(small_problem(), FLOW, {"seed": [0], "width": 4}, [1.0], store=store)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    with pytest.raises(tts.SweepError, match="holds no sweep"):
+        tts.sweep(small_problem(), FLOW, {"width": 4}, TAUS, store=tmp_path / "other")
+    assert (tmp_path / "other" / "file").read_text() == "mine"
+
+
+def test_progress_ends_at_one_and_never_falls():
+    seen: list[float] = []
+    grid = {"epsilon": [0.1, 0.2, 0.5], "seed": range(16), "width": 4}
+    tts.sweep(small_problem(), FLOW, grid, TAUS, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="`progress`"):
+        tts.sweep(small_problem(), FLOW, grid, TAUS, progress=3)
+
+
+def test_what_it_was_made_with_is_kept(tmp_path):
+    store = tmp_path / "s.zarr"
+    tts.sweep(small_problem(), tts.LimitFlow(), {"seed": range(2), "width": 6}, TAUS, store=store)
+    data = xr.open_zarr(store, chunks=None)
+    (session,) = data.attrs["sessions"]
+    assert session["versions"]["jax"] == jax.__version__
+    assert session["runs"] == 2
+    assert session["seconds"] > 0
+    assert session["device"]
+    assert data.attrs["precision"] == "float64"
+    assert data.attrs["study"]["dynamics"] == {"type": "LimitFlow"}
+    assert data.attrs["statuses"]["PENDING"] == PENDING
+    assert open_store(store).study().description() == data.attrs["study"]
