@@ -1,5 +1,5 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
-from . import metrics
+from . import analyses, metrics, plot
 from ._errors import CoarseStepsWarning, SimulationError, Status
 from .activations import (
     AbstractActivation,
@@ -68,12 +68,14 @@ __all__ = [
     "Tanh",
     "Teacher",
     "Trajectory",
+    "analyses",
     "arrival_times",
     "check_activation",
     "hit_times",
     "init_uniform",
     "map_runs",
     "metrics",
+    "plot",
     "read_study",
     "recommended_solver",
     "sample_problem",

@@ -85,7 +85,6 @@ def test_twenty_kills_at_random_moments_lose_nothing(processes, undisturbed, tmp
         process.join()
         assert made(store) >= there
         there = made(store)
-        print("made", there)
         if there == 48:  # all: the others are killed while they make some again
             for chunk in moments.sample(range(12), 3):
                 shutil.rmtree(store / "status" / "c" / str(chunk))
@@ -97,9 +96,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(processes, undisturbed, tmp
 
 @pytest.mark.parametrize("damage", ["cut off", "altered", "empty", "gone"])
 @pytest.mark.parametrize("name", ["u", "status"])
-def test_a_damaged_chunk_is_made_again_and_no_other(
-    processes, undisturbed, tmp_path, damage, name
-):
+def test_a_damaged_chunk_is_made_again_and_no_other(processes, undisturbed, tmp_path, damage, name):
     whole = undisturbed[1]
     store = tmp_path / "damaged.zarr"
     shutil.copytree(whole, store)
@@ -122,7 +119,9 @@ def test_a_damaged_chunk_is_made_again_and_no_other(
     after = files(store)
     touched = {file for file in after if after[file] != before.get(file)}
     runs = ("risk", "u", "a", "status", "steps")
-    assert {file.split("/c/")[1].split("/")[0] for file in touched if file.startswith(runs)} == {"5"}
+    assert {file.split("/c/")[1].split("/")[0] for file in touched if file.startswith(runs)} == {
+        "5"
+    }
 
 
 def test_two_at_once_do_not_meet(processes, undisturbed, tmp_path):
@@ -173,24 +172,22 @@ def test_a_full_disk_is_told_and_what_was_finished_is_kept(
 ):
     study, whole = undisturbed
     store, said = small_disk / "full.zarr", tmp_path / "said"
-    filler = small_disk / "filler"
     assert end(processes, "sweep", study, "--out", store, output=said) == 1
     assert "no room in" in said.read_text()
     left = made(store)
     assert 0 < left < 48
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    assert not filler.exists()
     assert end(processes, "resume", store) == 0
     assert same(finished(store), finished(whole))
 
 
 def test_a_folder_that_cannot_be_written_is_told(processes, undisturbed, small_disk, tmp_path):
     study, whole = undisturbed
-    said, subprocess_run = tmp_path / "said", subprocess.run
-    subprocess_run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    said = tmp_path / "said"
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     store = small_disk / "whole.zarr"
     shutil.copytree(whole, store)
-    subprocess_run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for words in (("resume", store), ("sweep", study, "--out", small_disk / "new.zarr")):
         assert end(processes, *words, output=said) == 2
         assert "cannot write to" in said.read_text()

@@ -1,0 +1,135 @@
+"""The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from sweeps.studies import SGD_STUDY, written
+
+import tts_jax as tts
+from tts_jax import cli
+
+
+@pytest.fixture(autouse=True)
+def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    assert cli.main(["sweep", str(written(folder)), "--out", str(folder / "s.zarr")]) == 0
+    return folder / "s.zarr"
+
+
+def test_help_needs_no_jax():
+    script = (
+        "import sys\n"
+        "from tts_jax.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as error:\n"
+        "    assert not error.code\n"
+        "heavy = {'jax', 'numpy', 'xarray', 'zarr', 'matplotlib', 'diffrax'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert "sweep" in done.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_runs_nothing(tmp_path, capsys):
+    path = written(tmp_path)
+    assert cli.main(["sweep", str(path), "--out", str(tmp_path / "s.zarr"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "SGD: 12 epsilon x 4 seed = 48 runs (width 6), 3 recorded times" in said
+    assert "48 runs in 12 units of up to 4, 1 shape to compile" in said
+    assert "expected: " in said
+    assert "nothing was run" in said
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_dry_run_of_an_extension_counts_what_is_new(store, capsys):
+    path = written(store.parent, SGD_STUDY.replace("count = 4", "count = 6"))
+    assert cli.main(["sweep", str(path), "--out", str(store), "--dry-run"]) == 0
+    assert "to do: 24 runs in 12 units of up to 2" in capsys.readouterr().out
+    assert xr.open_zarr(store, chunks=None).sizes["seed"] == 4
+
+
+def test_status_tells_how_far_it_is(store, capsys):
+    assert cli.main(["status", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert "SGD, 48 of 48 runs made, complete" in said
+    assert "runs per second" in said
+    assert cli.main(["resume", str(store)]) == 0
+    assert "to do: 0 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["status", "{}"], "holds no sweep"),
+        (["resume", "{}"], "holds no sweep"),
+        (["plot", "{}"], "holds no sweep"),
+        (["export", "{}", "x.nc"], "holds no sweep"),
+        (["sweep", "{}/none.toml"], "No such file"),
+    ],
+)
+def test_what_is_not_there_is_told(tmp_path, capsys, words, complaint):
+    assert cli.main([word.format(tmp_path) for word in words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_pictures_are_drawn_from_the_store(store, tmp_path, capsys):
+    for kind, words in (
+        ("risk", []),
+        ("box", ["--over", "epsilon"]),
+        ("phase", ["--over", "epsilon", "seed", "--below", "0.5"]),
+        ("risk", ["--limit", str(store)]),
+    ):
+        out = tmp_path / f"{kind}.png"
+        words = ["plot", str(store), "--kind", kind, "--out", str(out), *words]
+        assert cli.main(words) == 0
+        assert out.read_bytes().startswith(b"\x89PNG")
+        out.unlink()
+    assert cli.main(["plot", str(store)]) == 2
+    assert "needs --over with 2 of the axes epsilon, seed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_writes_one_file_with_the_same_numbers(store, tmp_path):
+    out = tmp_path / "sweep.nc"
+    assert cli.main(["export", str(store), str(out)]) == 0
+    data, original = xr.load_dataset(out, engine="scipy"), xr.open_zarr(store, chunks=None)
+    assert set(data.variables) == set(original.variables)
+    for name in original.variables:
+        assert np.array_equal(data[name], original[name], equal_nan=True), name
+    assert '"SGD"' in data.attrs["study"]
+    assert cli.main(["export", str(store), str(tmp_path / "no" / "x.nc")]) == 1
+
+
+def test_a_store_of_anothers_functions_is_resumed_in_python(tmp_path, capsys):
+    def start(key, width):
+        return tts.init_uniform(key, width)
+
+    target = tts.PiecewiseConstant([0.5], [0.0, 1.0])
+    problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=0.1)), target)
+    store, grid = tmp_path / "s.zarr", {"seed": range(2), "width": 4}
+    tts.sweep(problem, tts.LimitFlow(), grid, [0.1], store=store, start=start)
+    assert cli.main(["resume", str(store)]) == 2
+    assert "Resume it in Python" in capsys.readouterr().err
+    assert tts.sweep(problem, tts.LimitFlow(), grid, [0.1], store=store, start=start).sizes
+
+
+def test_every_public_name_can_be_had():
+    for name in tts.__all__:
+        assert getattr(tts, name) is not None
+    assert callable(tts.simulate)
+    assert callable(tts.sweep)
+    with pytest.raises(AttributeError):
+        _ = tts.nothing
