@@ -13,8 +13,8 @@ _SGD_STEP = 1e-9
 """Seconds, of one neuron and one run out of many side by side."""
 _FLOW_STEP = 15e-6
 """Seconds, at width 20."""
-_CLOSED_FORM = 3e-5
-"""Seconds a run of the limit flow."""
+_CLOSED_FORM = 1.5e-4
+"""Seconds of the limit flow for one recorded time."""
 
 
 def expected_steps(study: Study, point: Point) -> float:
@@ -37,7 +37,7 @@ def expected_seconds(study: Study, point: Point) -> float:
     """Seconds of one core that the run at a point is expected to take."""
     steps, width = expected_steps(study, point), int(point["width"])
     if isinstance(study.dynamics, LimitFlow):
-        return _CLOSED_FORM
+        return _CLOSED_FORM * len(study.taus)
     if isinstance(study.dynamics, SGD):
         batch = study.dynamics.batch_size
         return _SGD_STEP * width * steps * (batch if isinstance(batch, int) else 100)
