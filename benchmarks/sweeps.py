@@ -145,7 +145,8 @@ def storing():
         share = spent["write"] / spent["compute"]
         print(
             f"parameters at {keep} times: {spent['write']:.2f} s writing {size / 1e6:.1f} MB "
-            f"beside {spent['compute']:.1f} s computing, {100 * share:.1f} %; {data.status.size} runs"
+            f"beside {spent['compute']:.1f} s computing, {100 * share:.1f} %; "
+            f"{data.status.size} runs"
         )
         found[keep] = {**spent, "bytes": size, "share": share}
     return found

@@ -161,7 +161,10 @@ def _ticks(axis: Any, data: xr.Dataset, name: str) -> None:
     """Ticks at some of the places 0, 1, ... with the values of a coordinate."""
     count = data.sizes[name]
     values = data[name].values if name in data.coords else np.arange(count)
-    shown = np.arange(0, count, -(-count // 7))
+    steps = range(-(-count // 7), count)
+    # Both ends, if some distance leads from one to the other.
+    step = next((s for s in steps[: 1 + count // 4] if (count - 1) % s == 0), -(-count // 7))
+    shown = np.arange(0, count, step)
     axis.set_ticks(shown, tick_labels(values[shown]))
     axis.set_label_text(LABELS.get(name, name))
 
