@@ -6,7 +6,10 @@ s the smaller distance and b the larger, b^3 - s^3 = k^3 is conserved, so that
 ds/dtau = -w^2 / (1 + s/b)^2, and w^2 tau = F(s(0)) - F(s(tau)) with
 
     F(s) = integral_0^s (1 + x/(x^3 + k^3)^(1/3))^2 dx = s + b - k + 2 (b t^2 - k I(t)),
-    t = s/b,   I(t) = integral_0^t x (1 - x^3)^(-1/3) dx,   an incomplete beta function.
+    t = s/b,   I(t) = integral_0^t x (1 - x^3)^(-1/3) dx = B(t^3; 2/3, 2/3)/3,
+
+an incomplete beta function, which is y^(2/3) times a power series in y = t^3; it is symmetric about
+y = 1/2, so that the series need not be summed beyond.
 
 The near neuron arrives at tau = F(s(0))/w^2, when the far one is at distance k.
 """
@@ -14,8 +17,7 @@ The near neuron arrives at tau = F(s(0))/w^2, when the far one is at distance k.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc
-from scipy.special import beta
+from scipy.special import beta, poch
 
 from .._errors import Status, argument_error, check_64_bit, is_concrete
 from .._types import Array, Float, Scalar
@@ -23,6 +25,11 @@ from ..networks import Params, ShallowNetwork
 from ..problem import Problem
 from ..targets import PiecewiseConstant
 from .base import AbstractDynamics, Given, Records, check_no_samples, only_real
+
+_POWERS = np.arange(52)
+_SERIES = poch(1 / 3, _POWERS) / poch(1.0, _POWERS) / (_POWERS + 2 / 3)
+"""Coefficients of B(y; 2/3, 2/3) / y^(2/3), the integrals of those of (1 - y)^(-1/3). At y = 1/2 the
+first one left out is below 1e-18."""
 
 _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
@@ -34,13 +41,24 @@ def _larger(near: Array, cube: Array) -> Array:
     return jnp.where(total > 0, jnp.cbrt(jnp.where(total > 0, total, 1.0)), 0.0)
 
 
+def _rest(cube: Array, far: Array) -> Array:
+    """1 - (s/b)^3."""
+    return jnp.where(far > 0, cube / jnp.where(far > 0, far, 1.0) ** 3, 1.0)
+
+
 def _ratio(near: Array, far: Array) -> Array:
     return near / jnp.where(far > 0, far, 1.0)
 
 
-def _moment(t: Array) -> Array:
-    """I(t)."""
-    return betainc(2 / 3, 2 / 3, jnp.clip(t**3, 0.0, 1.0)) * (beta(2 / 3, 2 / 3) / 3)
+def _moment(t: Array, rest: Array) -> Array:
+    """I(t), where rest = 1 - t^3, which the caller has without cancellation."""
+    small = t**3 < 0.5
+    root = jnp.where(small, t, jnp.cbrt(rest))
+    y, series = root**3, jnp.zeros_like(t)
+    for coefficient in _SERIES[::-1]:
+        series = series * y + coefficient
+    part = root**2 * series / 3
+    return jnp.where(small, part, beta(2 / 3, 2 / 3) / 3 - part)
 
 
 @jax.custom_jvp
@@ -52,7 +70,7 @@ def _primitive(near: Array, cube: Array) -> Array:
     """
     far, k = _larger(near, cube), jnp.cbrt(cube)
     t = _ratio(near, far)
-    return near + far - k + 2 * (near * t - k * _moment(t))
+    return near + far - k + 2 * (near * t - k * _moment(t, _rest(cube, far)))
 
 
 @_primitive.defjvp
@@ -64,7 +82,8 @@ def _primitive_jvp(primals, tangents):
     # At equal distances, k = 0, the derivative is infinite: zero stands for it.
     apart = cube > 0
     far, k = jnp.where(apart, far, 1.0), jnp.where(apart, jnp.cbrt(cube), 1.0)
-    by_cube = jnp.where(apart, (1 / far**2 - (1 + 2 * _moment(t)) / k**2) / 3, 0.0)
+    moment = _moment(t, _rest(cube, far))
+    by_cube = jnp.where(apart, (1 / far**2 - (1 + 2 * moment) / k**2) / 3, 0.0)
     return _primitive(near, cube), (1 + t) ** 2 * d_near + by_cube * d_cube
 
 

@@ -13,7 +13,7 @@ _SGD_STEP = 1e-9
 """Seconds, of one neuron and one run out of many side by side."""
 _FLOW_STEP = 15e-6
 """Seconds, at width 20."""
-_CLOSED_FORM = 1.5e-4
+_CLOSED_FORM = 1e-5
 """Seconds of the limit flow for one recorded time."""
 
 
