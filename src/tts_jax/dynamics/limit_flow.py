@@ -28,8 +28,8 @@ from .base import AbstractDynamics, Given, Records, check_no_samples, only_real
 
 _POWERS = np.arange(52)
 _SERIES = poch(1 / 3, _POWERS) / poch(1.0, _POWERS) / (_POWERS + 2 / 3)
-"""Coefficients of B(y; 2/3, 2/3) / y^(2/3), the integrals of those of (1 - y)^(-1/3). At y = 1/2 the
-first one left out is below 1e-18."""
+"""Coefficients of B(y; 2/3, 2/3) / y^(2/3), the integrals of those of (1 - y)^(-1/3). At y = 1/2
+the first one left out is below 1e-18."""
 
 _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
