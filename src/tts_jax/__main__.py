@@ -1,7 +1,5 @@
 """`python -m tts_jax` is the command `tts-jax`."""
 
-import sys
+from .cli import command
 
-from .cli import main
-
-sys.exit(main())
+command()

@@ -1,9 +1,13 @@
 """A hash of arrays, objects and functions that is the same in every process."""
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import re
-from types import FunctionType
+import sys
+from collections.abc import Iterator
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import equinox as eqx
@@ -11,41 +15,105 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_LIBRARIES = {
+    *("jax", "jaxlib", "numpy", "scipy", "optax", "equinox", "diffrax", "optimistix", "lineax"),
+    *("jaxtyping", "xarray", "tts_jax"),
+    *sys.stdlib_module_names,
+}
+"""What their functions and classes do goes by their names: versions are told elsewhere."""
+
 
 def digest(*things: Any) -> str:
-    """A hash of pytrees: of arrays by their numbers, of functions by their code and closures."""
+    """A hash of pytrees: of arrays by their numbers, of functions by their code, what it closes
+    over and the globals that it names, and of objects also by the methods of their classes."""
     found, seen = hashlib.sha256(), set()
 
     def add(thing: Any) -> None:
+        for kind in _classes(thing):
+            add_class(kind)
         leaves, structure = jax.tree.flatten(thing, is_leaf=is_key)
         found.update(_without_addresses(structure))
         for leaf in leaves:
             values = jax.random.key_data(leaf) if is_key(leaf) else leaf
+            function = _unwrapped(leaf)
             if eqx.is_array_like(values):
                 array = np.asarray(values)
                 found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-            elif isinstance(leaf, FunctionType):
-                add_function(leaf)
+            elif isinstance(function, FunctionType):
+                add_function(function)
+            elif isinstance(leaf, type):
+                add_class(leaf)
+            elif isinstance(leaf, functools.partial):
+                add((leaf.func, leaf.args, leaf.keywords))
             else:
                 found.update(_without_addresses(leaf))
 
     def add_function(function: FunctionType) -> None:
         """By its code, and what it has been given."""
-        if id(function) in seen or function.__module__.split(".")[0] in ("jax", "numpy"):
+        home = _home(function)
+        found.update(function.__qualname__.encode())
+        if id(function) in seen or home in ("jax", "jaxlib", "numpy"):
             return  # what these libraries close over is their own business
         seen.add(id(function))
-        found.update(function.__qualname__.encode() + function.__code__.co_code)
-        for constant in function.__code__.co_consts:
-            found.update(_without_addresses(constant))
+        add_code(function.__code__, {} if home in _LIBRARIES else function.__globals__)
         for cell in function.__closure__ or ():
             inside = None
             with contextlib.suppress(ValueError):  # one that is empty yet
                 inside = cell.cell_contents
             add(inside)
-        add(function.__defaults__)
+        add((function.__defaults__, function.__kwdefaults__))
+
+    def add_code(code: CodeType, names: dict[str, Any]) -> None:
+        """Without the file and the line that it stands in."""
+        found.update(code.co_code + " ".join(code.co_names).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                add_code(constant, names)
+            else:
+                found.update(_without_addresses(constant))
+        for name in code.co_names:
+            if name in names and not isinstance(names[name], ModuleType):
+                add(names[name])
+
+    def add_class(kind: type) -> None:
+        for parent in kind.__mro__:
+            if parent in seen or _home(parent) in _LIBRARIES:
+                continue
+            seen.add(parent)
+            found.update(parent.__qualname__.encode())
+            for name, member in sorted(vars(parent).items()):
+                function = _unwrapped(member)
+                if isinstance(function, FunctionType) and _home(function) not in _LIBRARIES:
+                    found.update(name.encode())
+                    add_function(function)
 
     add(things)
     return found.hexdigest()
+
+
+def _home(thing: Any) -> str:
+    return (getattr(thing, "__module__", None) or "").split(".")[0]
+
+
+def _unwrapped(thing: Any) -> Any:
+    """The function inside a jitted one, a method, a property or what equinox makes of them."""
+    for name in ("fget", "__func__", "method"):
+        inside = getattr(thing, name, None)
+        if isinstance(inside, FunctionType):
+            thing = inside
+    return inspect.unwrap(thing) if callable(thing) and not isinstance(thing, type) else thing
+
+
+def _classes(thing: Any) -> Iterator[type]:
+    """The classes of the equinox modules in a thing."""
+    if isinstance(thing, eqx.Module):
+        yield type(thing)
+        thing = vars(thing)
+    if isinstance(thing, dict):
+        thing = list(thing.values())
+    if isinstance(thing, list | tuple):
+        for part in thing:
+            yield from _classes(part)
 
 
 def _without_addresses(thing: Any) -> bytes:

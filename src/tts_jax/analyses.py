@@ -3,6 +3,7 @@
 Everything left over beside the axes that are asked for, seeds above all, is a repetition.
 """
 
+import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -76,11 +77,13 @@ def bands(
     At each time over the runs that reached it.
     """
     rest = _rest(data, over)
-    risk = (
-        data.risk.quantile(list(quantiles), dim=rest)
-        if rest
-        else data.risk.expand_dims(quantile=list(quantiles))
-    )
+    if not rest:
+        risk = data.risk.expand_dims(quantile=list(quantiles))
+    else:
+        with warnings.catch_warnings():
+            # That no run reached a time is told by NaN.
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+            risk = data.risk.quantile(list(quantiles), dim=rest)
     return risk.transpose("quantile", *over, "tau")
 
 

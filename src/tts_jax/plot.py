@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 COLOURS = {
@@ -160,35 +160,56 @@ def phase(axes: Axes, success: xr.Dataset) -> Any:
 def _ticks(axis: Any, data: xr.Dataset, name: str) -> None:
     """Ticks at some of the places 0, 1, ... with the values of a coordinate."""
     count = data.sizes[name]
-    values = data[name].values if name in data.coords else np.arange(count)
     steps = range(-(-count // 7), count)
     # Both ends, if some distance leads from one to the other.
     step = next((s for s in steps[: 1 + count // 4] if (count - 1) % s == 0), -(-count // 7))
     shown = np.arange(0, count, step)
-    axis.set_ticks(shown, tick_labels(values[shown]))
+    axis.set_ticks(shown, [tick_labels(data, name)[i] for i in shown])
     axis.set_label_text(LABELS.get(name, name))
 
 
-def tick_labels(values: Any) -> list[str]:
-    """Words as they are, numbers in few digits."""
-    return [str(v) if isinstance(v, str) else f"{v:.2g}" if v % 1 else f"{v:g}" for v in values]
+def tick_labels(data: xr.Dataset | xr.DataArray, name: str) -> list[str]:
+    """The values on an axis of a sweep: words, numbers in few digits, all of zipped ones."""
+    along = [data[n].values for n in data.coords if data[n].dims == (name,)]
+    columns = along or [np.arange(data.sizes[name])]
+    return [", ".join(map(_short, values)) for values in zip(*columns, strict=True)]
 
 
-def fan(axes: Axes, bands: xr.DataArray) -> Any:
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.2g}" if value % 1 else f"{value:g}"
+
+
+_FADE = LinearSegmentedColormap.from_list(
+    "fade", mpl.colormaps["viridis_r"](np.linspace(0.1, 1.0, 256))
+)
+"""Ordered colours that print well, without the lightest, which is lost on white."""
+
+_FEW = 6
+"""Up to so many curves stand in the legend; more have a colour bar."""
+
+
+def fan(axes: Axes, bands: xr.DataArray) -> ScalarMappable | None:
     """Risk against slow time as `analyses.bands` over one axis: the middle, and the outer two.
 
-    One colour for each value, from a colour map in order. Returns what a colour bar takes.
+    One colour for each value, in order. Returns what a colour bar takes, or None for a few values
+    and for words, which stand in the legend.
     """
-    (name,) = [axis for axis in bands.dims if axis not in ("quantile", "tau")]
-    values = np.asarray(bands[name].values, float)
+    (name,) = [str(axis) for axis in bands.dims if axis not in ("quantile", "tau")]
+    labels = tick_labels(bands, name)
+    numbers = name in bands.coords and bands[name].dtype.kind in "fi"
+    values = np.asarray(bands[name].values if numbers else np.arange(len(labels)), float)
     log = values.min() > 0 and values.max() > 10 * values.min()
     scale = (LogNorm if log else Normalize)(values.min(), values.max())
-    colours = ScalarMappable(scale, "viridis_r")
-    for value in values:
-        low, middle, high = bands.sel({name: value}).values
-        colour = colours.to_rgba(value)
+    bar = ScalarMappable(scale, _FADE) if numbers and values.size > _FEW else None
+    colours = ScalarMappable(Normalize(0, max(1, values.size - 1)), _FADE) if bar is None else bar
+    for i, label in enumerate(labels):
+        low, middle, high = bands.isel({name: i}).transpose("quantile", "tau").values
+        colour = colours.to_rgba(np.asarray(i if bar is None else values[i]))
         axes.fill_between(bands.tau, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(bands.tau, middle, color=colour, linewidth=1.6)
+        own = f"{LABELS.get(name, name)} = {label}" if bar is None else None
+        axes.plot(bands.tau, middle, color=colour, linewidth=1.6, label=own)
     axes.set(yscale="log", xlabel=r"slow time $\tau = \varepsilon t$", ylabel="risk $L$")
     axes.margins(x=0.01)
-    return colours
+    return bar

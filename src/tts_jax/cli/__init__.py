@@ -1,5 +1,6 @@
 """The command `tts-jax`. Nothing here imports JAX until a command needs it."""
 
+import os
 import sys
 
 import tyro
@@ -9,7 +10,21 @@ from .figures import figures, load_experiments
 from .prepare import SMALL_LOOPS, WIDE_VECTORS, prepare_jax
 from .sweeps import export, plot, resume, status, sweep
 
-__all__ = ["SMALL_LOOPS", "WIDE_VECTORS", "load_experiments", "main", "prepare_jax"]
+__all__ = ["SMALL_LOOPS", "WIDE_VECTORS", "command", "load_experiments", "main", "prepare_jax"]
+
+
+def command() -> None:
+    """`main` as a process, which ends with its exit status."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == _INTERRUPTED:
+        # At once: an orderly end of Python would abort threads that XLA still has at work.
+        os._exit(code)
+    sys.exit(code)
+
+
+_INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return app.cli(prog="tts-jax", args=argv, description="Two time scale training, simulated.")
     except KeyboardInterrupt:
         print("\nInterrupted: what was finished is kept.", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except UsageError as error:
         print(f"tts-jax: {error}", file=sys.stderr)
         return error.code

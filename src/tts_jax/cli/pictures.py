@@ -9,8 +9,10 @@ import xarray as xr
 
 from .. import analyses
 from .. import plot as draw
-from ..sweeps.report import open_sweep
+from ..sweeps.report import open_sweep, undamaged
 from .errors import UsageError
+
+_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def picture(
@@ -20,26 +22,58 @@ def picture(
     below: float | None,
     limit: Path | None,
     file: Path,
-) -> None:
-    """Draw the sweep in a folder to a file."""
+) -> Path:
+    """Draw the sweep in a folder to a file, a PNG unless its name says otherwise; return it."""
+    file = file if file.suffix else file.with_suffix(".png")
+    if file.suffix not in _SUFFIXES:
+        raise UsageError(f"{file} must end in one of {', '.join(_SUFFIXES)}.")
     data = open_sweep(folder)
+    axes = _axes(data, over, 2 if kind == "phase" else 1)
+    with undamaged(folder):
+        data = data[[n for n in ("risk", "status", "floor") if n in data]].load()
     if not np.any(data.status.values >= 0):
         raise UsageError(f"no run of {folder} has been made yet.")
-    axes = _axes(data, over, 2 if kind == "phase" else 1)
+    lost = (data.status == 0) & np.isnan(data.risk.isel(tau=0))
+    if np.any(lost.values):
+        raise UsageError(f"{folder} is damaged; `tts-jax resume {folder}` makes it whole again.")
     figure = {"phase": _phase, "risk": _risk, "box": _box}[kind](data, axes, below, limit)
     half = file.with_name(f".{file.stem}.half{file.suffix}")
-    figure.savefig(half)
-    half.replace(file)
+    try:
+        figure.savefig(half)
+        half.replace(file)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
+    return file
 
 
 def _axes(data: xr.Dataset, over: Sequence[str], count: int) -> tuple[str, ...]:
     """The axes that are asked for, or the first ones that hold no repetitions."""
-    found = tuple(over) or tuple(str(n) for n in data.status.dims if n != "seed")[:count]
-    unknown = [name for name in found if name not in data.status.dims]
-    if len(found) != count or unknown:
-        names = ", ".join(map(str, data.status.dims))
-        raise UsageError(f"this picture needs --over with {count} of the axes {names}.")
+    there = [str(name) for name in data.status.dims]
+    for name in over:
+        if name not in there:
+            raise UsageError(f"there is no axis `{name}`; there are {', '.join(there)}.")
+    found = tuple(over) or tuple(name for name in there if name != "seed")[:count]
+    if len(found) != count:
+        other = "risk or box" if count == 2 else "phase"
+        raise UsageError(
+            f"this picture needs --over with {count} of the axes {', '.join(there)}; "
+            f"--kind {other} needs another number of them."
+        )
     return found
+
+
+def _title(data: xr.Dataset, over: tuple[str, ...]) -> str:
+    """What every point stands for, and how many runs failed or are to come."""
+    rest = [f"{data.sizes[n]} {n}" for n in data.status.dims if n not in over]
+    method = str(data.attrs["method"])
+    parts = [f"{method}, over {' and '.join(rest)}" if rest else method]
+    for count, what in (
+        (int((data.status > 0).sum()), "failed"),
+        (int((data.status < 0).sum()), "not made yet"),
+    ):
+        if count:
+            parts.append(f"{count} of {data.status.size} runs {what}")
+    return "; ".join(parts)
 
 
 def _phase(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: Path | None) -> Any:
@@ -47,6 +81,7 @@ def _phase(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: 
     figure, axes = draw.figure(size=(7, 4.6))
     colours = draw.phase(axes, success)
     figure.colorbar(colours, ax=axes, label="share of runs that recover the target")
+    axes.set_title(_title(data, over), fontsize=9)
     return figure
 
 
@@ -54,7 +89,8 @@ def _risk(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: P
     figure, axes = draw.figure(size=(7, 4.6))
     colours = draw.fan(axes, analyses.bands(data, over))
     name = over[0]
-    figure.colorbar(colours, ax=axes, label=draw.LABELS.get(name, name))
+    if colours is not None:
+        figure.colorbar(colours, ax=axes, label=draw.LABELS.get(name, name))
     axes.plot([], [], color="0.4", label="median, and the middle 80 %")
     if limit is not None:
         middle = analyses.bands(open_sweep(limit), quantiles=(0.5,))[0]
@@ -62,26 +98,30 @@ def _risk(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: P
         style = {"color": draw.COLOURS["limit"], "linestyle": (0, (2, 1.2)), "linewidth": 2.4}
         axes.plot(middle.tau, above, label=r"limit $\varepsilon, \eta \to 0$, median", **style)
     if "floor" in data and data.floor.ndim == 0:
-        axes.axhline(float(data.floor), color="0.6", linewidth=1, linestyle=":")
-        axes.plot([], [], color="0.6", linewidth=1, linestyle=":", label="a neuron on each jump")
+        style = {"color": "0.6", "linewidth": 1, "linestyle": ":"}
+        axes.axhline(float(data.floor), label="a neuron on each jump", **style)
+    axes.set_title(_title(data, over), fontsize=9)
     axes.legend()
     return figure
 
 
 def _box(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: Path | None) -> Any:
     name = over[0]
-    final = data.risk.isel(tau=-1).where(data.status >= 0)
+    final = data.risk.isel(tau=-1).where(data.status == 0)
     samples = [np.ravel(final.isel({name: i})) for i in range(data.sizes[name])]
-    samples = [sample[np.isfinite(sample)].tolist() for sample in samples]
+    samples = [sample[sample > 0].tolist() for sample in samples]
     figure, axes = draw.figure(size=(7, 4.2))
-    values = data[name].values if name in data.coords else np.arange(data.sizes[name])
     method = str(data.attrs["method"])
     kind = "SGD" if method == "SGD" else "flow"
-    draw.boxes(axes, {method: samples}, labels=draw.tick_labels(values), kinds=[kind])
+    labels = draw.tick_labels(data, name)
+    draw.boxes(axes, {method: samples}, labels=labels, kinds=[kind])
+    if sum(map(len, labels)) > 60:
+        axes.tick_params(axis="x", rotation=30)
     edge = analyses.threshold(data, below) if below is not None or "floor" in data else None
     if edge is not None and edge.ndim == 0:
         axes.axhline(float(edge), color="0.5", linewidth=1, linestyle=":", label="recovered below")
     tau = float(data.tau[-1])
     axes.set(xlabel=draw.LABELS.get(name, name), ylabel=rf"risk at $\tau = {tau:g}$")
+    axes.set_title(_title(data, over), fontsize=9)
     axes.legend()
     return figure

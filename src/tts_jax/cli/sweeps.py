@@ -106,9 +106,9 @@ def plot(
     from .pictures import picture
 
     with _explained():
-        file = out if out is not None else folder.with_name(f"{folder.stem}-{kind}.png")
-        picture(folder, kind, over, below, limit, file)
-        print(file)
+        place = folder.resolve()
+        file = out if out is not None else place.with_name(f"{place.stem}-{kind}.png")
+        print(picture(folder, kind, over, below, limit, file))
     return 0
 
 
@@ -122,6 +122,8 @@ def export(folder: Folder, file: Folder, /) -> int:
     from ..sweeps.report import export_netcdf
 
     with _explained():
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder: name a file in it.")
         export_netcdf(folder, file)
         print(file)
     return 0
@@ -144,7 +146,7 @@ def _run(study: "Study", folder: Path, cluster: str | None) -> int:
     return 0
 
 
-_WORTH_MEASURING = 30.0
+_WORTH_MEASURING = 10.0
 """Seconds from which on a sweep is measured before it starts, and not just estimated."""
 
 

@@ -59,6 +59,7 @@ def on_cluster(plan: Plan, done: Done, client: Any) -> None:
 
     A unit whose worker dies is computed by another one.
     """
+    import distributed
     from distributed import as_completed
 
     # Sent with every unit: left with one worker, it would die with it.
@@ -77,16 +78,26 @@ def on_cluster(plan: Plan, done: Done, client: Any) -> None:
         under_way[future] = unit
         return future
 
-    workers = max(1, sum(client.nthreads().values()))
-    first = [future for future in (submit() for _ in range(_AHEAD * workers)) if future is not None]
-    results = as_completed(first)
+    results = as_completed()
+
+    def top_up() -> None:
+        """Workers come and go: each is to have something at hand."""
+        while len(under_way) < _AHEAD * max(1, sum(client.nthreads().values())):
+            future = submit()
+            if future is None:
+                return
+            results.add(future)
+
+    top_up()
     for future in results:
         unit = under_way.pop(future)
-        done(unit, future.result())
+        try:
+            found = future.result()
+        except distributed.KilledWorker as error:
+            raise SweepError(f"a unit was lost with every worker that took it: {error}") from error
+        done(unit, found)
         future.release()
-        another = submit()
-        if another is not None:
-            results.add(another)
+        top_up()
 
 
 _layouts: dict[str, Layout] = {}

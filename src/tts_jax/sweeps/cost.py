@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from ..dynamics import SGD, GradientFlow, LimitFlow
+from ..dynamics import SGD, LimitFlow
 from .grid import Point
-from .study import Study
+from .study import Study, numbers_of
 
 # Of one core of a machine of 2026 with wide vectors: for the order of the units and their size.
 # `predict` in plan.py measures. From benchmarks/flows.py and benchmarks/sgd.py.
@@ -28,9 +28,9 @@ def expected_steps(study: Study, point: Point) -> float:
         return 1.0
     # A method of order 5 with kinks on its way; more of them at larger epsilon, where neurons
     # turn back and meet.
-    epsilon = float(values["epsilon"]) if isinstance(study.dynamics, GradientFlow) else 0.0
+    epsilon = float(values.get("epsilon", 0.0))
     kinks = 1.0 + 0.8 * float(np.clip(1 + np.log10(max(epsilon, 1e-9)) / 3, 0.0, 1.0))
-    return 320.0 * kinks * (1e-6 / float(values["rtol"])) ** 0.128
+    return 320.0 * kinks * (1e-6 / float(values.get("rtol", 1e-6))) ** 0.128
 
 
 def expected_seconds(study: Study, point: Point) -> float:
@@ -57,5 +57,4 @@ def on_accelerator() -> bool:
 
 
 def _numbers(study: Study) -> dict[str, float]:
-    names = ("epsilon", "step_size", "rtol")
-    return {n: float(getattr(study.dynamics, n)) for n in names if hasattr(study.dynamics, n)}
+    return {name: float(getattr(study.dynamics, name)) for name in numbers_of(study.dynamics)}

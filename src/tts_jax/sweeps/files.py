@@ -48,8 +48,8 @@ def study_from(table: Mapping[str, Any]) -> Study:
     for name in ("problem", "dynamics", "taus", "grid"):
         if name not in table:
             raise TableError((), f"`{name}` is missing.")
-    if isinstance(table.get("start"), Mapping):
-        raise TableError(("start",), f"`start` is a function, {table['start'].get('type')}.")
+    if "start" in table:
+        raise TableError(("start",), f"`start` is a function, which no file has: {table['start']}.")
     grid = grid_from(table["grid"])
     _check_names(grid, table["dynamics"])
     try:
@@ -73,7 +73,7 @@ def study_from(table: Mapping[str, Any]) -> Study:
 
 def _check_names(grid: Mapping[Any, Any], dynamics: Any) -> None:
     kind = dynamics.get("type") if isinstance(dynamics, Mapping) else None
-    if kind not in KNOWN:
+    if not isinstance(kind, str) or kind not in KNOWN:
         return  # `build` will tell
     known = ["seed", "width", "eta", "target", *inspect.signature(KNOWN[kind]).parameters]
     for key in grid:
@@ -90,6 +90,8 @@ def _with_types(table: Any, grid: Mapping[Any, Any]) -> dict[str, Any]:
     problem = {"type": "Problem", **table}
     if problem["type"] != "Problem":
         return problem
+    if not isinstance(problem.get("network", {}), Mapping):
+        raise TableError(("problem", "network"), "`problem.network` must be a table.")
     network = {"type": "ShallowNetwork", **problem.get("network", {})}
     if "activation" in network:
         network["activation"] = _filled(network["activation"], grid, "problem", only=("eta",))
@@ -109,12 +111,17 @@ def _filled(
     """A table with a first value wherever the grid has the values."""
     if not isinstance(table, Mapping):
         raise TableError((where,), f"`{where}` must be a table.")
+    names = [name for key in grid for name in ((key,) if isinstance(key, str) else key)]
+    for name, value in table.items():
+        if value == SWEPT and name not in names:
+            raise TableError((where, name), f'`{name}` is "{SWEPT}", but the grid has no `{name}`.')
     found = {name: value for name, value in table.items() if value != SWEPT}
-    known = inspect.signature(KNOWN[found["type"]]).parameters if found.get("type") in KNOWN else ()
+    kind = found.get("type")
+    known = isinstance(kind, str) and kind in KNOWN and inspect.signature(KNOWN[kind]).parameters
     for key, values in grid.items():
         names = (key,) if isinstance(key, str) else key
         for place, name in enumerate(names):
-            if name not in known or (only is not None and name not in only):
+            if not known or name not in known or (only is not None and name not in only):
                 continue
             first = values if np.ndim(values) == 0 else next(iter(values))
             found.setdefault(name, first if np.ndim(first) == 0 else first[place])
@@ -133,7 +140,7 @@ def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any,
     for name, values in table.items():
         path = ("grid", name)
         if name == "target":
-            if not isinstance(values, Mapping):
+            if not isinstance(values, Mapping) or not values:
                 raise TableError(path, "`grid.target` must be a table of labels and targets.")
             found[name] = {
                 label: there[label] if label in there else build(value, (*path, label))
@@ -141,6 +148,8 @@ def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any,
             }
         elif isinstance(values, Mapping) and not set(values) & _SPACED:
             columns = {inner: _values(inner, v, (*path, inner)) for inner, v in values.items()}
+            if not all(isinstance(column, list | range) for column in columns.values()):
+                raise TableError(path, f"`{name}` must zip lists.")
             lengths = {len(column) for column in columns.values()}
             if len(lengths) != 1:
                 raise TableError(path, f"`{name}` zips lists of different lengths, {lengths}.")
@@ -153,6 +162,10 @@ def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any,
 def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
     """Values that are listed, a single one, or `{from, to, count, scale}`."""
     if not isinstance(given, Mapping):
+        if isinstance(given, list) and (
+            not given or any(isinstance(v, bool) or not isinstance(v, int | float) for v in given)
+        ):
+            raise TableError(path, f"`{name}` must be a list of numbers with one at least.")
         return given
     for key, value in given.items():
         if key not in _SPACED:
@@ -165,6 +178,8 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
         message = f"`count` must be a whole number of at least 1, but is {count!r}."
         raise TableError((*path, "count"), message)
     if name in WHOLE and "to" not in given:
+        if first != int(first):
+            raise TableError((*path, "from"), f"`from` must be a whole number, but is {first}.")
         return range(int(first), int(first) + count)
     if "to" not in given:
         raise TableError(path, f"`{name}` needs a `to`.")

@@ -1,9 +1,9 @@
 """The grid of a sweep: named axes, their values, and the point of every run."""
 
+import hashlib
 import itertools
 import json
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -95,11 +95,16 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
         raise argument_error("grid", "a mapping of names to values", f"a {type(given).__name__}")
     axes, fixed, targets = [], {}, ()
     for key, values in given.items():
-        names = (key,) if isinstance(key, str) else tuple(key)
+        if not isinstance(key, str | tuple):
+            raise argument_error("grid", "a mapping of names to values", f"one of {key!r}")
+        names: tuple[str, ...] = (key,) if isinstance(key, str) else key
         if len(names) == 1 and names[0] == "target":
             targets = _targets(values)
             values = tuple(label for label, _ in targets)
-        if np.ndim(values) == 0:
+        single = isinstance(values, str) or not isinstance(values, Iterable)
+        if single or getattr(values, "shape", None) == ():
+            if len(names) > 1:
+                raise argument_error(f"grid[{names}]", "rows of values", repr(values))
             fixed[names[0]] = _value(names[0], values)
         else:
             axes.append(_axis(names, list(values)))
@@ -119,7 +124,7 @@ def _axis(names: tuple[str, ...], values: list) -> Axis:
         raise argument_error(label, "at least one value", "empty")
     found = []
     for row in rows:
-        if np.shape(row) != (len(names),):
+        if not isinstance(row, Sequence | np.ndarray) or len(row) != len(names):
             raise argument_error(label, f"rows of {len(names)} values", repr(row))
         cells = zip(names, row, strict=True)
         found.append(tuple(_value(name, value) for name, value in cells))
@@ -145,7 +150,7 @@ def _value(name: str, value: Any) -> Value:
     label = f"grid[{name!r}]"
     if name == "target":
         return str(value)
-    if isinstance(value, str | bool) or np.ndim(value) != 0:
+    if isinstance(value, str | bool) or isinstance(value, Sequence | Mapping):
         raise argument_error(label, "numbers", repr(value))
     try:
         number = float(value)
@@ -157,7 +162,10 @@ def _value(name: str, value: Any) -> Value:
         if number != int(number) or number < (1 if name == "width" else 0):
             expected = "whole numbers of at least " + ("1" if name == "width" else "0")
             raise argument_error(label, expected, repr(value))
-        return int(number)
+        whole = int(value)  # through a float it would lose digits
+        if whole >= 2**63:
+            raise argument_error(label, "whole numbers below 2^63", repr(value))
+        return whole
     return number
 
 
@@ -166,9 +174,9 @@ def points(grid: Grid, indices: Iterable[Sequence[int]]) -> Iterator[Point]:
 
 
 def stream(point: Point) -> int:
-    """A number below 2^32 from all coordinates but the seed: which stream of noise a run hears.
+    """A number below 2^64 from all coordinates but the seed: which stream of noise a run hears.
 
     It depends on the run alone, and not on what else is swept.
     """
     own = {name: value for name, value in sorted(point.items()) if name != "seed"}
-    return zlib.crc32(json.dumps(own).encode())
+    return int.from_bytes(hashlib.sha256(json.dumps(own).encode()).digest()[:8])

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def floor_dimensions(study: Study) -> tuple[str, ...]:
 
 
 def floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
-    """The risk of one neuron on each jump, `metrics.floor`, where there is such a thing."""
+    """The risk of one neuron on each jump, `metrics.floor`, NaN where there is no such thing."""
     axes, found = _floor_axes(study), []
     cells = list(itertools.product(*(range(len(axis.values)) for axis in axes)))
     for cell in cells:
@@ -43,10 +44,8 @@ def floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
         numbers = {name: float(point[name]) for name in ("eta",) if name in point}
         target = dict(study.axes.targets).get(str(point.get("target")))
         problem = study.at(numbers, target)[0]
-        try:
-            if not isinstance(problem, Problem):
-                return
-            found.append(float(floor(problem)))
-        except ValueError:
-            return
+        found.append(np.nan)
+        if isinstance(problem, Problem):
+            with suppress(ValueError):  # there is none for other targets and activations
+                found[-1] = float(floor(problem))
     yield "floor", np.array(found).reshape([len(axis.values) for axis in axes])

@@ -20,6 +20,8 @@ Index = tuple[int, ...]
 
 _SECONDS = 2.0
 """A unit on a CPU is to take about so long: a kill costs that, and storing it little beside it."""
+_LONGEST = 60.0
+"""None is to take longer than that."""
 _UNITS = 16
 """A sweep has at least so many units, if it can, so that devices end together."""
 _FEWEST = 16
@@ -70,15 +72,7 @@ class Layout:
     @functools.cached_property
     def variables(self) -> dict[tuple, dict[str, Variable]]:
         """What a run leaves, for every width and target."""
-        study = self.study
-        names = [axis for axis in study.axes.axes if {"width", "target"} & set(axis.names)]
-        found = {}
-        for cells in itertools.product(*(range(len(axis.values)) for axis in names)):
-            choice = dict(zip([axis.dimension for axis in names], cells, strict=True))
-            point = study.axes.point([choice.get(a.dimension, 0) for a in study.axes.axes])
-            if kind(point) not in found:
-                found[kind(point)] = self.runner.variables(point)
-        return found
+        return {kind(point): self.runner.variables(point) for point in _kinds(self.study)}
 
     @property
     def shapes(self) -> int:
@@ -124,22 +118,47 @@ def kind(point: Point) -> tuple:
     return point["width"], point.get("target")
 
 
+def _kinds(study: Study) -> list[Point]:
+    """A point for every width and target."""
+    axes = study.axes.axes
+    names = [axis for axis in axes if {"width", "target"} & set(axis.names)]
+    found = {}
+    for cells in itertools.product(*(range(len(axis.values)) for axis in names)):
+        choice = dict(zip([axis.dimension for axis in names], cells, strict=True))
+        point = study.axes.point([choice.get(axis.dimension, 0) for axis in axes])
+        found.setdefault(kind(point), point)
+    return list(found.values())
+
+
+def _corners(study: Study) -> list[Point]:
+    """Points with the smallest and the largest value on each axis."""
+    ends = []
+    for axis in study.axes.axes:
+        columns = [list(column) for column in zip(*axis.values, strict=True)]
+        ends.append({c.index(end(c)) for c in columns for end in (min, max)})
+    return [study.axes.point(index) for index in itertools.product(*ends)]
+
+
 def _chunks(study: Study) -> Index:
     """Lengths of a chunk on every axis: few runs that cost alike, filled up axis by axis."""
     axes = study.axes.axes
-    first = study.axes.point([0] * len(axes))
     middle = study.axes.point([len(axis.values) // 2 for axis in axes])
     runner = Runner(study, ())
-    size = sum(math.prod(v.shape) * v.dtype.itemsize for v in runner.variables(first).values())
+    size = max(
+        sum(math.prod(v.shape) * v.dtype.itemsize for v in runner.variables(point).values())
+        for point in _kinds(study)
+    )
     most = _MEMORY // max(1, 4 * size)
     if on_accelerator():
         most = min(most, _MOST["accelerator"])
     else:
         seconds = expected_seconds(study, middle)
         most = min(most, _MOST["cpu"], math.ceil(_SECONDS / seconds))
+        longest = max(expected_seconds(study, point) for point in _corners(study))
+        most = min(most, max(1, int(_LONGEST / longest)))
         most = min(most, max(_FEWEST, math.ceil(study.axes.size / _UNITS)))
         if isinstance(study.dynamics, SGD):
-            most = max(most, _LANES)
+            most = min(max(most, _LANES), max(1, _MEMORY // size))
     found, left = [1] * len(axes), max(1, most)
     for i in sorted(range(len(axes)), key=lambda i: _rank(axes[i].names)):
         names = set(axes[i].names)

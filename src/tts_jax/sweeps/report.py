@@ -1,33 +1,55 @@
 """What a store says of itself, and its export as one file."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import numpy as np
 import xarray as xr
 
 from .._errors import Status
 from .errors import SweepError
 
+_LARGEST = 2**31
+"""Bytes that a variable may have in netCDF 3, as SciPy writes it."""
+
 
 def open_sweep(folder: Path) -> xr.Dataset:
-    """The Dataset in a store, read when it is needed.
+    """The Dataset in a store, numbers in increasing order, read when it is needed.
 
-    **Raises:** `SweepError` if there is none.
+    **Raises:** `SweepError` if there is none, or its coordinates are damaged.
     """
-    try:
-        data = xr.open_zarr(str(folder), chunks=None)
-    except (OSError, ValueError, KeyError) as error:
-        raise SweepError(f"{folder} holds no sweep.") from error
-    if "study" not in data.attrs:
+    if not (folder / "zarr.json").exists():
         raise SweepError(f"{folder} holds no sweep.")
-    return data
+    with undamaged(folder):
+        data = xr.open_zarr(str(folder), chunks=None)
+        if "study" not in data.attrs:
+            raise SweepError(f"{folder} holds no sweep.")
+        order = [n for n in data.dims if n in data.indexes and data[n].dtype.kind in "fi"]
+        return data.sortby([n for n in order if not data.indexes[n].is_monotonic_increasing])
+
+
+@contextmanager
+def undamaged(folder: Path) -> Iterator[None]:
+    """What cannot be read as a `SweepError` that says what to do."""
+    try:
+        yield
+    except SweepError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SweepError(
+            f"{folder} is damaged ({what}); `tts-jax resume {folder}` makes it whole again."
+        ) from error
 
 
 def report(folder: Path) -> str:
     """How far a sweep is, how its runs ended, and what that took."""
     data = open_sweep(folder)
-    statuses = data.status.values
+    with undamaged(folder):
+        statuses = data.status.values
     made = int(np.sum(statuses >= 0))
     lines = [
         f"{folder}: {data.attrs['method']}, {made} of {statuses.size} runs made"
@@ -48,7 +70,9 @@ def report(folder: Path) -> str:
         if "efficiency" in last:
             share = f"{last['efficiency']:.2f}"
             lines.append(f"  efficiency {share}: mean over largest number of steps in a unit")
-    if made < statuses.size:
+    if _busy(folder):
+        lines.append("  a process is working on it now")
+    elif made < statuses.size:
         lines.append(f"  go on with: tts-jax resume {folder}")
     return "\n".join(lines)
 
@@ -57,7 +81,16 @@ def export_netcdf(folder: Path, file: Path) -> None:
     """The whole sweep as one netCDF file, which appears whole or not at all."""
     import json
 
-    data = open_sweep(folder).load()
+    data = open_sweep(folder)
+    for name, values in data.variables.items():
+        if values.nbytes >= _LARGEST:
+            raise SweepError(
+                f"`{name}` is {values.nbytes / 1e9:.1f} GB, and a netCDF file of this kind holds 2 "
+                "GB of each variable: export parts of `xarray.open_zarr` yourself.",
+                code=1,
+            )
+    with undamaged(folder):
+        data = data.load()
     attributes = {
         name: value if isinstance(value, str | int | float) else json.dumps(value)
         for name, value in data.attrs.items()
@@ -76,3 +109,16 @@ def export_netcdf(folder: Path, file: Path) -> None:
     finally:
         if half.exists():
             os.unlink(half)
+
+
+def _busy(folder: Path) -> bool:
+    """Whether a process holds the store for writing."""
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder that cannot be written has no writer
+        return False
+    lock.release()
+    return False

@@ -61,7 +61,7 @@ class Runner:
         own = {n: np.array([row[n] for row in rows]) for n in names if n not in self._shared}
         shared = {name: np.asarray(rows[0][name]) for name in names if name in self._shared}
         seeds = np.array([row.get("seed", 0) for row in rows], np.int64)
-        streams = np.array([stream(row) for row in rows], np.uint32)
+        streams = np.array([stream(row) for row in rows], np.uint64)
         target = None
         if "target" in rows[0]:
             target = dict(self._study.axes.targets)[str(rows[0]["target"])]
@@ -109,7 +109,9 @@ class Runner:
         dtype = jnp.dtype(self._study.precision)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         problem, dynamics = self._study.at(numbers, target)
-        noise_key = jax.random.fold_in(jax.random.fold_in(key, 1), stream)
+        noise_key = jax.random.fold_in(key, 1)
+        for part in (stream >> np.uint64(32), stream):  # fold_in takes 32 bits
+            noise_key = jax.random.fold_in(noise_key, part.astype(jnp.uint32))
         return simulate(problem, dynamics, params, taus, key=noise_key, throw=False)
 
     def variables(self, point: Point) -> dict[str, Variable]:
@@ -125,7 +127,7 @@ class Runner:
             return self._trajectory(numbers, seed, stream, target, taus, width)
 
         numbers = {name: np.asarray(float(point[name])) for name in names}
-        shapes = eqx.filter_eval_shape(trace, numbers, np.int64(0), np.uint32(0))
+        shapes = eqx.filter_eval_shape(trace, numbers, np.int64(0), np.uint64(0))
         found = {}
         for name, (axes, leaf) in shapes.variables().items():
             drop = int(_last_only(self._study, name, axes))

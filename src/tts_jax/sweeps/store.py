@@ -127,6 +127,19 @@ class Store:
             block[(..., *own)][unit.mask] = found[name]
             self._array(name)[region] = block
 
+    def repair(self) -> None:
+        """Write the metadata of arrays again that cannot be read, from the copy of all of them."""
+        root = json.loads((self.folder / "zarr.json").read_bytes())
+        for name, metadata in root["consolidated_metadata"]["metadata"].items():
+            file = self.folder / name / "zarr.json"
+            try:
+                json.loads(file.read_bytes())
+            except (OSError, ValueError):
+                file.parent.mkdir(exist_ok=True)
+                half = file.with_suffix(".partial")
+                half.write_text(json.dumps(metadata))
+                half.replace(file)
+
     def extend(self, layout: Layout) -> None:
         """Make room for the values that a study has more. Nothing that is there is touched."""
         for name, values, axis in coordinates(layout.study):
@@ -134,8 +147,9 @@ class Store:
             if axis is not None:
                 self._array(name)[...] = values
         for name, values in floors(layout.study):
-            self._grow(name, values.shape)
-            self._array(name)[...] = values
+            if (self.folder / name).exists():
+                self._grow(name, values.shape)
+                self._array(name)[...] = values
         for name, variable in layout.whole().items():
             self._grow(name, (*layout.study.axes.shape, *variable.shape))
         self._publish(study=layout.study.description())
@@ -278,6 +292,8 @@ def _fill(store: Store, layout: Layout) -> None:
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
     for name, values in floors(study):
+        if not np.any(np.isfinite(values)):
+            continue
         dimensions = floor_dimensions(study)
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values

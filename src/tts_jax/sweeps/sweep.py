@@ -28,6 +28,7 @@ from .grid import Grid
 from .plan import Efficiency, Layout, Plan, Unit, make_plan
 from .store import Store, create_store, locked, open_store
 from .study import Start, Study
+from .tables import TableError
 
 
 def sweep(
@@ -87,9 +88,12 @@ def run_study(
         try:
             place = _place(study, folder)
             stack.enter_context(locked(place.folder))
+            place.repair()
             layout = _grown(place, study)
             hands = jax.local_device_count() if client is None else _workers(client)
-            plan = make_plan(layout, place.pending(layout), hands)
+            asked = _asked(layout.study, study)
+            pending = [(c, m & asked[layout.region(c)]) for c, m in place.pending(layout)]
+            plan = make_plan(layout, pending, hands)
             if announce is not None:
                 announce(plan)
             _work(plan, place, client, progress)
@@ -100,7 +104,7 @@ def run_study(
 
 def plan_of(study: Study, folder: Path | None = None) -> Plan:
     """The plan of what is left of a study, without changing anything."""
-    if folder is None or not folder.exists():
+    if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         layout = Layout.of(study)
         pending = [
             (chunk, np.ones([p.stop - p.start for p in layout.region(chunk)], bool))
@@ -122,7 +126,14 @@ def plan_of(study: Study, folder: Path | None = None) -> Plan:
 
 def store_study(store: Store, study: Study) -> Study:
     """The study of a store, with the objects of a study that is the same but for its values."""
-    grid = grid_from(store.attributes["study"]["grid"], dict(study.axes.targets))
+    try:
+        grid = grid_from(store.attributes["study"]["grid"], dict(study.axes.targets))
+    except TableError as error:
+        label = error.path[2] if len(error.path) > 2 else ""
+        raise SweepError(
+            f"{store.folder} has the target `{label}`, too, which cannot be built from its "
+            "description: pass it with the others."
+        ) from error
     return dataclasses.replace(study, grid=grid)
 
 
@@ -167,6 +178,15 @@ def _workers(client: Any) -> int:
     return max(1, sum(client.nthreads().values()))
 
 
+def _asked(whole: Study, study: Study) -> np.ndarray:
+    """Which runs of the whole study of a store are asked for."""
+    asked = np.ones(whole.axes.shape, bool)
+    for place, (all_of, some) in enumerate(zip(whole.axes.axes, study.axes.axes, strict=True)):
+        mine = np.array([value in set(some.values) for value in all_of.values])
+        asked &= mine.reshape([-1 if i == place else 1 for i in range(asked.ndim)])
+    return asked
+
+
 def _sorted(dataset: xr.Dataset, study: Study) -> xr.Dataset:
     """The runs that were asked for; numbers in increasing order."""
     for axis in study.axes.axes:
@@ -176,6 +196,12 @@ def _sorted(dataset: xr.Dataset, study: Study) -> xr.Dataset:
             values = values if name == "target" else sorted(values)
             if list(dataset[name].values) != values:
                 dataset = dataset.sel({name: values})
+        else:
+            columns = [dataset[name].values.tolist() for name in axis.names]
+            there = list(zip(*columns, strict=True))
+            if there != list(axis.values):
+                places = [there.index(value) for value in axis.values]
+                dataset = dataset.isel({axis.dimension: places})
     return dataset
 
 

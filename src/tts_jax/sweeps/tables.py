@@ -21,6 +21,8 @@ from ..targets import AdditiveSteps, PiecewiseConstant, Teacher
 SWEPT = "grid"
 """Stands in a table where the grid has the values."""
 
+_OBJECTS = ("solver", "adjoint", "optimiser")
+
 KNOWN = {
     kind.__name__: kind
     for kind in (
@@ -87,7 +89,7 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
         return table
     given = dict(table)
     kind = given.pop("type", None)
-    if kind not in KNOWN:
+    if not isinstance(kind, str) or kind not in KNOWN:
         got = "missing" if kind is None else f"`{kind}`"
         message = f"`{'.'.join((*path, 'type'))}` is {got}: it must be one of {', '.join(KNOWN)}."
         raise TableError((*path, "type") if kind is not None else path, message)
@@ -95,6 +97,12 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
     for name in given:
         if name not in allowed:
             message = f"a {kind} has no `{name}`; it has {', '.join(allowed) or 'nothing'}."
+            raise TableError((*path, name), message)
+        if name in _OBJECTS and isinstance(given[name], str | bool | int | float):
+            message = f"`{name}` is an object that a table cannot hold; leave it out."
+            raise TableError((*path, name), message)
+        if name == "bias" and not isinstance(given[name], bool):
+            message = f"`bias` must be true or false, but is {given[name]!r}."
             raise TableError((*path, name), message)
     made = {name: build(value, (*path, name)) for name, value in given.items()}
     try:
