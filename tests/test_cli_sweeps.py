@@ -1,6 +1,7 @@
 """The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from sweeps.studies import SGD_STUDY, written
 
 import tts_jax as tts
 from tts_jax import cli
+from tts_jax.sweeps.report import open_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +102,47 @@ def test_pictures_are_drawn_from_the_store(store, tmp_path, capsys):
     assert cli.main(["plot", str(store)]) == 2
     assert "needs --over with 2 of the axes epsilon, seed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_store_is_told_and_resumed(store, tmp_path, capsys):
+    broken = tmp_path / "broken.zarr"
+    for name in ("status/c/3/0", "epsilon/c/0", "u/zarr.json"):
+        shutil.copytree(store, broken)
+        content = bytearray((broken / name).read_bytes())
+        (broken / name).write_bytes(content[: len(content) // 2])
+        if not name.endswith("json"):  # readers take the copy of the metadata
+            assert cli.main(["status", str(broken)]) == 2
+            assert f"`tts-jax resume {broken}` makes it whole again" in capsys.readouterr().err
+        assert cli.main(["resume", str(broken)]) == 0
+        with xr.open_zarr(broken, chunks=None) as data, xr.open_zarr(store, chunks=None) as whole:
+            assert data.drop_attrs().load().identical(whole.drop_attrs().load())
+        shutil.rmtree(broken)
+
+
+def test_pictures_and_reports_put_numbers_in_order(store, tmp_path):
+    path = written(tmp_path, SGD_STUDY.replace("{ from = 1e-2", "[0.02, 0.01] # { from = 1e-2"))
+    out = tmp_path / "s.zarr"
+    assert cli.main(["sweep", str(path), "--out", str(out)]) == 0
+    assert xr.open_zarr(out, chunks=None).epsilon.values.tolist() == [0.02, 0.01]
+    data = open_sweep(out)
+    assert data.epsilon.values.tolist() == [0.01, 0.02]
+    assert np.array_equal(data.risk.sel(epsilon=0.01), xr.open_zarr(out).risk.sel(epsilon=0.01))
+
+
+@pytest.mark.parametrize("name", ["pic", "pic.pdf"])
+def test_pictures_of_zipped_axes_and_words(tmp_path, name, capsys):
+    pair = "width = [5, 6]\nnoise = [0.1, 0.2]\n"
+    grid = f"[grid]\nepsilon = 1e-2\nseed = {{ count = 3 }}\n[grid.pair]\n{pair}"
+    path = written(tmp_path, SGD_STUDY.split("[grid]")[0] + grid)
+    out = tmp_path / "s.zarr"
+    assert cli.main(["sweep", str(path), "--out", str(out)]) == 0
+    for kind in ("risk", "box"):
+        words = ["plot", str(out), "--kind", kind, "--out", str(tmp_path / name)]
+        assert cli.main(words) == 0
+    assert cli.main(["plot", str(out), "--out", str(tmp_path / "x.foo")]) == 2
+    assert cli.main(["plot", str(out), "--kind", "box", "--out", str(tmp_path / "a/b.png")]) == 2
+    assert cli.main(["plot", str(out), "--kind", "box", "--over", "epsilom"]) == 2
+    assert "there is no axis `epsilom`" in capsys.readouterr().err
 
 
 def test_export_writes_one_file_with_the_same_numbers(store, tmp_path):

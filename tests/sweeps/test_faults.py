@@ -33,7 +33,8 @@ def command(*words: str, output: Path | None = None) -> None:
         os.dup2(file, 2)
     # A test runner may have told its children to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(cli.main(list(words)))
+    sys.argv = ["tts-jax", *words]
+    cli.command()
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,13 @@ def line_of(text: str, part: str) -> int:
         ("epsilon = {", "epsilon = [-1.0] #", "`epsilon` must be positive and finite, but is -1"),
         ("epsilon = {", "epsilon = [1.0, -2.0] #", "positive and finite, but is -2"),
         ("[dynamics]", "[dynamic]", "a study has no `dynamic`"),
+        ("epsilon = {", "epsilon = [] #", "`epsilon` must be a list of numbers with one at least"),
+        ("epsilon = {", "epsilon = [1.0, [2.0]] #", "`epsilon` must be a list of numbers"),
+        ("width = 6", "width = 6\npair = { noise = 1.0, seed = [1] }", "`pair` must zip lists"),
+        ("noise = 0.5", 'noise = "grid"', '`noise` is "grid", but the grid has no `noise`'),
+        ("noise = 0.5", 'optimiser = "adam"', "`optimiser` is an object that a table cannot hold"),
+        ('type = "SGD"', 'type = ["SGD"]', "`dynamics.type` is `['SGD']`"),
+        ("seed = { count", "seed = { from = 1.5, count", "`from` must be a whole number"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, complaint):
@@ -113,7 +120,8 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, complaint):
     with pytest.raises(tts.StudyError) as error:
         tts.read_study(path)
     assert complaint in str(error.value)
-    assert f"{path}, line {line_of(text, new)}: " in str(error.value)
+    last = new.splitlines()[-1]
+    assert f"{path}, line {line_of(text, last)}: " in str(error.value)
 
 
 def test_what_is_no_toml_or_no_file_is_told(tmp_path):

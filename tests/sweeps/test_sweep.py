@@ -24,8 +24,10 @@ def start_of(seed: int, width: int) -> tts.Params:
 
 
 def noise_key(seed: int, **coordinates):
+    number = stream({**coordinates, "seed": seed})
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    return jax.random.fold_in(key, np.uint32(stream({**coordinates, "seed": seed})))
+    key = jax.random.fold_in(key, np.uint32(number >> 32))
+    return jax.random.fold_in(key, np.uint32(number % 2**32))
 
 
 def test_a_flow_is_that_of_simulate_at_every_point():
@@ -190,6 +192,39 @@ def test_only_what_is_new_is_run(tmp_path):
     # Asked for less, it returns less, and has all the same.
     assert tts.sweep(small_problem(), FLOW, grid, TAUS, store=store).sizes["epsilon"] == 2
     assert xr.open_zarr(store, chunks=None).sizes["width"] == 2
+
+
+def test_what_is_asked_is_run_and_returned_and_no_more(tmp_path):
+    store = tmp_path / "s.zarr"
+    grid = {"epsilon": [0.1, 1.0], ("width", "eta"): [(3, 0.1), (4, 0.05)], "seed": range(2)}
+    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    for chunk in (store / "status" / "c").iterdir():
+        for file in chunk.rglob("*"):
+            if file.is_file():
+                file.unlink()  # as if it had been cut off
+    less = {"epsilon": [1.0], ("width", "eta"): [(4, 0.05)], "seed": range(2)}
+    data = tts.sweep(small_problem(), FLOW, less, TAUS, store=store)
+    assert data.attrs["sessions"][-1]["runs"] == 2
+    assert data.risk.shape == (1, 1, 2, 4)
+    assert data.width.values.tolist() == [4]
+    assert np.all(data.status == 0)
+
+
+def test_targets_with_a_floor_and_without(tmp_path):
+    store, first = tmp_path / "s.zarr", small_problem().target
+    wave = tts.Function(lambda x: jnp.sin(6 * x))
+    grid = {"target": {"steps": first}, "seed": range(2), "width": 4}
+    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    both = {**grid, "target": {"steps": first, "wave": wave}}
+    data = tts.sweep(small_problem(), FLOW, both, TAUS, store=store)
+    assert np.isfinite(data.floor.sel(target="steps"))
+    assert np.isnan(data.floor.sel(target="wave"))
+    assert np.all(data.status == 0)
+    with pytest.raises(tts.SweepError, match="has the target `wave`, too"):
+        tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    other = {"steps": first, "wave": tts.Function(lambda x: jnp.cos(6 * x))}
+    with pytest.raises(tts.SweepError, match="belongs to another study"):
+        tts.sweep(small_problem(), FLOW, {**grid, "target": other}, TAUS, store=store)
 
 
 def test_another_study_is_refused(tmp_path):

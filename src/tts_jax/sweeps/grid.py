@@ -95,9 +95,9 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
         raise argument_error("grid", "a mapping of names to values", f"a {type(given).__name__}")
     axes, fixed, targets = [], {}, ()
     for key, values in given.items():
-        if not isinstance(key, str | tuple):
+        if not isinstance(key, str | tuple) or not key:
             raise argument_error("grid", "a mapping of names to values", f"one of {key!r}")
-        names: tuple[str, ...] = (key,) if isinstance(key, str) else key
+        names = tuple([key] if isinstance(key, str) else key)
         if len(names) == 1 and names[0] == "target":
             targets = _targets(values)
             values = tuple(label for label, _ in targets)
@@ -105,7 +105,8 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
         if single or getattr(values, "shape", None) == ():
             if len(names) > 1:
                 raise argument_error(f"grid[{names}]", "rows of values", repr(values))
-            fixed[names[0]] = _value(names[0], values)
+            (name,) = names
+            fixed[name] = _value(name, values)
         else:
             axes.append(_axis(names, list(values)))
     grid = Grid(tuple(axes), tuple(fixed.items()), targets)
@@ -150,7 +151,7 @@ def _value(name: str, value: Any) -> Value:
     label = f"grid[{name!r}]"
     if name == "target":
         return str(value)
-    if isinstance(value, str | bool) or isinstance(value, Sequence | Mapping):
+    if isinstance(value, str | bool | Sequence | Mapping):
         raise argument_error(label, "numbers", repr(value))
     try:
         number = float(value)
