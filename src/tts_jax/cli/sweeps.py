@@ -1,7 +1,7 @@
 """`tts-jax sweep`, `status`, `resume`, `plot` and `export`: studies, and their stores."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -134,14 +134,20 @@ def _run(study: "Study", folder: Path, cluster: str | None) -> int:
     from ..sweeps.report import report
     from ..sweeps.sweep import run_study
 
+    bars: list[ProgressBar] = []
+
     def announce(plan: "Plan") -> None:
         print(plan)
         if plan.units:
             about = plan.predict() if plan.seconds > _WORTH_MEASURING else plan.seconds
             print(f"  expected: about {_duration(about)}", flush=True)
+        bars.append(stack.enter_context(ProgressBar(folder.name)))
 
-    with ProgressBar(folder.name) as bar:
-        run_study(study, folder, cluster=cluster, progress=bar, announce=announce)
+    def progress(fraction: float) -> None:
+        bars[0](fraction)
+
+    with ExitStack() as stack:
+        run_study(study, folder, cluster=cluster, progress=progress, announce=announce)
     print(report(folder))
     return 0
 

@@ -105,8 +105,8 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
         if single or getattr(values, "shape", None) == ():
             if len(names) > 1:
                 raise argument_error(f"grid[{names}]", "rows of values", repr(values))
-            (name,) = names
-            fixed[name] = _value(name, values)
+            for name in names:
+                fixed[name] = _value(name, values)
         else:
             axes.append(_axis(names, list(values)))
     grid = Grid(tuple(axes), tuple(fixed.items()), targets)

@@ -235,7 +235,9 @@ class Plan:
                 + f", {len(study.taus)} recorded times",
                 f"  to do: {self.runs} runs in {len(self.units)} units of up to {most}, "
                 f"{layout.shapes} shape{'s' if layout.shapes > 1 else ''} to compile, "
-                f"on {self.devices} device{'s' if self.devices > 1 else ''}",
+                f"on {self.devices} device{'s' if self.devices > 1 else ''}"
+                if self.units
+                else "  nothing to do",
                 f"  data: {_bytes(size * axes.size)}, {_bytes(size * math.prod(layout.chunks))} a "
                 "unit, before compression",
             ]
