@@ -34,7 +34,8 @@ class Axis:
 
     def extended(self, other: "Axis") -> "Axis":
         """This one's values, then those of the other that it lacks."""
-        new = tuple(value for value in other.values if value not in self.values)
+        there = set(self.values)
+        new = tuple(value for value in other.values if value not in there)
         return Axis(self.names, self.values + new)
 
 

@@ -28,7 +28,7 @@ _FEWEST = 16
 """Runs of a unit, if they are short: the sweep may be extended."""
 _MEMORY = 2**28
 """Bytes that the records of a unit may take."""
-_MOST = {"cpu": 4096, "accelerator": 16_384}
+_MOST = {"cpu": 1024, "accelerator": 16_384}
 _LANES = 32
 """Runs of SGD that a CPU takes side by side."""
 COMPILE = 3.0

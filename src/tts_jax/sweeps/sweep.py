@@ -182,7 +182,8 @@ def _asked(whole: Study, study: Study) -> np.ndarray:
     """Which runs of the whole study of a store are asked for."""
     asked = np.ones(whole.axes.shape, bool)
     for place, (all_of, some) in enumerate(zip(whole.axes.axes, study.axes.axes, strict=True)):
-        mine = np.array([value in set(some.values) for value in all_of.values])
+        wanted = set(some.values)
+        mine = np.array([value in wanted for value in all_of.values])
         asked &= mine.reshape([-1 if i == place else 1 for i in range(asked.ndim)])
     return asked
 
@@ -200,7 +201,8 @@ def _sorted(dataset: xr.Dataset, study: Study) -> xr.Dataset:
             columns = [dataset[name].values.tolist() for name in axis.names]
             there = list(zip(*columns, strict=True))
             if there != list(axis.values):
-                places = [there.index(value) for value in axis.values]
+                place_of = {value: place for place, value in enumerate(there)}
+                places = [place_of[value] for value in axis.values]
                 dataset = dataset.isel({axis.dimension: places})
     return dataset
 
