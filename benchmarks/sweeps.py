@@ -164,9 +164,9 @@ class _Timed:
 
 
 def memory():
-    """The most memory that a process needs for a thousand runs, ten and a hundred thousand."""
+    """The most memory that a process needs for ten thousand runs and for many more."""
     found = {}
-    for runs in (1_000, 10_000, 100_000):
+    for runs in (10_000, 100_000, 400_000):
         code = (
             "import sweeps, tempfile, numpy as np, tts_jax as tts\n"
             f"grid = {{'seed': range({runs}), 'width': 20}}\n"
