@@ -153,3 +153,13 @@ def test_a_prediction_is_a_measured_time():
     whole = plan(SGD, {"epsilon": [1e-2, 2e-2], "seed": range(32), "width": 4}, (0.0, 20.0))
     assert 0.0 < whole.predict() < 600.0
     assert plan(SGD, {"width": 4}).seconds > 0
+
+
+@pytest.mark.parametrize("widths", [[5, 2000], [2000, 5]])
+def test_the_widest_network_bounds_the_units(widths):
+    grid = {"width": widths, "seed": range(4000)}
+    whole = plan(tts.GradientFlow(1.0), grid, np.linspace(0.0, 1.0, 1001))
+    variables = whole.layout.whole().values()
+    size = sum(math.prod(v.shape) * v.dtype.itemsize for v in variables)
+    assert max(unit.size for unit in whole.units) * size < 1e8
+    assert max(unit.seconds for unit in whole.units) <= 60.0

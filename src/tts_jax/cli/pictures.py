@@ -64,7 +64,8 @@ def _axes(data: xr.Dataset, over: Sequence[str], count: int) -> tuple[str, ...]:
 
 def _title(data: xr.Dataset, over: tuple[str, ...]) -> str:
     """What every point stands for, and how many runs failed or are to come."""
-    rest = [f"{data.sizes[n]} {n}" for n in data.status.dims if n not in over]
+    counts = {n: data.sizes[n] for n in data.status.dims if n not in over}
+    rest = [f"{count} {n}{'s' if count > 1 else ''}" for n, count in counts.items()]
     method = str(data.attrs["method"])
     parts = [f"{method}, over {' and '.join(rest)}" if rest else method]
     for count, what in (
