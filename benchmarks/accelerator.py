@@ -27,6 +27,8 @@ from parts import main  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
 
+jax.config.update("jax_default_matmul_precision", "highest")
+
 HERE = Path(__file__).parent
 REHEARSAL = jax.default_backend() == "cpu"
 BATCHES = (16, 64) if REHEARSAL else (1_000, 10_000, 100_000, 1_000_000)
@@ -203,5 +205,4 @@ def _shown(row, rate):
 PARTS = {"sgd": sgd, "loops": loops, "flows": flows, "equal": equal}
 
 if __name__ == "__main__":
-    jax.config.update("jax_default_matmul_precision", "highest")
     main("rehearsal" if REHEARSAL else "accelerator", PARTS)

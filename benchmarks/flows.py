@@ -2,8 +2,8 @@
 
     python benchmarks/flows.py [PART ...]
 
-Parts: single, batch, width, cells, start, derivative, reduced, kinks; all by default. Peers run in
-this process, side by side; medians of warm runs; float64. The error of a run is the larger, over
+Parts: single, batch, width, cells, start, derivative, reduced, limit, kinks; all by default. Peers
+run in this process, side by side; medians of warm runs; float64. The error of a run is the larger, over
 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
 SciPy's LSODA at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
 work-precision plot to docs/work-precision.png. Needs the extra `bench`.
@@ -24,12 +24,14 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from compiled_gradient import by_cells, by_pairs, velocity  # noqa: E402
+from jax.scipy.special import betainc  # noqa: E402
 from parts import main, once, timed  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
 from tts_jax.dynamics.cell_descent import WideDescent, to_cells  # noqa: E402
 from tts_jax.dynamics.descent import StepDescent  # noqa: E402
+from tts_jax.dynamics.limit_flow import _moment  # noqa: E402
 from tts_jax.solvers import loop  # noqa: E402
 from tts_jax.solvers.loop import Control, attempt, begin, going  # noqa: E402
 from tts_jax.steps import StepRisk, apart  # noqa: E402
@@ -447,6 +449,31 @@ def reduced():
     return found
 
 
+def limit():
+    """LimitFlow, 256 runs at 31 times; its incomplete beta function beside that of JAX."""
+    taus = jnp.linspace(0.0, 0.1, 31)
+    keys = jax.random.split(jax.random.key(0), 256)
+
+    @jax.jit
+    @jax.vmap
+    def runs(key):
+        first = tts.init_uniform(key, WIDTH)
+        return tts.simulate(PROBLEM, tts.LimitFlow(), first, taus, throw=False).risk
+
+    t = jnp.linspace(0.0, 1.0, 10_000)
+    ours = jax.jit(lambda t: _moment(t, 1 - t**3))
+    jaxs = jax.jit(lambda t: betainc(2 / 3, 2 / 3, t**3))
+    found = {"seconds_per_run": timed(lambda: jax.block_until_ready(runs(keys))) / keys.size}
+    for name, function in (("series", ours), ("betainc", jaxs)):
+        run = timed(lambda function=function: jax.block_until_ready(function(t)))
+        found[name] = run / t.size
+    print(
+        f"LimitFlow: {1e3 * found['seconds_per_run']:.3f} ms a run; a value by the series "
+        f"{1e9 * found['series']:.0f} ns, by JAX's betainc {1e9 * found['betainc']:.0f} ns"
+    )
+    return found
+
+
 PARTS = {
     "single": single,
     "batch": batch,
@@ -454,6 +481,7 @@ PARTS = {
     "start": start_up,
     "derivative": derivative,
     "reduced": reduced,
+    "limit": limit,
     "kinks": kinks,
     "cells": cells,
 }

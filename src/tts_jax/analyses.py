@@ -11,9 +11,7 @@ import xarray as xr
 from scipy.stats import binomtest
 
 from ._errors import Status, argument_error, check_type
-
-MULTIPLE = 2.5
-"""A run has recovered its target when its risk is below so many times the floor of the problem."""
+from .metrics import MULTIPLE
 
 
 def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:

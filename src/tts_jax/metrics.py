@@ -14,6 +14,9 @@ from .problem import Problem
 from .targets import PiecewiseConstant
 from .trajectory import Trajectory
 
+MULTIPLE = 2.5
+"""A target is recovered when the risk is below so many times the `floor` of the problem."""
+
 
 def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
     """Distance from each jump of the target to its nearest neuron."""
@@ -47,7 +50,7 @@ def floor(problem: Problem) -> Scalar:
     return problem.risk(Params(a, jnp.asarray(target.jumps)))
 
 
-def recovered(risk: Float[Array, "..."], problem: Problem, *, multiple: float = 2.5) -> Array:
+def recovered(risk: Float[Array, "..."], problem: Problem, *, multiple: float = MULTIPLE) -> Array:
     """Whether the target is recovered: the risk lies below `multiple` times the `floor`.
 
     One uncovered jump of height w costs about w^2 times a gap between neurons, far above that.

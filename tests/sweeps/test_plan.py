@@ -53,7 +53,7 @@ def test_the_parts_of_an_axis_are_about_as_long():
 def test_a_unit_keeps_to_its_memory():
     grid = {"seed": range(4000), "width": 100}
     whole = plan(tts.LimitFlow(), grid, np.linspace(0.0, 1.0, 2000))
-    variables = whole.layout.whole().values()
+    variables = whole.layout.whole.values()
     size = sum(math.prod(v.shape) * v.dtype.itemsize for v in variables)
     assert max(unit.size for unit in whole.units) * size < 1e8
     last = plan(tts.LimitFlow(), grid, np.linspace(0.0, 1.0, 2000), keep="last")
@@ -159,7 +159,7 @@ def test_a_prediction_is_a_measured_time():
 def test_the_widest_network_bounds_the_units(widths):
     grid = {"width": widths, "seed": range(4000)}
     whole = plan(tts.GradientFlow(1.0), grid, np.linspace(0.0, 1.0, 1001))
-    variables = whole.layout.whole().values()
+    variables = whole.layout.whole.values()
     size = sum(math.prod(v.shape) * v.dtype.itemsize for v in variables)
     assert max(unit.size for unit in whole.units) * size < 1e8
     assert max(unit.seconds for unit in whole.units) <= 60.0

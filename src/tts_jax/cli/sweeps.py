@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -70,15 +70,10 @@ def status(folder: Folder, /) -> int:
     Args:
         folder: The folder of the store.
     """
-    import json
-
     from ..sweeps.report import report
 
     with _explained():
-        try:
-            print(report(folder))
-        except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise UsageError(f"{folder} holds no sweep.") from error
+        print(report(folder))
     return 0
 
 
@@ -180,6 +175,3 @@ def _explained() -> Iterator[None]:
         if not str(error).startswith("Argument"):
             raise
         raise UsageError(str(error)) from error
-
-
-__all__: list[Any] = ["export", "plot", "resume", "status", "sweep"]

@@ -54,13 +54,17 @@ def client_of(cluster: Any) -> Iterator[Any]:
         yield client
 
 
+def workers_of(client: Any) -> int:
+    """How many units can be computed at once, now."""
+    return max(1, sum(client.nthreads().values()))
+
+
 def on_cluster(plan: Plan, done: Done, client: Any) -> None:
     """Compute every unit of a plan on the workers, and hand each to `done` once, here.
 
     A unit whose worker dies is computed by another one.
     """
     import distributed
-    from distributed import as_completed
 
     # Sent with every unit: left with one worker, it would die with it.
     study, name = plan.layout.study, uuid.uuid4().hex
@@ -78,11 +82,11 @@ def on_cluster(plan: Plan, done: Done, client: Any) -> None:
         under_way[future] = unit
         return future
 
-    results = as_completed()
+    results = distributed.as_completed()
 
     def top_up() -> None:
         """Workers come and go: each is to have something at hand."""
-        while len(under_way) < _AHEAD * max(1, sum(client.nthreads().values())):
+        while len(under_way) < _AHEAD * workers_of(client):
             future = submit()
             if future is None:
                 return

@@ -98,10 +98,8 @@ def _with_types(table: Any, grid: Mapping[Any, Any]) -> dict[str, Any]:
     problem["network"] = network
     if "target" in grid and problem.get("target", SWEPT) == SWEPT:
         problem.pop("target", None)
-        label, first = next(iter(grid["target"].items()))
-        del label
         # Built already: it goes through `build` as it is.
-        return problem | {"target": first}
+        return problem | {"target": next(iter(grid["target"].values()))}
     return problem
 
 

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -73,6 +73,16 @@ class Grid:
         for axis, i in zip(self.axes, index, strict=True):
             found |= dict(zip(axis.names, axis.values[i], strict=True))
         return found
+
+    def along(self, *names: str) -> tuple[list[Axis], list[Point]]:
+        """The axes that hold any of these names, and a point for every place on them.
+
+        On the other axes it is the first one.
+        """
+        mine = [bool(set(names) & set(axis.names)) for axis in self.axes]
+        ranges = [range(n if own else 1) for n, own in zip(self.shape, mine, strict=True)]
+        axes = [axis for axis, own in zip(self.axes, mine, strict=True) if own]
+        return axes, [self.point(index) for index in itertools.product(*ranges)]
 
     def extended(self, other: "Grid") -> "Grid":
         """With the values of another grid that has the same names, appended to the axes."""
@@ -169,10 +179,6 @@ def _value(name: str, value: Any) -> Value:
             raise argument_error(label, "whole numbers below 2^63", repr(value))
         return whole
     return number
-
-
-def points(grid: Grid, indices: Iterable[Sequence[int]]) -> Iterator[Point]:
-    return (grid.point(index) for index in indices)
 
 
 def stream(point: Point) -> int:

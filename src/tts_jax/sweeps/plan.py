@@ -74,13 +74,14 @@ class Layout:
     @functools.cached_property
     def variables(self) -> dict[tuple, dict[str, Variable]]:
         """What a run leaves, for every width and target."""
-        return {kind(point): self.runner.variables(point) for point in _kinds(self.study)}
+        return {key: self.runner.variables(point) for key, point in _kinds(self.study).items()}
 
     @property
     def shapes(self) -> int:
         """How many programs there are to compile."""
         return len({tuple(v.items()) for v in self.variables.values()})
 
+    @functools.cached_property
     def whole(self) -> dict[str, Variable]:
         """Every variable with the largest lengths that it has anywhere."""
         found: dict[str, Variable] = {}
@@ -120,16 +121,9 @@ def kind(point: Point) -> tuple:
     return point["width"], point.get("target")
 
 
-def _kinds(study: Study) -> list[Point]:
+def _kinds(study: Study) -> dict[tuple, Point]:
     """A point for every width and target."""
-    axes = study.axes.axes
-    names = [axis for axis in axes if {"width", "target"} & set(axis.names)]
-    found = {}
-    for cells in itertools.product(*(range(len(axis.values)) for axis in names)):
-        choice = dict(zip([axis.dimension for axis in names], cells, strict=True))
-        point = study.axes.point([choice.get(axis.dimension, 0) for axis in axes])
-        found.setdefault(kind(point), point)
-    return list(found.values())
+    return {kind(point): point for point in study.axes.along("width", "target")[1]}
 
 
 def _corners(study: Study) -> list[Point]:
@@ -148,7 +142,7 @@ def _chunks(study: Study) -> Index:
     runner = Runner(study, ())
     size = max(
         sum(math.prod(v.shape) * v.dtype.itemsize for v in runner.variables(point).values())
-        for point in _kinds(study)
+        for point in _kinds(study).values()
     )
     most = _MEMORY // max(1, 4 * size)
     if on_accelerator():
@@ -231,7 +225,7 @@ class Plan:
         study = layout.study
         product = " x ".join(f"{len(a.values)} {'+'.join(a.names)}" for a in axes.axes) or "one run"
         names = ", ".join(f"{name} {value}" for name, value in axes.fixed)
-        size = sum(math.prod(v.shape) * v.dtype.itemsize for v in layout.whole().values())
+        size = sum(math.prod(v.shape) * v.dtype.itemsize for v in layout.whole.values())
         most = max((unit.size for unit in self.units), default=0)
         return "\n".join(
             [

@@ -1,6 +1,6 @@
 """What a store says of itself, and its export as one file."""
 
-import os
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +79,6 @@ def report(folder: Path) -> str:
 
 def export_netcdf(folder: Path, file: Path) -> None:
     """The whole sweep as one netCDF file, which appears whole or not at all."""
-    import json
-
     data = open_sweep(folder)
     for name, values in data.variables.items():
         if values.nbytes >= _LARGEST:
@@ -107,8 +105,7 @@ def export_netcdf(folder: Path, file: Path) -> None:
     except OSError as error:
         raise SweepError(f"cannot write {file}: {error.strerror or error}.", code=1) from error
     finally:
-        if half.exists():
-            os.unlink(half)
+        half.unlink(missing_ok=True)
 
 
 def _busy(folder: Path) -> bool:

@@ -8,11 +8,10 @@ checksum. The metadata of all arrays stand in one file, so that readers never se
 import datetime
 import itertools
 import json
-import os
 import platform
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -22,7 +21,6 @@ from typing import Any
 import filelock
 import jax
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -73,10 +71,6 @@ class Store:
                 f"{error.message} Resume it in Python: call `tts.sweep` with the same arguments."
             ) from error
 
-    def dataset(self) -> xr.Dataset:
-        """What is there, opened lazily."""
-        return xr.open_zarr(str(self.folder), chunks=None)
-
     def pending(self, layout: Layout) -> list[tuple[Index, np.ndarray]]:
         """For every chunk which runs are to be made: all of a chunk that is damaged."""
         chunks = layout.all_chunks()
@@ -115,7 +109,7 @@ class Store:
     def write(self, layout: Layout, unit: Unit, found: Mapping[str, np.ndarray]) -> None:
         """What the runs of a unit left, in their order on the first axis of each array."""
         region = layout.region(unit.chunk)
-        for name, variable in layout.whole().items():
+        for name, variable in layout.whole.items():
             if name not in found:
                 continue
             shape = (*unit.mask.shape, *variable.shape)
@@ -136,9 +130,7 @@ class Store:
                 json.loads(file.read_bytes())
             except (OSError, ValueError):
                 file.parent.mkdir(exist_ok=True)
-                half = file.with_suffix(".partial")
-                half.write_text(json.dumps(metadata))
-                half.replace(file)
+                _write_json(file, metadata)
 
     def extend(self, layout: Layout) -> None:
         """Make room for the values that a study has more. Nothing that is there is touched."""
@@ -150,7 +142,7 @@ class Store:
             if (self.folder / name).exists():
                 self._grow(name, values.shape)
                 self._array(name)[...] = values
-        for name, variable in layout.whole().items():
+        for name, variable in layout.whole.items():
             self._grow(name, (*layout.study.axes.shape, *variable.shape))
         self._publish(study=layout.study.description())
 
@@ -181,9 +173,7 @@ class Store:
                 name: json.loads((self.folder / name / "zarr.json").read_bytes()) for name in names
             },
         }
-        half = file.with_suffix(".partial")
-        half.write_text(json.dumps(root, indent=1))
-        half.replace(file)
+        _write_json(file, root)
 
     @contextmanager
     def session(self, devices: int) -> Iterator[Callable[..., None]]:
@@ -226,9 +216,8 @@ class Store:
 def create_store(folder: Path, layout: Layout) -> Store:
     """A new store. It appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    half = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
-        half.chmod(0o777 & ~_umask())
         zarr.create_group(str(half), overwrite=True)
         _fill(Store(half), layout)
         try:
@@ -243,10 +232,11 @@ def create_store(folder: Path, layout: Layout) -> Store:
     return Store(folder)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _write_json(file: Path, content: Any) -> None:
+    """Whole or not at all."""
+    half = file.with_suffix(".partial")
+    half.write_text(json.dumps(content, indent=1))
+    half.replace(file)
 
 
 def open_store(folder: Path) -> Store:
@@ -269,7 +259,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     **Raises:** `SweepError` if another process holds it, or nothing can be written there.
     """
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    # A moment: who asks whether it is held, `report`, holds it for as long.
+    lock = filelock.FileLock(folder / ".lock", timeout=1)
     try:
         lock.acquire()
     except filelock.Timeout as error:
@@ -298,7 +289,7 @@ def _fill(store: Store, layout: Layout) -> None:
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
     names = tuple(axis.dimension for axis in study.axes.axes)
-    for name, variable in layout.whole().items():
+    for name, variable in layout.whole.items():
         shape, chunks = (*study.axes.shape, *variable.shape), (*layout.chunks, *variable.shape)
         _make(group, name, shape, chunks, variable.dtype, (*names, *variable.axes))
     store._publish(

@@ -19,13 +19,14 @@ from ..dynamics import AbstractDynamics
 from ..dynamics.base import Progress
 from ..networks import init_uniform
 from ..problem import AbstractProblem
-from .cluster import client_of, on_cluster
+from .cluster import client_of, on_cluster, workers_of
 from .comparison import check_same
 from .engine import Results, on_devices
 from .errors import SweepError
 from .files import grid_from
 from .grid import Grid
-from .plan import Efficiency, Layout, Plan, Unit, make_plan
+from .plan import Efficiency, Index, Layout, Plan, Unit, make_plan
+from .report import open_sweep
 from .store import Store, create_store, locked, open_store
 from .study import Start, Study
 from .tables import TableError
@@ -90,38 +91,39 @@ def run_study(
             stack.enter_context(locked(place.folder))
             place.repair()
             layout = _grown(place, study)
-            hands = jax.local_device_count() if client is None else _workers(client)
-            asked = _asked(layout.study, study)
-            pending = [(c, m & asked[layout.region(c)]) for c, m in place.pending(layout)]
-            plan = make_plan(layout, pending, hands)
+            hands = jax.local_device_count() if client is None else workers_of(client)
+            plan = _plan(layout, study, dict(place.pending(layout)), hands)
             if announce is not None:
                 announce(plan)
             _work(plan, place, client, progress)
         except OSError as error:
             raise _explained(error, folder) from error
-        return _sorted(place.dataset(), study)
+        return _sorted(open_sweep(folder), study)
 
 
 def plan_of(study: Study, folder: Path | None = None) -> Plan:
     """The plan of what is left of a study, without changing anything."""
     if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         layout = Layout.of(study)
-        pending = [
-            (chunk, np.ones([p.stop - p.start for p in layout.region(chunk)], bool))
-            for chunk in layout.all_chunks()
-        ]
-        return make_plan(layout, pending, jax.local_device_count())
+        nothing = np.ones(study.axes.shape, bool)
+        pending = {chunk: nothing[layout.region(chunk)] for chunk in layout.all_chunks()}
+        return _plan(layout, study, pending, jax.local_device_count())
     store = open_store(folder)
     check_same(store.attributes["study"], study.description(), folder)
     old = Layout.of(store_study(store, study), store.chunks)
     whole = Layout.of(old.study.extended(study), store.chunks)
-    pending = []
-    done = np.ones(whole.study.axes.shape, bool)
+    left = np.ones(whole.study.axes.shape, bool)
     for chunk, runs in store.pending(old):
-        done[old.region(chunk)] = runs
-    for chunk in whole.all_chunks():
-        pending.append((chunk, done[whole.region(chunk)]))
-    return make_plan(whole, pending, jax.local_device_count())
+        left[old.region(chunk)] = runs
+    pending = {chunk: left[whole.region(chunk)] for chunk in whole.all_chunks()}
+    return _plan(whole, study, pending, jax.local_device_count())
+
+
+def _plan(layout: Layout, study: Study, pending: Mapping[Index, np.ndarray], devices: int) -> Plan:
+    """A plan for what is pending of the runs that a study asks for."""
+    asked = _asked(layout.study, study)
+    wanted = [(chunk, runs & asked[layout.region(chunk)]) for chunk, runs in pending.items()]
+    return make_plan(layout, wanted, devices)
 
 
 def store_study(store: Store, study: Study) -> Study:
@@ -172,10 +174,6 @@ def _work(plan: Plan, store: Store, client: Any, progress: Progress | None) -> N
             on_devices(plan, done)
         else:
             on_cluster(plan, done, client)
-
-
-def _workers(client: Any) -> int:
-    return max(1, sum(client.nthreads().values()))
 
 
 def _asked(whole: Study, study: Study) -> np.ndarray:
