@@ -3,8 +3,8 @@
     python benchmarks/flows.py [PART ...]
 
 Parts: single, batch, width, cells, start, derivative, reduced, limit, kinks; all by default. Peers
-run in this process, side by side; medians of warm runs; float64. The error of a run is the larger, over
-100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
+run in this process, side by side; medians of warm runs; float64. The error of a run is the larger,
+over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
 SciPy's LSODA at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
 work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """

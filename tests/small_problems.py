@@ -1,5 +1,7 @@
 """Small problems of one shape, so that one compilation serves many checks, and their oracle."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,22 @@ from tts_jax.steps import apart, joined
 
 WIDTH = 6
 TIMES = 11
+
+
+TRACED = []
+
+
+class CountedRamp(tts.AbstractActivation):
+    """A user's own activation, which notes whenever it is traced."""
+
+    eta: float
+    knots: ClassVar = (-0.5, 0.5)
+    degree: ClassVar = 1
+    limits: ClassVar = (0.0, 1.0)
+
+    def __call__(self, z):
+        TRACED.append(z.shape)
+        return jnp.clip(z + 0.5, 0.0, 1.0)
 
 
 def small_problem(*, eta: float = 0.08, jumps=(0.3, 0.65), values=(1.0, 3.0, 0.5)) -> tts.Problem:

@@ -1,14 +1,21 @@
 """The one driver: all dynamics, all transformations, failure, and what comes back."""
 
 import logging
-from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_problems import TIMES, WIDTH, slow_times, small_problem, spread_start
+from small_problems import (
+    TIMES,
+    TRACED,
+    WIDTH,
+    CountedRamp,
+    slow_times,
+    small_problem,
+    spread_start,
+)
 
 import tts_jax as tts
 from tts_jax.simulation import _tell_if_slow
@@ -138,22 +145,6 @@ def test_a_run_that_fails_does_not_spoil_its_neighbours(over_epsilon):
 
 
 # Compilation.
-
-
-TRACED = []
-
-
-class CountedRamp(tts.AbstractActivation):
-    """A user's own activation, which notes whenever it is traced."""
-
-    eta: float
-    knots: ClassVar = (-0.5, 0.5)
-    degree: ClassVar = 1
-    limits: ClassVar = (0.0, 1.0)
-
-    def __call__(self, z):
-        TRACED.append(z.shape)
-        return jnp.clip(z + 0.5, 0.0, 1.0)
 
 
 VARIANTS = {

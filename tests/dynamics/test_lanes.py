@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_problems import WIDTH
+from small_problems import TRACED, WIDTH, CountedRamp
 
 import tts_jax as tts
 
@@ -301,22 +300,6 @@ def test_a_rate_that_is_too_large_leaves_the_neighbours_alone():
 
 
 # Compilation.
-
-
-TRACED = []
-
-
-class CountedRamp(tts.AbstractActivation):
-    """A user's own activation, which notes whenever it is traced."""
-
-    eta: float
-    knots: ClassVar = (-0.5, 0.5)
-    degree: ClassVar = 1
-    limits: ClassVar = (0.0, 1.0)
-
-    def __call__(self, z):
-        TRACED.append(z.shape)
-        return jnp.clip(z + 0.5, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("over", ["keys", "starts", "epsilon"])
