@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 REHEARSAL = jax.default_backend() == "cpu"
 BATCHES = (16, 64) if REHEARSAL else (1_000, 10_000, 100_000, 1_000_000)
 FLOWS = (16,) if REHEARSAL else (1_000, 10_000, 100_000)
-STEPS = 2_000 if REHEARSAL else 20_000
+PATIENCE = 1.0 if REHEARSAL else 12.0  # seconds that the next larger batch may be expected to take
 EPSILONS = (1.0, 1e-2, 1e-4, 1e-6)
 WHILE = "--xla_gpu_enable_command_buffer=+WHILE"
 PROBLEM = tts.Problem(
@@ -81,7 +81,8 @@ def sgd():
 
 def _sgd(count, dtype):
     params, keys = starts(count, dtype)
-    how, taus = tts.SGD(1e-2, 1e-5, noise=1.0), jnp.array([1e-7 * STEPS])
+    steps = 2_000 if REHEARSAL else int(np.clip(4e9 / count, 5_000, 100_000))
+    how, taus = tts.SGD(1e-2, 1e-5, noise=1.0), jnp.array([1e-7 * steps])
 
     @jax.jit
     def run(params, keys):
@@ -91,7 +92,7 @@ def _sgd(count, dtype):
         return jax.vmap(one)(params, keys)
 
     row = measured(run, params, keys)[0]
-    return row | {"steps_per_second": count * STEPS / row["seconds"]}
+    return row | {"steps_per_second": count * steps / row["seconds"]}
 
 
 def loops():
@@ -111,19 +112,19 @@ def flows():
     """Flows per second to tau = 0.035 at rtol 1e-6, by epsilon and solver."""
     found = {}
     for solver, (method, epsilons) in SOLVERS.items():
+        run = jax.jit(jax.vmap(lambda p, e, m=method: _flow(p, e, m), in_axes=(0, None)))
         for epsilon in epsilons:
             for count in FLOWS:
                 name = f"{solver}, epsilon {epsilon:g}, {count} runs"
-                found[name] = _attempt(lambda c=count, e=epsilon, m=method: _flows(c, e, m))
+                found[name] = _attempt(lambda r=run, c=count, e=epsilon: _flows(r, c, e))
                 print(f"  {name}: {_shown(found[name], 'flows_per_second')}", flush=True)
-                if "failed" in found[name] or found[name]["seconds"] > 60:
+                if "failed" in found[name] or 10 * found[name]["seconds"] > PATIENCE:
                     break
     return found
 
 
-def _flows(count, epsilon, method):
-    run = jax.jit(jax.vmap(lambda p: _flow(p, epsilon, method)))
-    row, (risk, steps, status) = measured(run, starts(count)[0])
+def _flows(run, count, epsilon):
+    row, (risk, steps, status) = measured(run, starts(count)[0], jnp.asarray(epsilon))
     return row | {
         "flows_per_second": count / row["seconds"],
         "efficiency": float(jnp.mean(steps) / jnp.max(steps)),
@@ -132,7 +133,7 @@ def _flows(count, epsilon, method):
     }
 
 
-def _flow(params, epsilon, method=None):
+def _flow(params, epsilon, method):
     flow = tts.GradientFlow(epsilon, rtol=1e-6, atol=1e-8, solver=method)
     run = tts.simulate(PROBLEM, flow, params, TAUS, throw=False)
     return run.risk[-1], run.stats["steps"], run.status

@@ -51,7 +51,9 @@ def with_lanes(
             return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
 
         if not in_step(own_ones):
-            out = _in_turn(lambda some: mapped(whole(some, rest)), own)
+            # Off a CPU by the function itself, or this rule would be asked again.
+            each = mapped if _on_cpu() else one
+            out = _in_turn(lambda some: each(whole(some, rest)), own)
         elif _on_cpu():
             lanes, tiles = _shape(size)
             deck = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)

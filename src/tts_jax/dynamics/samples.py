@@ -120,20 +120,23 @@ class Hashed(AbstractSource):
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
         count, runs = self.length * self.size, self.seed.shape[1:]
         place = number.astype(jnp.uint64) * np.uint64(count) + jnp.arange(count, dtype=jnp.uint64)
-        place = place.reshape(count, *(1 for _ in runs))
-        high, low = threefry(
-            self.seed[0][None],
-            self.seed[1][None],
-            (place >> np.uint64(32)).astype(jnp.uint32),
-            place.astype(jnp.uint32),
-        )
+        x, y = self.at(problem, *words(place.reshape(count, *(1 for _ in runs))))
+        shape = (self.length, self.size, *runs)
+        return x.reshape(shape), y.reshape(shape)
+
+    def at(self, problem: AbstractProblem, high: Array, low: Array) -> tuple[Array, Array]:
+        """Samples (n, *R) by their numbers (n, *R or 1), as two words each."""
+        high, low = threefry(self.seed[0][None], self.seed[1][None], high, low)
         x, y = of_dtype(problem, self.dtype).from_uniform(_fraction(high, low, self.dtype))
         unit = self.dtype.type(2.0**-23)
         # The middle of each of 2^24 intervals: the mean is zero.
         noise = _small(low, 24, self.dtype) * unit + (unit / 2 - 1)
-        y = y + self.noise.astype(self.dtype) * noise
-        shape = (self.length, self.size, *runs)
-        return x.reshape(shape), y.reshape(shape)
+        return x, y + self.noise.astype(self.dtype) * noise
+
+
+def words(number: Array) -> tuple[Array, Array]:
+    """The high and the low half of unsigned 64-bit numbers."""
+    return (number >> np.uint64(32)).astype(jnp.uint32), number.astype(jnp.uint32)
 
 
 def source_of(given: Given, noise: Float[Array, ""], size: Any) -> AbstractSource:

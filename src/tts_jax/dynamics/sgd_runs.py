@@ -7,12 +7,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Count, Int
+from .._types import Array, Count, Int, Tree
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
 from .lanes import last_axes, with_lanes
 from .samples import AbstractSource, Whole
-from .sgd_steps import Carry, Train, Way, advance, begin, one_way, reached, side_by_side
+from .sgd_kernel import KernelStep, kernel_step, kernel_way
+from .sgd_steps import (
+    Carry,
+    Train,
+    Way,
+    advance,
+    begin,
+    chunks,
+    one_way,
+    reached,
+    side_by_side,
+)
 
 _MULTIPLE = 8
 """Neurons of a single run are filled up to a multiple of it: then there is no rest loop."""
@@ -51,21 +62,39 @@ class Recipe(NamedTuple):
 def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
     """The parameters at every stop, and the steps taken. vmap it over any of the numbers."""
     arrays, static = eqx.partition(numbers, eqx.is_array)
+    kernel = kernel_step(recipe, numbers)
 
     def one(arrays: Numbers) -> tuple[Params, Count]:
+        if kernel is not None:
+            return _first(many(*_only(arrays)))
         way, carry, view = alone(recipe, eqx.combine(arrays, static))
         return _recorded(way, carry, view, arrays.stops)
 
     def many(arrays: Numbers, own: Numbers) -> tuple[Params, Count]:
-        way, carry = _together(recipe, eqx.combine(arrays, static), own)
+        way, carry = _together(recipe, eqx.combine(arrays, static), own, kernel)
         ys, steps = _recorded(way, carry, lambda params: params, arrays.stops)
         lanes = jax.tree.leaves(ys)[0].shape[-1]
-        return ys, jnp.full(lanes, steps)
+        return ys, jnp.broadcast_to(steps, (lanes,))
 
     def in_step(own: Numbers) -> bool:
+        if kernel is not None:
+            return kernel.hashed or not own.stops
         return 0 < numbers.source.size <= _FEW and not own.stops
 
     return with_lanes(one, many, in_step)(arrays)
+
+
+def _only(arrays: Numbers) -> tuple[Numbers, Numbers]:
+    """One run as many, of which there is one."""
+    params = jax.tree.map(lambda leaf: leaf[..., None], arrays.params)
+    own = jax.tree.map(lambda _: False, arrays)
+    return arrays._replace(params=params), own._replace(
+        params=jax.tree.map(lambda _: True, arrays.params)
+    )
+
+
+def _first(runs: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[..., 0], runs)
 
 
 def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
@@ -95,7 +124,9 @@ def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Param
     return way, begin(params, None), lambda params: network.unpadded(params, width)
 
 
-def _together(recipe: Recipe, numbers: Numbers, own: Numbers) -> tuple[Way, Carry]:
+def _together(
+    recipe: Recipe, numbers: Numbers, own: Numbers, kernel: KernelStep | None
+) -> tuple[Way, Carry]:
     """The way and the start of many runs: they are on the last axis of what is `own`."""
     leaves = jax.tree.leaves(eqx.filter(numbers, eqx.is_array))
     theirs = jax.tree.leaves(own)
@@ -114,10 +145,13 @@ def _together(recipe: Recipe, numbers: Numbers, own: Numbers) -> tuple[Way, Carr
     params, state = jax.tree.map(
         every, (numbers.params, numbers.optimiser), (own.params, own.optimiser)
     )
-    way = side_by_side(
-        numbers.problem, numbers.source, recipe.train, update, (axes.problem, axes.source)
-    )
-    return way, begin(params, state)
+    problem, source, along = numbers.problem, numbers.source, (axes.problem, axes.source)
+    carry = begin(params, state)
+    if kernel is None:
+        return side_by_side(problem, source, recipe.train, update, along), carry
+    if own.stops:
+        carry = carry._replace(step=jnp.zeros(lanes, carry.step.dtype))
+    return kernel_way(kernel, numbers, own, chunks(problem, source, along)), carry
 
 
 def _recorded(

@@ -37,19 +37,46 @@ class Carry(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What a loop needs to know."""
+    """How steps are taken: chunks of `length`, and what goes through a part of one.
+
+    `walk`: from the number of the chunk, the steps in it from which and up to which to go, u where
+    `Carry.moved` adds up (else None), what moves, and the state of the optimiser, to the last two.
+    """
 
     length: int
-    chunk: Callable[[Count], tuple[Array, ...]]
-    gradient: Callable[..., Params]
-    update: Update
+    walk: Callable[[Count, Count, Count, Tree, Params, Any], tuple[Params, Any]]
+
+
+def gradient_of(
+    problem: AbstractProblem, source: AbstractSource, train: Train
+) -> Callable[..., Params]:
+    """The gradient that a step of one run goes down, of parameters and a sample."""
+    trained = train(problem)
+    return jax.grad(trained.risk if isinstance(source, Whole) else trained.sample_loss)
 
 
 def one_way(problem: AbstractProblem, source: AbstractSource, train: Train, update: Update) -> Way:
     """The way of one run."""
-    trained = train(problem)
-    loss = trained.risk if isinstance(source, Whole) else trained.sample_loss
-    return Way(source.length, lambda number: source.chunk(problem, number), jax.grad(loss), update)
+    gradient = gradient_of(problem, source, train)
+    return _by_loop(source.length, lambda number: source.chunk(problem, number), gradient, update)
+
+
+def chunks(
+    problem: AbstractProblem, source: AbstractSource, axes: tuple[Tree, Tree]
+) -> Callable[[Count], tuple[Array, ...]]:
+    """The chunks of samples of many runs, which are on the last axis if any samples differ.
+
+    `axes` of problem and source, as for `jax.vmap`: -1 where an array is a run's own.
+    """
+
+    def chunk(number: Count) -> tuple[Array, ...]:
+        elementwise = isinstance(source, Hashed) and source.noise.ndim == 0
+        if not jax.tree.leaves(axes) or (elementwise and not jax.tree.leaves(axes[0])):
+            return source.chunk(problem, number)
+        together = jax.vmap(lambda p, s: s.chunk(p, number), in_axes=axes, out_axes=-1)
+        return together(problem, source)
+
+    return chunk
 
 
 def side_by_side(
@@ -61,20 +88,12 @@ def side_by_side(
 ) -> Way:
     """The way of many runs, on the last axis of params, state of the optimiser, and samples.
 
-    `axes` of problem and source, as for `jax.vmap`: -1 where an array is a run's own.
+    `axes`: see `chunks`.
     """
-
     shared = not jax.tree.leaves(axes)  # None is no leaf
 
-    def chunk(number: Count) -> tuple[Array, ...]:
-        elementwise = isinstance(source, Hashed) and source.noise.ndim == 0
-        if shared or (elementwise and not jax.tree.leaves(axes[0])):
-            return source.chunk(problem, number)
-        together = jax.vmap(lambda p, s: s.chunk(p, number), in_axes=axes, out_axes=-1)
-        return together(problem, source)
-
     def one(p: AbstractProblem, params: Params, *sample: Array) -> Params:
-        return one_way(p, source, train, update).gradient(params, *sample)
+        return gradient_of(p, source, train)(params, *sample)
 
     def gradient(params: Params, *sample: Array) -> Params:
         if shared:
@@ -87,7 +106,38 @@ def side_by_side(
         losses = train(problem).sample_losses
         return jax.grad(lambda p: jnp.sum(losses(p, *sample)))(params)
 
-    return Way(source.length, chunk, gradient, update)
+    return _by_loop(source.length, chunks(problem, source, axes), gradient, update)
+
+
+def _by_loop(
+    length: int,
+    chunk: Callable[[Count], tuple[Array, ...]],
+    gradient: Callable[..., Params],
+    update: Update,
+) -> Way:
+    """Samples of a whole chunk, and a loop over them."""
+
+    def walk(
+        number: Count, first: Count, end: Count, base: Tree, moving: Params, optimiser: Any
+    ) -> tuple[Params, Any]:
+        samples = chunk(number)
+
+        def one_step(i: Count, state: tuple[Params, Any]) -> tuple[Params, Any]:
+            params, optimiser = state
+            at = place(base, params)
+            change, optimiser = update(gradient(at, *(v[i] for v in samples)), at, optimiser)
+            return jax.tree.map(jnp.add, params, change), optimiser
+
+        return jax.lax.fori_loop(first, end, one_step, (moving, optimiser))
+
+    return Way(length, walk)
+
+
+def place(base: Tree, moving: Params) -> Params:
+    """The parameters, where `moving` is what moves."""
+    if base is None:
+        return moving
+    return Params(moving.a, jax.tree.map(jnp.add, base, moving.u))
 
 
 def begin(params: Params, optimiser: Any) -> Carry:
@@ -101,38 +151,27 @@ def reached(carry: Carry) -> Params:
 
 
 def advance(way: Way, carry: Carry, stop: Count) -> Carry:
-    """Steps up to number `stop`, by chunks of samples: the same chunks for every `stop`."""
+    """Steps up to number `stop`, by chunks of samples: the same chunks for every `stop`.
+
+    For runs side by side `stop` and `carry.step` may be (R,).
+    """
 
     def one_chunk(carry: Carry) -> Carry:
         number = carry.step // way.length
         first = number * way.length
         end = jnp.minimum(stop, first + way.length)
-        samples = way.chunk(number)
-        if carry.moved is not None:
-            fresh = carry.step == first
-            old = (carry.params.u, carry.moved)
-            u, moved = jax.tree.map(lambda v, w: jnp.where(fresh, v, w), _absorb(carry), old)
-            carry = carry._replace(params=Params(carry.params.a, u), moved=moved)
-        base = carry.params.u
-
-        def one_step(i: Count, state: tuple[Params, Any]) -> tuple[Params, Any]:
-            params, optimiser = state
-            at = params
-            if carry.moved is not None:
-                at = Params(params.a, jax.tree.map(jnp.add, base, params.u))
-            gradient = way.gradient(at, *(v[i] for v in samples))
-            change, optimiser = way.update(gradient, at, optimiser)
-            return jax.tree.map(jnp.add, params, change), optimiser
-
-        moving = carry.params if carry.moved is None else Params(carry.params.a, carry.moved)
-        moving, optimiser = jax.lax.fori_loop(
-            carry.step - first, end - first, one_step, (moving, carry.optimiser)
-        )
+        a, u = carry.params
+        part = (number, carry.step - first, end - first)
         if carry.moved is None:
-            return Carry(moving, None, optimiser, end)
-        return Carry(Params(moving.a, base), moving.u, optimiser, end)
+            params, optimiser = way.walk(*part, None, carry.params, carry.optimiser)
+            return Carry(params, None, optimiser, end)
+        fresh = carry.step == first
+        old = (u, carry.moved)
+        u, moved = jax.tree.map(lambda v, w: jnp.where(fresh, v, w), _absorb(carry), old)
+        moving, optimiser = way.walk(*part, u, Params(a, moved), carry.optimiser)
+        return Carry(Params(moving.a, u), moving.u, optimiser, end)
 
-    return jax.lax.while_loop(lambda c: c.step < stop, one_chunk, carry)
+    return jax.lax.while_loop(lambda c: jnp.any(c.step < stop), one_chunk, carry)
 
 
 def _is_double(u: Tree) -> bool:

@@ -1,0 +1,240 @@
+"""A traced function as a program on single numbers, for kernels that keep numbers in registers.
+
+A kernel of an accelerator works on many runs at once, a number of each in one vector. What a run
+is made of, such as its positions (m,), is then m vectors, which no array operation may gather: so
+the function is taken apart to operations on numbers, with every loop over an axis written out.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from .._types import Array
+
+Entries = np.ndarray
+"""An array of `Number`s."""
+
+
+class Number:
+    """A vector with one number of every run, or one number for all of them: of numpy if known."""
+
+    # Not the value itself: numpy would look into it.
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+_ELEMENTWISE = {
+    *("abs", "add", "add_any", "and", "clamp", "convert_element_type", "div", "eq", "erf", "exp"),
+    *("ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
+    *("not", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign", "sqrt"),
+    *("square", "sub", "tanh", "xor"),
+}
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+_FOLDS = {
+    "reduce_sum": jax.lax.add,
+    "reduce_max": jax.lax.max,
+    "reduce_min": jax.lax.min,
+    "reduce_prod": jax.lax.mul,
+    "reduce_and": jax.lax.bitwise_and,
+    "reduce_or": jax.lax.bitwise_or,
+}
+
+
+def operations(closed: core.ClosedJaxpr) -> int | None:
+    """How many operations on numbers the program has, or None if it cannot be taken apart."""
+
+    def count(jaxpr: core.Jaxpr) -> int | None:
+        total = 0
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            if name in _CALLS:
+                inner = equation.params[_CALLS[name]]
+                more = count(getattr(inner, "jaxpr", inner))
+            elif name in _ELEMENTWISE:
+                more = math.prod(equation.outvars[0].aval.shape)
+            elif name in _FOLDS:
+                more = math.prod(equation.invars[0].aval.shape)
+            else:
+                more = 0 if name in _SHAPES and not _cuts(equation) else None
+            if more is None:
+                return None
+            total += more
+        return total
+
+    return count(closed.jaxpr)
+
+
+def _cuts(equation: Any) -> bool:
+    """Whether it is a pad that cuts off instead."""
+    config = equation.params.get("padding_config", ())
+    return any(low < 0 or high < 0 for low, high, _ in config)
+
+
+class Unrolled:
+    """A jaxpr, to be called with entries in place of arrays.
+
+    `lanes`: the shape of a vector. What is known while tracing is computed then, and costs nothing.
+    """
+
+    def __init__(self, closed: core.ClosedJaxpr, lanes: tuple[int, ...]):
+        self._closed, self._lanes = closed, lanes
+
+    def __call__(self, *arguments: Entries) -> list[Entries]:
+        constants = [known(c) for c in self._closed.consts]
+        return self._run(self._closed.jaxpr, constants, arguments)
+
+    def _run(
+        self, jaxpr: core.Jaxpr, constants: Sequence[Entries], arguments: Sequence[Entries]
+    ) -> list[Entries]:
+        found: dict[Any, Entries] = dict(zip(jaxpr.constvars, constants, strict=True))
+        found |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+        def read(atom: Any) -> Entries:
+            return known(atom.val) if isinstance(atom, core.Literal) else found[atom]
+
+        for equation in jaxpr.eqns:
+            inputs = [read(atom) for atom in equation.invars]
+            outputs = self._outputs(equation, inputs)
+            found |= dict(zip(equation.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _outputs(self, equation: Any, inputs: list[Entries]) -> list[Entries]:
+        name, params = equation.primitive.name, equation.params
+        if name in _CALLS:
+            inner = params[_CALLS[name]]
+            constants = [known(c) for c in getattr(inner, "consts", ())]
+            return self._run(getattr(inner, "jaxpr", inner), constants, inputs)
+        if name in _SHAPES:
+            out = _SHAPES[name](equation, *inputs)
+            return out if isinstance(out, list) else [out]
+        if name in _FOLDS:
+            return [self._fold(_FOLDS[name], inputs[0], params["axes"])]
+        if name in _ELEMENTWISE:
+            return [self._each(equation, inputs)]
+        raise NotImplementedError(name)  # `operations` is asked first
+
+    def _each(self, equation: Any, inputs: list[Entries]) -> Entries:
+        shape = equation.outvars[0].aval.shape
+        rows = [np.broadcast_to(v, shape).ravel() for v in inputs]
+
+        def apply(*numbers: Any) -> Any:
+            if equation.primitive.name == "add_any":  # no kernel knows it
+                return jax.lax.add(*numbers)
+            return equation.primitive.bind(*numbers, **equation.params)
+
+        return entries([self._apply(apply, *numbers) for numbers in zip(*rows, strict=True)], shape)
+
+    def _fold(self, by: Callable, v: Entries, axes: tuple[int, ...]) -> Entries:
+        rest = tuple(n for i, n in enumerate(v.shape) if i not in axes)
+        moved = np.moveaxis(v, axes, range(-len(axes), 0)).reshape(*rest, -1)
+        return entries(
+            [self._folded(by, list(row)) for row in moved.reshape(-1, moved.shape[-1])], rest
+        )
+
+    def _folded(self, by: Callable, terms: list[Number]) -> Number:
+        while len(terms) > 1:  # in pairs: they wait for each other less than in a row
+            pairs = [self._apply(by, *pair) for pair in zip(terms[::2], terms[1::2], strict=False)]
+            terms = pairs + terms[2 * len(pairs) :]
+        return terms[0]
+
+    def _apply(self, function: Callable, *numbers: Number) -> Number:
+        values = [number.value for number in numbers]
+        if all(isinstance(value, np.generic) for value in values):
+            with jax.ensure_compile_time_eval():
+                return Number(np.asarray(function(*values))[()])
+        if any(np.ndim(value) for value in values):
+            values = [self.spread(number) for number in numbers]
+        return Number(function(*values))
+
+    def spread(self, number: Number) -> Array:
+        """A vector with this number for every run."""
+        value = number.value
+        return value if np.ndim(value) else jnp.full(self._lanes, value)
+
+
+def entries(numbers: Sequence[Number], shape: tuple[int, ...]) -> Entries:
+    """Numbers, in rows, as an array of this shape."""
+    out = np.empty(len(numbers), object)
+    for i, number in enumerate(numbers):
+        out[i] = number
+    return out.reshape(shape)
+
+
+def known(array: Any) -> Entries:
+    """The entries of an array whose numbers are known."""
+    array = np.asarray(array)
+    return entries([Number(value) for value in array.ravel()], array.shape)
+
+
+def _broadcast(equation: Any, v: Entries) -> Entries:
+    shape, along = equation.params["shape"], equation.params["broadcast_dimensions"]
+    spread = [1] * len(shape)
+    for i, axis in enumerate(along):
+        spread[axis] = v.shape[i]
+    return np.broadcast_to(v.reshape(spread), shape)
+
+
+def _slice(equation: Any, v: Entries) -> Entries:
+    first, last, step = (equation.params[k] for k in ("start_indices", "limit_indices", "strides"))
+    by = step or (1,) * v.ndim
+    return v[tuple(itertools.starmap(slice, zip(first, last, by, strict=True)))]
+
+
+def _unstack(equation: Any, v: Entries) -> list[Entries]:
+    shape = equation.outvars[0].aval.shape
+    return [
+        part.reshape(shape)
+        for part in np.split(v, v.shape[equation.params["axis"]], equation.params["axis"])
+    ]
+
+
+def _pad(equation: Any, v: Entries, value: Entries) -> Entries:
+    out = np.full(equation.outvars[0].aval.shape, value[()], object)
+    config = equation.params["padding_config"]
+    where = [
+        slice(low, low + (n - 1) * (inner + 1) + 1 if n else low, inner + 1)
+        for n, (low, _, inner) in zip(v.shape, config, strict=True)
+    ]
+    out[tuple(where)] = v
+    return out
+
+
+_SHAPES: dict[str, Callable[..., Entries | list[Entries]]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": lambda e, v: v.reshape(e.params["new_sizes"]),
+    "squeeze": lambda e, v: v.reshape(e.outvars[0].aval.shape),
+    "expand_dims": lambda e, v: v.reshape(e.outvars[0].aval.shape),
+    "slice": _slice,
+    "concatenate": lambda e, *v: np.concatenate(v, axis=e.params["dimension"]),
+    "transpose": lambda e, v: v.transpose(e.params["permutation"]),
+    "rev": lambda e, v: np.flip(v, e.params["dimensions"]),
+    "iota": lambda e: known(
+        np.broadcast_to(
+            np.arange(e.params["shape"][e.params["dimension"]], dtype=e.params["dtype"]).reshape(
+                [-1 if i == e.params["dimension"] else 1 for i in range(len(e.params["shape"]))]
+            ),
+            e.params["shape"],
+        )
+    ),
+    "unstack": _unstack,
+    "pad": _pad,
+    "copy": lambda e, v: v,
+    "stop_gradient": lambda e, v: v,
+}
