@@ -3,7 +3,7 @@
 A loop of XLA launches kernels for every step, which takes longer than the step. Here one launch
 goes through thousands of steps, makes their samples on the way, and does for every run what
 `sgd_steps` does: a step of one run is traced as it stands there, taken apart to single numbers,
-and written to the kernel. By Pallas, in its Mosaic GPU backend.
+and written to the kernel.
 """
 
 import math
@@ -17,48 +17,13 @@ import numpy as np
 
 from .._types import Array, Count, Tree
 from ..networks import Params
+from .kernels import RUNS, Held, Operand, Rows, launch, on_gpu
 from .samples import Hashed, Replayed, words
 from .sgd_steps import Way, begin, gradient_of, place
-from .unrolled import Entries, Number, Unrolled, entries, known, operations
-
-RUNS = 128
-"""Runs in a block of threads: a vector of Mosaic has a number for each of so many threads."""
+from .unrolled import Entries, Number, Unrolled, entries, operations
 
 LONGEST = 20_000
 """Operations of a step up to which it is written out."""
-
-_HOPPER = 9.0
-"""The compute capability from which on there is Mosaic's backend."""
-
-
-def on_gpu() -> bool:
-    """Whether the default device runs such kernels. Asked while tracing."""
-    if jax.default_backend() != "gpu":
-        return False
-    try:
-        return float(jax.devices()[0].compute_capability) >= _HOPPER
-    except (AttributeError, ValueError):  # not one of NVIDIA's
-        return False
-
-
-class _Operand(NamedTuple):
-    """An array that a kernel reads: with the runs on its last axis, or the same for all."""
-
-    array: Array
-    is_own: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """For one run."""
-        return self.array.shape[:-1] if self.is_own else self.array.shape
-
-    def rows(self, runs: int) -> Array:
-        """(n,), or (n, runs) filled up with the last run."""
-        if not self.is_own:
-            return self.array.reshape(-1)
-        rows = self.array.reshape(-1, self.array.shape[-1])
-        more = runs - rows.shape[1]
-        return jnp.pad(rows, ((0, 0), (0, more)), mode="edge") if more else rows
 
 
 class KernelStep(NamedTuple):
@@ -124,106 +89,79 @@ def kernel_way(
     source = numbers.source
     arrays = eqx.filter(step.used(numbers), eqx.is_array)
     is_own = jax.tree.leaves(step.used(own))
-    fixed = [_Operand(*both) for both in zip(jax.tree.leaves(arrays), is_own, strict=True)]
+    fixed = [Operand(*both) for both in zip(jax.tree.leaves(arrays), is_own, strict=True)]
     spread = any(jax.tree.leaves((own.problem, own.source)))
 
     def walk(
         number: Count, first: Count, end: Count, base: Tree, moving: Params, optimiser: Any
     ) -> tuple[Params, Any]:
-        held = fixed + [_Operand(leaf, True) for leaf in jax.tree.leaves(base)]
+        held = fixed + [Operand(leaf, True) for leaf in jax.tree.leaves(base)]
         leaves, structure = jax.tree.flatten(moving)
         at, samples = first, []
         if step.hashed:
             at = (number * source.length + first).astype(jnp.uint64) * np.uint64(source.size)
         else:
-            samples = [_Operand(v, spread) for v in chunk(number)]
-        begun = [_Operand(leaf, True) for leaf in leaves]
-        after = _launch(step.closed, source.size, held, begun, samples, at, end - first)
+            samples = [Operand(v, spread) for v in chunk(number)]
+        begun = [Operand(leaf, True) for leaf in leaves]
+        after = _steps(step.closed, source.size, held, begun, samples, at, end - first)
         return jax.tree.unflatten(structure, after), optimiser
 
     return Way(source.length, walk)
 
 
-def _launch(
+def _steps(
     closed: Any,
     size: int,
-    fixed: list[_Operand],
-    moving: list[_Operand],
-    samples: list[_Operand],
+    fixed: list[Operand],
+    moving: list[Operand],
+    samples: list[Operand],
     at: Count,
     turns: Count,
 ) -> list[Array]:
     """`turns` steps, () or (R,), from sample or row number `at`, () or (R,)."""
-    # Imported where it is needed: it takes long, and there are installations of JAX without it.
-    from jax.experimental.pallas import ds
-    from jax.experimental.pallas import mosaic_gpu as gpu
-
     runs = moving[0].array.shape[-1]
-    blocks = -(-runs // RUNS)
-    step = Unrolled(closed, (RUNS,))
     one_by_one = turns.ndim > 0  # else all runs take as many steps
+    count = Operand(turns.astype(jnp.int32)[None], one_by_one)
     places = at.astype(jnp.int32)[None] if samples else jnp.stack(words(at))
-    count = _Operand(turns.astype(jnp.int32)[None], one_by_one)
-    given = [count, _Operand(places, at.ndim > 0), *fixed, *moving, *samples]
-    given = [operand for operand in given if operand.array.size]
-    rows = [operand.rows(blocks * RUNS) for operand in given]
-    most = jnp.max(rows[0].reshape(blocks, -1), axis=1) if one_by_one else rows[0]
+    most = count.rows(-(-runs // RUNS) * RUNS).reshape(-1, RUNS if one_by_one else 1)
+    head = [Operand(jnp.max(most, axis=1), False), count, Operand(places, at.ndim > 0)]
 
-    def body(most: Any, *refs: Any) -> None:
-        block = jax.lax.axis_index("block")
-        lanes = ds(block * RUNS, RUNS)
-        inputs, outputs = iter(refs[: len(given)]), refs[len(given) :]
+    def body(block: Array, held: list[Held], outputs: list[Rows]) -> None:
+        step = Unrolled(closed, (RUNS,))
+        bound, mine = held[0].at(block if one_by_one else 0), held[1].at(0)
+        place = held[2].read()
+        values = [one.read() for one in held[3 : 3 + len(fixed)]]
+        start = [one.read() for one in held[3 + len(fixed) :][: len(moving)]]
+        streams = held[3 + len(fixed) + len(moving) :]
 
-        def read(operand: _Operand) -> Entries:
-            if not operand.array.size:
-                return known(np.zeros(operand.shape, operand.array.dtype))
-            ref, each = next(inputs), range(math.prod(operand.shape))
-            found = [ref[k, lanes] if operand.is_own else ref[k] for k in each]
-            return entries([Number(value) for value in found], operand.shape)
+        def spread(parts: list[Entries]) -> list[list[Array]]:
+            return [[step.spread(number) for number in part.ravel()] for part in parts]
 
-        (mine,), place, *held = [read(operand) for operand in (*given[:2], *fixed)]
-        start = [read(operand) for operand in moving]
-        streams = list(inputs)
-
-        def sample(turn: Array) -> list[Entries]:
-            if not samples:
-                return _places(step, place, turn, size)
-            row = place[0].value + turn
-            return [_row(*both, row, lanes) for both in zip(samples, streams, strict=True)]
-
-        def more(turn: Array, values: list[Array]) -> list[Array]:
+        def turn(t: Array, state: list[list[Array]]) -> list[list[Array]]:
             now = [
                 entries([Number(value) for value in part], was.shape)
-                for part, was in zip(values, start, strict=True)
+                for part, was in zip(state, start, strict=True)
             ]
-            after = step(*held, *now, *sample(turn))
-            after = [[step.spread(number) for number in part.ravel()] for part in after]
+            if streams:
+                sample = [_row(stream, place[0].value + t) for stream in streams]
+            else:
+                sample = _places(place, t, size)
+            after = spread(step(*values, *now, *sample))
             if not one_by_one:
                 return after
-            going = turn < mine.value
-            return jax.tree.map(lambda new, old: jnp.where(going, new, old), after, values)
+            return jax.tree.map(lambda new, old: jnp.where(t < mine, new, old), after, state)
 
-        first = [[step.spread(number) for number in part.ravel()] for part in start]
-        bound = most[block] if one_by_one else most[0]
-        for part, ref in zip(jax.lax.fori_loop(0, bound, more, first), outputs, strict=True):
+        state = jax.lax.fori_loop(0, bound, turn, spread(start))
+        for part, rows in zip(state, outputs, strict=True):
             for k, value in enumerate(part):
-                ref[k, lanes] = value
+                rows[k] = value
 
-    shapes = [
-        jax.ShapeDtypeStruct((math.prod(v.shape), blocks * RUNS), v.array.dtype) for v in moving
-    ]
-    kernel = gpu.kernel(
-        body,
-        out_type=shapes,
-        grid=(blocks,),
-        grid_names=("block",),
-        compiler_params=gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Lane),
-    )
-    after = kernel(most, *rows)
-    return [v[:, :runs].reshape(was.array.shape) for v, was in zip(after, moving, strict=True)]
+    outputs = [(math.prod(v.shape), v.array.dtype) for v in moving]
+    after = launch(body, [*head, *fixed, *moving, *samples], outputs, runs)
+    return [v.reshape(was.array.shape) for v, was in zip(after, moving, strict=True)]
 
 
-def _places(step: Unrolled, place: Entries, turn: Array, size: int) -> list[Entries]:
+def _places(place: Entries, turn: Array, size: int) -> list[Entries]:
     """The numbers of the samples of a step, as two words, each (size,)."""
     high, low = (number.value for number in place)
     highs, lows = [], []
@@ -234,10 +172,8 @@ def _places(step: Unrolled, place: Entries, turn: Array, size: int) -> list[Entr
     return [entries(highs, (size,)), entries(lows, (size,))]
 
 
-def _row(operand: _Operand, stream: Any, row: Array, lanes: Any) -> Entries:
+def _row(stream: Held, row: Array) -> Entries:
     """The samples of one step out of those of a chunk."""
-    shape = operand.shape[1:]
+    shape = stream.operand.shape[1:]
     width = math.prod(shape)
-    each = [row * width + k for k in range(width)]
-    found = [stream[k, lanes] if operand.is_own else stream[k] for k in each]
-    return entries([Number(value) for value in found], shape)
+    return entries([Number(stream.at(row * width + k)) for k in range(width)], shape)

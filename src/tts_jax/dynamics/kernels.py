@@ -1,0 +1,115 @@
+"""Kernels for GPUs: a run in each thread. By Pallas, in its Mosaic GPU backend."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array
+from .unrolled import Entries, Number, entries, known
+
+RUNS = 128
+"""Runs in a block of threads: a vector of Mosaic has a number for each of so many threads."""
+
+_HOPPER = 9.0
+"""The compute capability from which on there is Mosaic's backend."""
+
+
+def on_gpu() -> bool:
+    """Whether the default device runs such kernels. Asked while tracing."""
+    if jax.default_backend() != "gpu":
+        return False
+    try:
+        return float(jax.devices()[0].compute_capability) >= _HOPPER
+    except (AttributeError, ValueError):  # not one of NVIDIA's
+        return False
+
+
+class Operand(NamedTuple):
+    """An array that a kernel reads: with the runs on its last axis, or the same for all."""
+
+    array: Array
+    is_own: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """For one run."""
+        return self.array.shape[:-1] if self.is_own else self.array.shape
+
+    def rows(self, runs: int) -> Array:
+        """(n,), or (n, runs) filled up with the last run."""
+        if not self.is_own:
+            return self.array.reshape(-1)
+        rows = self.array.reshape(-1, self.array.shape[-1])
+        more = runs - rows.shape[1]
+        return jnp.pad(rows, ((0, 0), (0, more)), mode="edge") if more else rows
+
+
+class Held(NamedTuple):
+    """An operand in a kernel: where it is, and which of its columns are those of the block."""
+
+    operand: Operand
+    ref: Any
+    lanes: Any
+
+    def at(self, row: Any) -> Array:
+        """A number of every run, or of all of them: the row may be known or not."""
+        return self.ref[row, self.lanes] if self.operand.is_own else self.ref[row]
+
+    def read(self) -> Entries:
+        """All of it."""
+        shape = self.operand.shape
+        if not self.operand.array.size:
+            return known(np.zeros(shape, self.operand.array.dtype))
+        return entries([Number(self.at(k)) for k in range(math.prod(shape))], shape)
+
+
+class Rows:
+    """What a kernel writes, a row of a number of every run at a time, and may read again."""
+
+    def __init__(self, ref: Any, lanes: Any):
+        self._ref, self._lanes = ref, lanes
+
+    def __getitem__(self, row: Any) -> Array:
+        return self._ref[row, self._lanes]
+
+    def __setitem__(self, row: Any, value: Array) -> None:
+        self._ref[row, self._lanes] = value
+
+
+def launch(
+    body: Callable[[Any, list[Held], list[Rows]], None],
+    operands: Sequence[Operand],
+    outputs: Sequence[tuple[int, Any]],
+    runs: int,
+) -> list[Array]:
+    """Run a kernel for so many runs: `body(block, operands, outputs)` for `RUNS` of them each.
+
+    Returns an array (rows, runs) for each of the outputs, (rows, dtype), which begin undefined.
+    """
+    # Imported where it is needed: it takes long, and there are installations of JAX without it.
+    from jax.experimental.pallas import ds
+    from jax.experimental.pallas import mosaic_gpu as gpu
+
+    blocks = -(-runs // RUNS)
+    there = [operand for operand in operands if operand.array.size]
+
+    def whole(*refs: Any) -> None:
+        block = jax.lax.axis_index("block")
+        lanes = ds(block * RUNS, RUNS)
+        inputs = iter(refs[: len(there)])
+        held = [Held(v, next(inputs) if v.array.size else None, lanes) for v in operands]
+        body(block, held, [Rows(ref, lanes) for ref in refs[len(there) :]])
+
+    kernel = gpu.kernel(
+        whole,
+        out_type=[jax.ShapeDtypeStruct((rows, blocks * RUNS), dtype) for rows, dtype in outputs],
+        grid=(blocks,),
+        grid_names=("block",),
+        compiler_params=gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Lane),
+    )
+    after = kernel(*(operand.rows(blocks * RUNS) for operand in there))
+    return [v[:, :runs] for v in after]
