@@ -54,6 +54,16 @@ class Blocks(NamedTuple):
     by_u: Array
 
 
+class Sums(NamedTuple):
+    """Sums over the neurons j, weighted with a_j, for each neuron i (m,): of the overlaps and of
+    their derivatives by x_i, and the same of `StepRisk._products`."""
+
+    overlaps: Array
+    slopes: Array
+    products: Array
+    by_first: Array
+
+
 class _End(NamedTuple):
     """What lies beyond one end of [0, 1]."""
 
@@ -89,26 +99,40 @@ class StepRisk(AbstractStepRisk):
 
     def gradient(self, y: Layers) -> Layers:
         """Half of it."""
-        bias, a, u = self._seen(y)
-        overlaps, slopes = self._overlap_sums(u, a)
+        seen = self._seen(y)
+        parts = self._within(seen, *self._overlap_sums(seen.u, seen.a))
+
+        def beyond(parts: Layers) -> Layers:
+            return self._less_beyond(seen, parts, *self._product_sums(seen.u, seen.a))
+
+        parts = self._where_cut(seen.u, beyond, parts)
+        return parts._replace(u=jnp.where(self._inside(y.u), seen.a * parts.u, 0.0))
+
+    def gradient_by_sums(self, y: Layers, sums: Sums) -> Layers:
+        """The same from the sums over the other neurons."""
+        seen = self._seen(y)
+        parts = self._within(seen, sums.overlaps, sums.slopes)
+        parts = self._less_beyond(seen, parts, sums.products, sums.by_first)
+        return parts._replace(u=jnp.where(self._inside(y.u), seen.a * parts.u, 0.0))
+
+    def _within(self, y: Layers, overlaps: Array, slopes: Array) -> Layers:
+        """Half of the gradient if no step were cut, by u before the factor a."""
+        bias, a, u = y
         by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
         by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
-        by_u = self._smoothed(u) - bias - slopes
+        return Layers(by_bias, by_a, self._smoothed(u) - bias - slopes)
 
-        def beyond(parts: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            by_bias, by_a, by_u = parts
-            left, right = self._ends(Layers(bias, a, u))
-            products, by_first = self._product_sums(u, a)
-            rise, fall = self.eta * (right.single @ a), self.eta * (left.single @ a)
-            single = left.gap * left.single - right.gap * right.single
-            return (
-                by_bias + rise - fall,
-                by_a + rise - self.eta * (products + single),
-                by_u - by_first + left.gap * left.height + right.gap * right.height,
-            )
-
-        by_bias, by_a, by_u = self._where_cut(u, beyond, (by_bias, by_a, by_u))
-        return Layers(by_bias, by_a, jnp.where(self._inside(y.u), a * by_u, 0.0))
+    def _less_beyond(self, y: Layers, parts: Layers, products: Array, by_first: Array) -> Layers:
+        """The same without what lies beyond 0 and 1."""
+        by_bias, by_a, by_u = parts
+        left, right = self._ends(y)
+        rise, fall = self.eta * (right.single @ y.a), self.eta * (left.single @ y.a)
+        single = left.gap * left.single - right.gap * right.single
+        return Layers(
+            by_bias + rise - fall,
+            by_a + rise - self.eta * (products + single),
+            by_u - by_first + left.gap * left.height + right.gap * right.height,
+        )
 
     def hessian(self, y: Layers) -> Blocks:
         """Half of it, by blocks."""

@@ -4,6 +4,7 @@ Both are symmetric: the matrix of a step is the mass of the two layers plus the 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,9 +16,19 @@ from .._types import Array, Scalar, Times
 from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
-from ..solvers import AbstractSystem, Layered, in_turn, layered_solver, symmetric_solver
+from ..solvers import (
+    AbstractSystem,
+    Layered,
+    Step,
+    in_turn,
+    layered_solver,
+    rosenbrock_step,
+    symmetric_solver,
+)
 from ..steps import Layers, StepRisk
 from ..targets import PiecewiseConstant
+from .descent_kernel import WIDEST, steps_in_kernel
+from .kernels import on_gpu
 
 _MOST_JUMPS = 64
 """The closed form is written out over the jumps: with more, it would take long to compile."""
@@ -66,7 +77,10 @@ class StepDescent(AbstractSystem):
     ridge: Scalar
 
     def force(self, y: Layers) -> Layers:
-        half = self.risk.gradient(y)
+        return self.force_from(y, self.risk.gradient(y))
+
+    def force_from(self, y: Layers, half: Layers) -> Layers:
+        """The force, from half of the gradient."""
         ridge = 2 * self.ridge
         return Layers(
             -2 * half.bias - ridge * y.bias,
@@ -93,6 +107,45 @@ class StepDescent(AbstractSystem):
             )
         )
         return lambda r: Layers(*solve((r.bias, r.a, r.u)))
+
+    def step(self, y: Layers, h: Scalar) -> Step:
+        """`rosenbrock_step`; many together on a GPU take one in one kernel."""
+        if not on_gpu() or y.u.size > WIDEST:
+            return rosenbrock_step(self, y, h)
+        numbers, rest = eqx.partition(self, eqx.is_array)
+
+        def alone(numbers: "StepDescent", y: Layers, h: Scalar) -> Step:
+            return rosenbrock_step(eqx.combine(numbers, rest), y, h)
+
+        @jax.custom_jvp
+        def step(numbers: "StepDescent", y: Layers, h: Scalar) -> Step:
+            return together(numbers, y, h)
+
+        @step.defjvp
+        def _(primals: tuple, tangents: tuple) -> tuple[Step, Step]:
+            return step(*primals), jax.jvp(alone, primals, tangents)[1]
+
+        together = jax.custom_batching.custom_vmap(alone)
+
+        @together.def_vmap
+        def _(size: int, own: list, *given: Any) -> tuple[Step, Step]:
+            def last(leaf: Array, is_own: bool) -> Array:
+                return jnp.moveaxis(leaf, 0, -1) if is_own else leaf
+
+            def every(leaf: Array, is_own: bool) -> Array:
+                last_one = last(leaf, is_own)
+                return (
+                    last_one if is_own else jnp.broadcast_to(leaf[..., None], (*leaf.shape, size))
+                )
+
+            mine, y, h = given
+            mine = eqx.combine(jax.tree.map(last, mine, own[0]), rest)
+            y, h = jax.tree.map(every, (y, h), tuple(own[1:]))
+            out = steps_in_kernel(mine, own[0], y, h)
+            out = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+            return out, jax.tree.map(lambda _: True, out)
+
+        return step(numbers, y, h)
 
     def velocity(self, y: Layers) -> Layers:
         bias, a, u = self.force(y)

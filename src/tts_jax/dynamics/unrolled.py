@@ -71,6 +71,8 @@ def operations(closed: core.ClosedJaxpr) -> int | None:
                 more = math.prod(equation.outvars[0].aval.shape)
             elif name in _FOLDS:
                 more = math.prod(equation.invars[0].aval.shape)
+            elif name == "dot_general":
+                more = _terms(equation)
             else:
                 more = 0 if name in _SHAPES and not _cuts(equation) else None
             if more is None:
@@ -79,6 +81,15 @@ def operations(closed: core.ClosedJaxpr) -> int | None:
         return total
 
     return count(closed.jaxpr)
+
+
+def _terms(equation: Any) -> int | None:
+    """How many products of numbers are in a product of arrays, or None for a batch of them."""
+    (over, _), batch = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    if any(batch):
+        return None
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in over)
 
 
 def _cuts(equation: Any) -> bool:
@@ -128,18 +139,39 @@ class Unrolled:
             return [self._fold(_FOLDS[name], inputs[0], params["axes"])]
         if name in _ELEMENTWISE:
             return [self._each(equation, inputs)]
+        if name == "dot_general":
+            return [self._product(equation, *inputs)]
         raise NotImplementedError(name)  # `operations` is asked first
 
     def _each(self, equation: Any, inputs: list[Entries]) -> Entries:
         shape = equation.outvars[0].aval.shape
         rows = [np.broadcast_to(v, shape).ravel() for v in inputs]
 
+        name, params = equation.primitive.name, equation.params
+
         def apply(*numbers: Any) -> Any:
-            if equation.primitive.name == "add_any":  # no kernel knows it
+            # Mosaic does not know the first, and not all of the second.
+            if name == "add_any":
                 return jax.lax.add(*numbers)
-            return equation.primitive.bind(*numbers, **equation.params)
+            if name == "integer_pow":
+                return _power(*numbers, params["y"])
+            return equation.primitive.bind(*numbers, **params)
 
         return entries([self._apply(apply, *numbers) for numbers in zip(*rows, strict=True)], shape)
+
+    def _product(self, equation: Any, left: Entries, right: Entries) -> Entries:
+        (over_left, over_right), _ = equation.params["dimension_numbers"]
+        left = np.moveaxis(left, over_left, range(-len(over_left), 0))
+        right = np.moveaxis(right, over_right, range(-len(over_right), 0))
+        terms = math.prod(left.shape[left.ndim - len(over_left) :])
+        sums = []
+        for row in left.reshape(-1, terms):
+            for column in right.reshape(-1, terms):
+                products = [
+                    self._apply(jax.lax.mul, *pair) for pair in zip(row, column, strict=True)
+                ]
+                sums.append(self._folded(jax.lax.add, products))
+        return entries(sums, equation.outvars[0].aval.shape)
 
     def _fold(self, by: Callable, v: Entries, axes: tuple[int, ...]) -> Entries:
         rest = tuple(n for i, n in enumerate(v.shape) if i not in axes)
@@ -167,6 +199,16 @@ class Unrolled:
         """A vector with this number for every run."""
         value = number.value
         return value if np.ndim(value) else jnp.full(self._lanes, value)
+
+
+def _power(x: Array, exponent: int) -> Array:
+    if exponent < 0:
+        return jax.lax.div(jnp.ones_like(x), _power(x, -exponent))
+    if exponent < 2:
+        return x if exponent else jnp.ones_like(x)
+    half = _power(x, exponent // 2)
+    square = jax.lax.mul(half, half)
+    return jax.lax.mul(square, x) if exponent % 2 else square
 
 
 def entries(numbers: Sequence[Number], shape: tuple[int, ...]) -> Entries:

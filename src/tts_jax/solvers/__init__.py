@@ -7,11 +7,15 @@ from .derivatives import differentiable_run, in_turn
 from .inverse import Layered, layered_solver, symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P
+from .rosenbrock import GAMMA, WEIGHTS, AbstractMotion, AbstractSystem, Step, rosenbrock_step
 from .rosenbrock import A as STAGES
-from .rosenbrock import AbstractMotion, AbstractSystem, Step, rosenbrock_step
+from .rosenbrock import C as COUPLINGS
 
 __all__ = [
+    "COUPLINGS",
+    "GAMMA",
     "STAGES",
+    "WEIGHTS",
     "AbstractMotion",
     "AbstractSystem",
     "Chord",

@@ -1,0 +1,444 @@
+"""Steps of the Rosenbrock method for many runs in one kernel: each thread has a run.
+
+XLA would go through some hundred kernels for a step, most with the matrices of all runs from memory
+and back, and do for all runs what few of them need. Here a thread computes its matrix column by
+column and factorises it as it goes; what does not fit registers is in memory of its own.
+
+The matrix is that of `StepDescent.linearise`, for the bias, the weights and the positions in this
+order. It is symmetric and needs no pivots (see `solvers.inverse`): it is L D L^T. Of that the
+columns of L D are kept, and 1/D.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Tree
+from ..solvers import COUPLINGS, GAMMA, STAGES, WEIGHTS, Step
+from ..steps import Layers, Sums
+from .kernels import RUNS, Held, Operand, Rows, launch
+from .unrolled import Entries, Number, Unrolled, entries
+
+WIDEST = 32
+"""Neurons up to which what is written out for each of them fits a kernel."""
+
+_COUNT = len(WEIGHTS)
+
+_ASIDE = (
+    *("place", "rest", "weight", "products", "by_first", "twice"),
+    *("moving", "lift", "single", "by_a", "by_a_u", "by_u"),
+)
+"""Numbers of every neuron that are kept aside, to be found by the number of the neuron."""
+
+
+def steps_in_kernel(system: Any, own: Any, y: Layers, h: Array) -> Step:
+    """`rosenbrock_step` of R runs of a `StepDescent`.
+
+    The runs are on the last axis of `y`, of `h` (R,), and of what is `own` of the system, a tree of
+    truth values.
+    """
+    width, runs = y.u.shape
+    size = 2 * width + 1
+    arrays, static = eqx.partition(system, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    numbers = [Operand(*both) for both in zip(leaves, jax.tree.leaves(own), strict=True)]
+    state = jnp.concatenate([y.bias[None], y.a, y.u])
+    tables = jnp.concatenate([jnp.ravel(jnp.asarray(t)) for t in (STAGES, COUPLINGS, WEIGHTS)])
+    own_numbers = jnp.stack([h, jnp.zeros_like(h)])
+    operands = [Operand(state, True), Operand(own_numbers, True), Operand(tables, False), *numbers]
+
+    def body(block: Array, held: list[Held], outputs: list[Rows]) -> None:
+        del block
+        known = [number.read() for number in held[3:]]
+
+        def traced(function: Callable, *given: Entries) -> list[Entries]:
+            """A function of the system and arrays of one run, of entries."""
+            arrays = [jax.ShapeDtypeStruct(v.shape, np.float64) for v in (*known, *given)]
+
+            def whole(*arrays: Array) -> Tree:
+                mine = jax.tree.unflatten(structure, arrays[: len(known)])
+                return function(eqx.combine(mine, static), *arrays[len(known) :])
+
+            return Unrolled(jax.make_jaxpr(whole)(*arrays), (RUNS,))(*known, *given)
+
+        _Thread(width, traced, *held[:3], *outputs).step()
+
+    rows = (size, _COUNT * size, size * size, size, len(_ASIDE) * width)
+    after, stages, *_ = launch(body, operands, [(n, np.dtype(np.float64)) for n in rows], runs)
+    return Step(_layers(after, width), _layers(stages.reshape(_COUNT, size, runs), width))
+
+
+def _layers(rows: Array, width: int) -> Layers:
+    """Layers of rows (..., 2m+1, R), with the runs on the last axis."""
+    return Layers(rows[..., 0, :], rows[..., 1 : width + 1, :], rows[..., width + 1 :, :])
+
+
+class _Thread:
+    """A run in the kernel, a vector of them to be precise: see `launch`.
+
+    `traced` calls a function of the system and arrays with entries; of the `Rows`, `columns` holds
+    column k of L D at k (2m+1) and after, `inverse` 1/D, and `aside` what `_ASIDE` names.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        traced: Callable,
+        state: Held,
+        numbers: Held,
+        tables: Held,
+        after: Rows,
+        stages: Rows,
+        columns: Rows,
+        inverse: Rows,
+        aside: Rows,
+    ):
+        self.width, self.size, self.traced = width, 2 * width + 1, traced
+        self.start = [state.at(k) for k in range(self.size)]
+        self.h, self.zero, self.tables = numbers.at(0), numbers.at(1), tables
+        self.after, self.stages, self.columns = after, stages, columns
+        self.inverse, self.aside = inverse, aside
+
+    def step(self) -> None:
+        self._factorise()
+
+        def stage(i: Array, carry: Array) -> Array:
+            at = self._combined(self.start, i, lambda j: i * _COUNT + j)
+            force = self._force(at)
+            pull = self._combined([self.zero] * self.size, i, lambda j: (_COUNT + i) * _COUNT + j)
+            pull = self._call(lambda s, *y: s.mass(Layers(*y)), *self._parts(pull))
+            right = [f + g / self.h for f, g in zip(force, pull, strict=True)]
+            for k, value in enumerate(self._solved(right)):
+                self.stages[i * self.size + k] = value
+            return carry
+
+        _times(_COUNT, stage)
+        after = self._combined(self.start, _COUNT, lambda j: 2 * _COUNT**2 + j)
+        for k, value in enumerate(after):
+            self.after[k] = value
+
+    def _combined(self, start: list[Array], count: Any, entry: Callable) -> list[Array]:
+        """`start` plus the first stages, each times an entry of the tables."""
+
+        def add(j: Array, total: list[Array]) -> list[Array]:
+            by = self.tables.at(entry(j))
+            return [v + by * self.stages[j * self.size + k] for k, v in enumerate(total)]
+
+        return jax.lax.fori_loop(0, count, add, start)
+
+    def _force(self, at: list[Array]) -> list[Array]:
+        bias, a, u = self._parts(at)
+        self._keep_places(a, u)
+        sums = self._over_others(_overlap_and_slope)
+        self._over_cut(_cut_force, ("products", "by_first"))
+        return self._call(_force, bias, a, u, *sums, self._all("products"), self._all("by_first"))
+
+    def _factorise(self) -> None:
+        bias, a, u = self._parts(self.start)
+        self._keep_places(a, u)
+        sums = self._over_others(_slope_and_twice)
+        self._over_cut(_cut_bends, ("by_first", "twice"))
+        h = entries([Number(self.h)], ())
+        edge, *kept = self.traced(
+            _edges, h, bias, a, u, *sums, self._all("by_first"), self._all("twice")
+        )
+        for name, values in zip(_EDGES, kept, strict=True):
+            for k, number in enumerate(values):
+                self._put(name, k, self._spread(number))
+        self._begin_column(0, 0, edge)
+        self._end_column(0)
+        _times(self.width, self._weight_column)
+        _times(self.width, self._position_column)
+
+    def _weight_column(self, c: Array, carry: Array) -> Array:
+        """That of the weight of neuron c, from the first weight on."""
+        column = 1 + c
+        rows = self.traced(
+            _column_of_weight,
+            *(self._all(name) for name in ("place", "moving", "lift", "single")),
+            *(self._one(name, c) for name in ("place", "rest", "single")),
+        )
+        self._begin_column(column, 1, np.concatenate(rows))
+        self._add(self.columns, column * self.size + 1 + c, self._get("by_a", c))
+        self._add(self.columns, column * self.size + 1 + self.width + c, self._get("by_a_u", c))
+
+        def cut(side: int, r: Array, near: Array) -> None:
+            given = [*self._pair(side, r, c), self._one("moving", r), _number(1.0 - 2.0 * side)]
+            for k, value in enumerate(self._call(_cut_weight, *given)):
+                row = column * self.size + 1 + k * self.width + r
+                self._add(self.columns, row, jnp.where(near, value, 0.0))
+
+        self._cut_with(c, cut)
+        self._end_column(column)
+        return carry
+
+    def _position_column(self, c: Array, carry: Array) -> Array:
+        """That of the position of neuron c, from the first position on."""
+        first = 1 + self.width
+        column = first + c
+        (rows,) = self.traced(
+            _column_of_position,
+            *(self._all("place"), self._all("moving")),
+            *(self._one("place", c), self._one("moving", c)),
+        )
+        self._begin_column(column, first, rows)
+        self._add(self.columns, column * self.size + column, self._get("by_u", c))
+
+        def cut(side: int, r: Array, near: Array) -> None:
+            moving = (self._one("moving", r), self._one("moving", c))
+            (value,) = self._call(_cut_position, *self._pair(side, r, c), *moving)
+            row = column * self.size + first + r
+            self._add(self.columns, row, jnp.where(near, value, 0.0))
+
+        self._cut_with(c, cut)
+        self._end_column(column)
+        return carry
+
+    def _begin_column(self, column: Any, first: int, rows: Entries) -> None:
+        """Store the rows from `first` on, less what the columns before it take."""
+
+        def less(k: Array, rows: list[Array]) -> list[Array]:
+            by = self.columns[k * self.size + column] * self.inverse[k]
+            return [v - by * self.columns[k * self.size + first + i] for i, v in enumerate(rows)]
+
+        left = [self._spread(number) for number in rows]
+        left = jax.lax.fori_loop(0, column, less, left)
+        for i, value in enumerate(left):
+            self.columns[column * self.size + first + i] = value
+
+    def _end_column(self, column: Any) -> None:
+        self.inverse[column] = 1.0 / self.columns[column * self.size + column]
+
+    def _solved(self, right: list[Array]) -> list[Array]:
+        for k in range(self.size):
+            by = right[k] * self.inverse[k]
+            for i in range(k + 1, self.size):
+                right[i] = right[i] - self.columns[k * self.size + i] * by
+        for k in reversed(range(self.size)):
+            total = right[k]
+            for i in range(k + 1, self.size):
+                total = total - self.columns[k * self.size + i] * right[i]
+            right[k] = total * self.inverse[k]
+        return right
+
+    def _keep_places(self, a: Entries, u: Entries) -> None:
+        """Put aside where the neurons are, from 0 and from 1, in units of eta."""
+        kept = (*self.traced(_places, u), a)
+        for name, values in zip(("place", "rest", "weight"), kept, strict=True):
+            for k, number in enumerate(values):
+                self._put(name, k, self._spread(number))
+
+    def _over_others(self, function: Callable) -> list[Entries]:
+        """Sums over the neurons j of a_j times what a function of x_i - x_j returns."""
+        places = self._all("place")
+        nothing = [[self.zero] * self.width] * 2
+
+        def add(j: Array, sums: list[list[Array]]) -> list[list[Array]]:
+            found = self.traced(function, places, self._one("place", j), self._one("weight", j))
+            return [
+                [total + self._spread(more) for total, more in zip(*both, strict=True)]
+                for both in zip(sums, found, strict=True)
+            ]
+
+        sums = jax.lax.fori_loop(0, self.width, add, nothing)
+        return [entries([Number(v) for v in total], (self.width,)) for total in sums]
+
+    def _over_cut(self, function: Callable, names: tuple[str, str]) -> None:
+        """Put aside such sums over pairs of neurons that the same end cuts."""
+        for name in names:
+            for k in range(self.width):
+                self._put(name, k, self.zero)
+
+        def one(c: Array, carry: Array) -> Array:
+            def cut(side: int, r: Array, near: Array) -> None:
+                given = [*self._pair(side, r, c), self._one("weight", c), _number(1.0 - 2.0 * side)]
+                for name, value in zip(names, self._call(function, *given), strict=True):
+                    row = _ASIDE.index(name) * self.width + r
+                    self._add(self.aside, row, jnp.where(near, value, 0.0))
+
+            self._cut_with(c, cut)
+            return carry
+
+        _times(self.width, one)
+
+    def _cut_with(self, c: Array, function: Callable[[int, Array, Array], None]) -> None:
+        """`function(side, r, near)` for the neurons r that the end cuts which cuts c, if one does.
+
+        `near`: in which runs it does so.
+        """
+        for side, name in enumerate(("place", "rest")):
+            near_c = self._get(name, c) < 0.5
+
+            def rows(
+                r: Array, carry: Array, name: str = name, side: int = side, near_c: Array = near_c
+            ):
+                near = near_c & (self._get(name, r) < 0.5)
+
+                def one(_: Array, carry: Array) -> Array:
+                    function(side, r, near)
+                    return carry
+
+                return _times(_any(near), one, carry)
+
+            _times(_any(near_c), lambda _, carry, rows=rows: _times(self.width, rows, carry))
+
+    def _pair(self, side: int, r: Array, c: Array) -> tuple[Entries, Entries]:
+        name = ("place", "rest")[side]
+        return self._one(name, r), self._one(name, c)
+
+    def _call(self, function: Callable, *given: Entries) -> list[Array]:
+        """The numbers that a function returns, in rows."""
+        found = self.traced(function, *given)
+        return [self._spread(number) for part in found for number in part.ravel()]
+
+    def _spread(self, number: Number) -> Array:
+        return number.value if np.ndim(number.value) else self.zero + number.value
+
+    def _parts(self, rows: list[Array]) -> tuple[Entries, Entries, Entries]:
+        numbers = [Number(value) for value in rows]
+        bias, a, u = numbers[:1], numbers[1 : 1 + self.width], numbers[1 + self.width :]
+        return entries(bias, ()), entries(a, (self.width,)), entries(u, (self.width,))
+
+    def _get(self, name: str, k: Any) -> Array:
+        return self.aside[_ASIDE.index(name) * self.width + k]
+
+    def _put(self, name: str, k: Any, value: Array) -> None:
+        self.aside[_ASIDE.index(name) * self.width + k] = value
+
+    def _add(self, rows: Rows, row: Any, value: Array) -> None:
+        rows[row] = rows[row] + value
+
+    def _one(self, name: str, k: Any) -> Entries:
+        return entries([Number(self._get(name, k))], ())
+
+    def _all(self, name: str) -> Entries:
+        return entries([Number(self._get(name, k)) for k in range(self.width)], (self.width,))
+
+
+def _times(count: Any, body: Callable, carry: Any = None) -> Array:
+    return jax.lax.fori_loop(0, count, body, jnp.int32(0) if carry is None else carry)
+
+
+def _any(near: Array) -> Array:
+    """1 if so in any run of the block, else 0."""
+    return jnp.max(near.astype(jnp.float32)).astype(jnp.int32)
+
+
+def _number(value: float) -> Entries:
+    return entries([Number(np.float64(value))], ())
+
+
+# What the numbers of a run are made of, as functions of the system. A test holds what comes of
+# them to `StepDescent.linearise` and `StepDescent.force`.
+
+
+def _places(system: Any, u: Array) -> list[Array]:
+    seen = system.risk._seen(Layers(0.0, 0.0, u)).u
+    return [seen / system.risk.eta, (1.0 - seen) / system.risk.eta]
+
+
+def _overlap_and_slope(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
+    t = x - other
+    value, slope = jax.jvp(system.risk.activation.overlap, (t,), (jnp.ones_like(t),))
+    return [weight * value, weight * slope]
+
+
+def _slope_and_twice(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
+    _, slope, twice = system.risk._overlap_jet(x - other)
+    return [weight * slope, weight * twice]
+
+
+def _force(system: Any, bias: Array, a: Array, u: Array, *sums: Array) -> list[Array]:
+    y = Layers(bias, a, u)
+    return list(system.force_from(y, system.risk.gradient_by_sums(y, Sums(*sums))))
+
+
+def _cut_force(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
+    value, by_first = jax.jvp(
+        system.risk.activation.beyond, (p, q), (jnp.ones_like(p), jnp.zeros_like(q))
+    )
+    return [weight * value, sign * weight * by_first]
+
+
+def _cut_bends(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
+    _, by_first, _, twice = system.risk._beyond(p, q)
+    return [sign * weight * by_first, weight * twice]
+
+
+_EDGES = ("moving", "lift", "single", "by_a", "by_a_u", "by_u")
+
+
+def _edges(
+    system: Any,
+    h: Array,
+    bias: Array,
+    a: Array,
+    u: Array,
+    slopes: Array,
+    twice: Array,
+    by_first: Array,
+    bends: Array,
+) -> list[Array]:
+    """The column of the bias (2m+1,), and (m,) each: what moves of the weights, what cut neurons
+    add, and what is added to the diagonals of the blocks a a, a u and u u."""
+    risk, eta = system.risk, system.risk.eta
+    shift = 1.0 / (GAMMA * h)
+    stiffness, ridge = shift * system.epsilon, 2 * system.ridge
+    seen = risk._seen(Layers(0.0, 0.0, u)).u
+    left, right = risk._ends(Layers(bias, a, seen))
+    inside = risk._inside(u).astype(u.dtype)
+    over_a = risk._smoothed(seen) - bias - slopes - by_first
+    over_a = over_a + left.gap * left.height + right.gap * right.height
+    bend = eta * risk._slope(seen) - twice - bends
+    bend = bend - left.gap * left.slope + right.gap * right.slope
+    lift, fall = a * right.height, a * left.height
+    by_bias = 1.0 - seen + eta * (right.single - left.single)
+    corner = 2.0 + stiffness + ridge
+    column = jnp.concatenate([corner[None], 2 * by_bias, 2 * inside * (lift + fall - a)])
+    return [
+        column,
+        inside * a,
+        inside * lift,
+        right.single,
+        stiffness + ridge * risk.squares(u),
+        2 * inside * over_a,
+        2 / eta * inside * a * bend + shift,
+    ]
+
+
+def _column_of_weight(
+    system: Any,
+    x: Array,
+    moving: Array,
+    lift: Array,
+    single: Array,
+    x_c: Array,
+    rest_c: Array,
+    single_c: Array,
+) -> list[Array]:
+    eta, overlap = system.risk.eta, system.risk.activation.overlap
+    t = x_c - x
+    slope = jax.jvp(overlap, (t,), (jnp.ones_like(t),))[1]
+    by_a = eta * (rest_c - overlap(-t) + single + single_c)
+    return [2 * by_a, 2 * (moving * (slope - 1.0) + lift)]
+
+
+def _column_of_position(
+    system: Any, x: Array, moving: Array, x_c: Array, moving_c: Array
+) -> list[Array]:
+    _, _, twice = system.risk._overlap_jet(x - x_c)
+    return [2 / system.risk.eta * moving_c * moving * twice]
+
+
+def _cut_weight(system: Any, p: Array, q: Array, moving: Array, sign: Array) -> list[Array]:
+    value, by_first, _, _ = system.risk._beyond(p, q)
+    return [-2 * system.risk.eta * value, -2 * sign * moving * by_first]
+
+
+def _cut_position(system: Any, p: Array, q: Array, moving: Array, moving_c: Array) -> list[Array]:
+    by_both = system.risk._beyond(p, q).by_both
+    return [-2 / system.risk.eta * moving * moving_c * by_both]
