@@ -13,6 +13,7 @@ LIBRARY = Path(tts_jax.__file__).parent
 ROOMS = (
     ("_types",),
     ("_errors",),
+    ("_device",),
     ("_digest",),
     ("quadrature",),
     ("gram",),

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _device
 from .._types import Array, Tree
 
 LANES = 32
@@ -52,7 +53,7 @@ def with_lanes(
 
         if not in_step(own_ones):
             out = _in_turn(lambda some: mapped(whole(some, rest)), own)
-        elif _on_cpu():
+        elif _device.on_cpu():
             lanes, tiles = _shape(size)
             deck = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
             out = jax.lax.map(lambda some: tile(some, rest), [leaf[deck] for leaf in own])
@@ -64,13 +65,8 @@ def with_lanes(
     return mapped
 
 
-def _on_cpu() -> bool:
-    # Asked while tracing, and not by `platform_dependent`, which would trace both.
-    return jax.default_backend() == "cpu"
-
-
 def _in_turn(one: Callable[[list], Tree], own: list[Array]) -> Tree:
-    return jax.lax.map(one, own) if _on_cpu() else jax.vmap(one)(own)
+    return jax.lax.map(one, own) if _device.on_cpu() else jax.vmap(one)(own)
 
 
 def _shape(size: int) -> tuple[int, int]:
