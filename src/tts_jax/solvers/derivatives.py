@@ -172,7 +172,9 @@ def _pull_back(
 
     def stretch(back: Array, state: tuple) -> tuple:
         """Repeat the steps from one checkpoint to the next, and pull them back."""
-        place = saved.kept - 1 - back
+        # Side by side, runs that have no stretch left repeat their first one, for nothing: what
+        # stands at a negative place is no start, and would never come to an end.
+        place = jnp.maximum(saved.kept - 1 - back, 0)
         start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted
