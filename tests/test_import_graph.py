@@ -14,6 +14,7 @@ ROOMS = (
     ("_types",),
     ("_errors",),
     ("_device",),
+    ("_rare",),
     ("_digest",),
     ("quadrature",),
     ("gram",),
