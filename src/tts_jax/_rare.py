@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from . import _device
 from ._types import Array, Bool, Tree
 
-_SHARE = 16
-"""Runs that need it are taken together, at most one in so many of all runs at a time."""
+_SHARE = 8
+"""Those that need it are taken in rounds of at most one in so many of all runs: a round takes its
+time however few it holds, and a second one is waited for."""
 
 
 def rarely(needed: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree) -> Tree:
@@ -28,15 +28,15 @@ def rarely(needed: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree)
 
     if _device.on_cpu():
         return choose(needed, change, parts)
-    numbers, rest = eqx.partition(eqx.filter_closure_convert(change, parts), eqx.is_array)
+    change, numbers = jax.closure_convert(change, parts)
 
-    def plain(needed: Array, numbers: Tree, parts: Tree) -> Tree:
-        return choose(needed, lambda parts: eqx.combine(numbers, rest)(parts), parts)
+    def plain(needed: Array, numbers: list[Array], parts: Tree) -> Tree:
+        return choose(needed, lambda parts: change(parts, *numbers), parts)
 
     gathered = jax.custom_batching.custom_vmap(plain)
 
     @gathered.def_vmap
-    def _(size: int, batched: list, needed: Array, numbers: Tree, parts: Tree) -> tuple:
+    def _(size: int, batched: list, needed: Array, numbers: list[Array], parts: Tree) -> tuple:
         leaves, structure = jax.tree.flatten((numbers, parts))
         along = jax.tree.leaves(tuple(batched[1:]))
 
@@ -45,7 +45,7 @@ def rarely(needed: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree)
             both = zip(leaves, along, strict=True)
             whole = [next(each) if is_own else leaf for leaf, is_own in both]
             numbers, parts = jax.tree.unflatten(structure, whole)
-            return eqx.combine(numbers, rest)(parts)
+            return change(parts, *numbers)
 
         own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
         needed = jnp.broadcast_to(needed, size)
@@ -62,7 +62,8 @@ def rarely(needed: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree)
         def one_round(state: tuple[Array, Tree]) -> tuple[Array, Tree]:
             first, parts = state
             here = jax.lax.dynamic_slice(places, (first,), (some,))
-            new = jax.vmap(changed)([leaf[jnp.minimum(here, size - 1)] for leaf in own])
+            mine = [leaf[jnp.minimum(here, size - 1)] for leaf in own]
+            new = jax.vmap(changed, axis_size=some)(mine)
             put = jax.tree.map(lambda rows, new: rows.at[here].set(new, mode="drop"), parts, new)
             return first + some, put
 
@@ -71,11 +72,16 @@ def rarely(needed: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree)
         return out, jax.tree.map(lambda _: True, out)
 
     @jax.custom_jvp
-    def differentiable(needed: Array, numbers: Tree, parts: Tree) -> Tree:
+    def differentiable(needed: Array, numbers: list[Array], parts: Tree) -> Tree:
         return gathered(needed, numbers, parts)
+
+    def select(needed: Array, numbers: list[Array], parts: Tree) -> Tree:
+        new = jax.checkpoint(change)(parts, *numbers)
+        return jax.tree.map(lambda new, old: jnp.where(needed, new, old), new, parts)
 
     @differentiable.defjvp
     def _(primals: tuple, tangents: tuple) -> Any:
-        return jax.jvp(plain, primals, tangents)
+        # Of many runs JAX makes this of a branch too, in a way that it cannot transpose here.
+        return differentiable(*primals), jax.jvp(select, primals, tangents)[1]
 
     return differentiable(needed, numbers, parts)

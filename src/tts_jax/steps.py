@@ -178,7 +178,7 @@ class StepRisk(AbstractStepRisk):
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
         x, weights = _filled(u / self.eta, 0.0), _filled(a, 0.0)
         overlaps, slopes, _ = self._overlaps(x)
-        return (overlaps @ weights)[: u.size], (slopes @ weights)[: u.size]
+        return _product(overlaps, weights)[: u.size], _product(slopes, weights)[: u.size]
 
     def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
@@ -233,3 +233,8 @@ class StepRisk(AbstractStepRisk):
 def _filled(v: Array, value: float) -> Array:
     """Up to whole vector registers."""
     return jnp.concatenate([v, jnp.full(-v.size % 8, value)])
+
+
+def _product(matrix: Array, v: Array) -> Array:
+    """matrix @ v, which off the CPU would need the matrix, of every run, in memory."""
+    return matrix @ v if _device.on_cpu() else jnp.sum(matrix * v[None, :], axis=1)
