@@ -13,6 +13,8 @@ LIBRARY = Path(tts_jax.__file__).parent
 ROOMS = (
     ("_types",),
     ("_errors",),
+    ("_device",),
+    ("_rare",),
     ("_digest",),
     ("quadrature",),
     ("gram",),

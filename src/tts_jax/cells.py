@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._rare import rarely
 from ._types import Array, Float, Scalar, Tree, put
 from .step_integrals import AbstractStepRisk, Products
 
@@ -191,7 +192,7 @@ class CellRisk(AbstractStepRisk):
         # Also by a neuron that has left, but not at either end of the row, which is not set apart.
         end = 1.0 / self.eta
         touched = jnp.any(((x > -1.0) & (x < 0.5)) | ((x > end - 0.5) & (x < end + 1.0)))
-        return self._where(touched, cut, parts)
+        return rarely(touched, cut, parts)
 
     def _cut(self, x: Array) -> list[tuple[Array, Products]]:
         """What 0 and 1 change: first index, and (n, n) by the n neurons from there on."""

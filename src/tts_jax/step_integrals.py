@@ -1,13 +1,12 @@
 """Integrals that the risk of a network of steps against a target of steps is made of."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._types import Array, Bool, Scalar, Tree
+from ._types import Array, Scalar
 from .activations import AbstractStep
 from .targets import PiecewiseConstant
 
@@ -91,12 +90,6 @@ class AbstractStepRisk(eqx.Module):
 
         (value, slope), (_, twice) = jax.jvp(once, (t,), (ones,))
         return value, slope, twice
-
-    def _where(self, cut: Bool[Array, ""], beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
-        """`beyond(parts)` if 0 or 1 cuts a step, otherwise the parts as they are."""
-        # In reverse mode a branch that is not taken still has its intermediate results filled
-        # with zeros: with a checkpoint it has none.
-        return jax.lax.cond(cut, jax.checkpoint(beyond), lambda parts: parts, parts)
 
     def _jet(self, z: Array) -> tuple[Array, Array]:
         """sigma and its derivative."""

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _device
+from ._rare import rarely
 from ._types import Array, Float, Scalar, Tree
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
@@ -182,7 +184,7 @@ class StepRisk(AbstractStepRisk):
 
     def _where_cut(self, u: Array, beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
         cut = jnp.any((u < 0.5 * self.eta) | (u > 1.0 - 0.5 * self.eta))
-        return self._where(cut, beyond, parts)
+        return rarely(cut, beyond, parts)
 
     def _ends(self, y: Layers) -> tuple[_End, _End]:
         values = jnp.asarray(self.target.values)
@@ -200,7 +202,7 @@ class StepRisk(AbstractStepRisk):
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
         x, weights = _filled(u / self.eta, 0.0), _filled(a, 0.0)
         overlaps, slopes, _ = self._overlaps(x)
-        return (overlaps @ weights)[: u.size], (slopes @ weights)[: u.size]
+        return _product(overlaps, weights)[: u.size], _product(slopes, weights)[: u.size]
 
     def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
@@ -229,9 +231,13 @@ class StepRisk(AbstractStepRisk):
         """(m, *shape) row(p, q) for every step p that 0 cuts, and for every one that 1 cuts.
 
         p () and q (n,) are positions from that end, in units of eta, of the m steps and of some
-        that are not cut. A loop, since few are.
+        that are not cut. On a CPU a loop, since few are; elsewhere the few cost less than a loop.
         """
         ends = jnp.stack([_filled(u, 1.0), _filled(1.0 - u, 1.0)]) / self.eta
+
+        def end_at_once(q: Array) -> Array:
+            rows = jax.vmap(row, (0, None))(q[: u.size], q)
+            return jnp.where((q[: u.size] < 0.5).reshape(-1, *(1,) * len(shape)), rows, 0.0)
 
         def end(q: Array) -> Array:
             def one(p: Array) -> Array:
@@ -244,10 +250,15 @@ class StepRisk(AbstractStepRisk):
                 jnp.any(q < 0.5), lambda: jax.lax.map(one, q[: u.size]), lambda: nothing
             )
 
-        rows = jax.lax.map(end, ends)
+        rows = jax.lax.map(end, ends) if _device.on_cpu() else jax.vmap(end_at_once)(ends)
         return rows[0], rows[1]
 
 
 def _filled(v: Array, value: float) -> Array:
     """Up to whole vector registers."""
     return jnp.concatenate([v, jnp.full(-v.size % 8, value)])
+
+
+def _product(matrix: Array, v: Array) -> Array:
+    """matrix @ v, which off the CPU would need the matrix, of every run, in memory."""
+    return matrix @ v if _device.on_cpu() else jnp.sum(matrix * v[None, :], axis=1)

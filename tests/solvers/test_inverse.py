@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tts_jax import _device
 from tts_jax.solvers.inverse import Layered, inverse, layered_solver, symmetric_solver
 
 SIZES = (1, 2, 5, 41)
@@ -183,3 +184,25 @@ def test_derivatives_block_by_block_are_those_of_lapack(n, m):
         for f in (lambda a, r: by_layers(a, r, n), jnp.linalg.solve)
     ]
     np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 9, 20, 41])
+def test_off_the_cpu_two_pivots_at_a_time_lead_to_the_same(size, monkeypatch):
+    monkeypatch.setattr(_device, "on_cpu", lambda: False)
+    signs = np.where(np.arange(size) % 3 == 1, -1.0, 1.0)
+    same = signs[:, None] == signs[None, :]
+    parts = [positive(size, seed) for seed in range(3)]
+    matrices = np.stack([np.where(same, signs[:, None] * part, part) for part in parts])
+    for found in (jax.jit(jax.vmap(lambda m: inverse(m)))(matrices), map(inverse, matrices)):
+        for one, matrix in zip(found, matrices, strict=True):
+            expected = np.linalg.inv(matrix)
+            np.testing.assert_allclose(one, expected, rtol=0, atol=1e-13 * np.max(np.abs(expected)))
+
+
+def test_off_the_cpu_blocks_are_solved_too(monkeypatch):
+    monkeypatch.setattr(_device, "on_cpu", lambda: False)
+    matrix = jnp.asarray(positive(12))
+    right = jnp.asarray(np.random.default_rng(8).normal(size=12))
+    found = layered_solver(layered(matrix, 4))((right[0], right[1:5], right[5:]))
+    expected = np.linalg.solve(matrix, right)
+    np.testing.assert_allclose(jnp.concatenate([found[0][None], *found[1:]]), expected, atol=1e-12)

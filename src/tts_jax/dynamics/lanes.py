@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _device
 from .._types import Array, Tree
 
 LANES = 32
@@ -52,9 +53,9 @@ def with_lanes(
 
         if not in_step(own_ones):
             # Off a CPU by the function itself, or this rule would be asked again.
-            each = mapped if _on_cpu() else one
+            each = mapped if _device.on_cpu() else one
             out = _in_turn(lambda some: each(whole(some, rest)), own)
-        elif _on_cpu():
+        elif _device.on_cpu():
             lanes, tiles = _shape(size)
             deck = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
             out = jax.lax.map(lambda some: tile(some, rest), [leaf[deck] for leaf in own])
@@ -66,13 +67,8 @@ def with_lanes(
     return mapped
 
 
-def _on_cpu() -> bool:
-    # Asked while tracing, and not by `platform_dependent`, which would trace both.
-    return jax.default_backend() == "cpu"
-
-
 def _in_turn(one: Callable[[list], Tree], own: list[Array]) -> Tree:
-    return jax.lax.map(one, own) if _on_cpu() else jax.vmap(one)(own)
+    return jax.lax.map(one, own) if _device.on_cpu() else jax.vmap(one)(own)
 
 
 def _shape(size: int) -> tuple[int, int]:

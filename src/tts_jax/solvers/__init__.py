@@ -2,8 +2,9 @@
 that fold into it, and a root finder that converges."""
 
 from .banded import banded_solver
+from .batches import in_turn
 from .chord import Chord, stiff_solver
-from .derivatives import differentiable_run, in_turn
+from .derivatives import differentiable_run
 from .inverse import Layered, layered_solver, symmetric_solver
 from .loop import Control, Now
 from .rodas import Rodas5P

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, Times, Tree, put
+from .batches import one_by_one
 from .loop import Control, Now, attempt, begin, begin_records, going, pick, record, run
+from .queue import run_queued
 from .rosenbrock import AbstractMotion, interpolate
 
 _CHECKPOINTS = 512
@@ -26,7 +28,8 @@ def differentiable_run(
     """`loop.run`, differentiable in y and the numbers of the system: states at `taus`, and the end.
 
     The recorded times and the tolerances count as fixed, and so does the end (where a failed run
-    stopped). Under `jax.vmap` on a CPU the runs follow each other, each with its own steps.
+    stopped). Under `jax.vmap` every run has its own steps: on a CPU one run follows the other,
+    elsewhere they stand in a queue for lanes side by side.
     """
     numbers, rest = eqx.partition(system, eqx.is_inexact_array)
 
@@ -37,6 +40,13 @@ def differentiable_run(
         records, now = run(whole(inputs[0]), inputs[1], taus, control)
         return records.ys, now
 
+    def queued(given: Callable, own: list[Array]) -> tuple[Tree, Now]:
+        def start(each: list[Array]) -> tuple[AbstractMotion, Tree, Times, Control]:
+            (numbers, y), taus, control = given(each)
+            return whole(numbers), y, taus, control
+
+        return run_queued(start, own)
+
     def forward(inputs: Tree, taus: Times, control: Control, tangents: Tree) -> Tree:
         return jax.jvp(lambda both: plain(both, taus, control)[0], (inputs,), (tangents,))[1]
 
@@ -45,15 +55,15 @@ def differentiable_run(
 
     @jax.custom_jvp
     def runner(inputs: Tree, taus: Times, control: Control) -> tuple[Tree, Now]:
-        return _one_by_one(plain)(inputs, taus, control)
+        return one_by_one(plain, queued)(inputs, taus, control)
 
     @runner.defjvp
     def _(primals: tuple, tangents: tuple) -> tuple:
         ys, now = runner(*primals)
         given = _once(primals)
         moved = _linear(
-            lambda d: _one_by_one(forward)(*given, d),
-            lambda d: _one_by_one(reverse)(*given, d),
+            lambda d: one_by_one(forward)(*given, d),
+            lambda d: one_by_one(reverse)(*given, d),
             tangents[0],
             jax.tree.map(jnp.zeros_like, ys),
         )
@@ -96,51 +106,6 @@ def _(primals: Any, tangents: Any) -> Any:
         "Second derivatives of a run are not there. Differentiate a first derivative by finite "
         "differences, or name a diffrax solver with an adjoint that has them."
     )
-
-
-def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
-    """A function of trees of floating arrays, which under vmap on a CPU takes one run after the
-    other: together, all of them would go through what only few need, and need memory for it.
-    Differentiable; derivatives of many runs are taken together."""
-    mapped = _one_by_one(function)
-
-    @jax.custom_jvp
-    def run(*arguments: Tree) -> Tree:
-        return mapped(*arguments)
-
-    @run.defjvp
-    def _(primals: tuple, tangents: tuple) -> tuple[Tree, Tree]:
-        return run(*primals), jax.jvp(function, primals, tangents)[1]
-
-    return run
-
-
-def _one_by_one(function: Callable) -> Callable:
-    """`function`, which under vmap on a CPU takes one run after the other.
-
-    Together, all runs would make as many steps as the slowest of them.
-    """
-    mapped = jax.custom_batching.custom_vmap(function)
-
-    @mapped.def_vmap
-    def _(size: int, batched: list, *arguments: Any) -> tuple[Any, Any]:
-        leaves, structure = jax.tree.flatten(arguments)
-        along = jax.tree.leaves(batched)
-
-        def one(chosen: list) -> Any:
-            each = iter(chosen)
-            own = [
-                next(each) if is_own else leaf for leaf, is_own in zip(leaves, along, strict=True)
-            ]
-            return function(*jax.tree.unflatten(structure, own))
-
-        own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
-        # Asked while tracing, and not by `platform_dependent`, which would trace both.
-        on_cpu = jax.default_backend() == "cpu"
-        out = jax.lax.map(one, own) if on_cpu else jax.vmap(one)(own)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return mapped
 
 
 class _Saved(NamedTuple):
@@ -207,7 +172,9 @@ def _pull_back(
 
     def stretch(back: Array, state: tuple) -> tuple:
         """Repeat the steps from one checkpoint to the next, and pull them back."""
-        place = saved.kept - 1 - back
+        # Side by side, runs that have no stretch left repeat their first one, for nothing: what
+        # stands at a negative place is no start, and would never come to an end.
+        place = jnp.maximum(saved.kept - 1 - back, 0)
         start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import _device
 from .._types import Array, Float, Scalar
 
 _UNROLL = 4
@@ -32,7 +33,23 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         unit_column = jax.lax.dynamic_slice(units, (0, k), (size, 1))
         return s - (column - unit_column) * ((row + unit_row) / pivot)
 
-    return jax.lax.fori_loop(0, size, eliminate, matrix, unroll=_UNROLL)
+    def eliminate_two(k: Array, s: Array) -> Array:
+        k = 2 * k
+        rows = jax.lax.dynamic_slice(s, (k, 0), (2, size))
+        rows = rows + jax.lax.dynamic_slice(units, (k, 0), (2, size))
+        columns = jax.lax.dynamic_slice(s, (0, k), (size, 2))
+        columns = columns - jax.lax.dynamic_slice(units, (0, k), (size, 2))
+        pivots = jax.lax.dynamic_slice(s, (k, k), (2, 2))
+        over = 1.0 / (pivots[0, 0] * pivots[1, 1] - pivots[0, 1] * pivots[1, 0])
+        first = over * (pivots[1, 1] * rows[0] - pivots[0, 1] * rows[1])
+        second = over * (pivots[0, 0] * rows[1] - pivots[1, 0] * rows[0])
+        return s - (columns[:, :1] * first[None, :] + columns[:, 1:] * second[None, :])
+
+    if _device.on_cpu():
+        return jax.lax.fori_loop(0, size, eliminate, matrix, unroll=_UNROLL)
+    # Elsewhere what takes time is to go through all matrices of a batch once more.
+    matrix = jax.lax.fori_loop(0, size // 2, eliminate_two, matrix, unroll=_UNROLL // 2)
+    return eliminate(jnp.asarray(size - 1), matrix) if size % 2 else matrix
 
 
 def symmetric_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
@@ -115,7 +132,9 @@ def _scaled_inverse(matrix: Array) -> tuple[Array, Array]:
 
 
 def _product(left: Float[Array, "n p"], right: Float[Array, "n q"]) -> Float[Array, "p q"]:
-    """left.T @ right, a row of both at a time: as a product XLA may not fold it."""
+    """left.T @ right, on a CPU a row of both at a time: as a product XLA may not fold it."""
+    if not _device.on_cpu():
+        return left.T @ right
 
     def add(k: Array, total: Array) -> Array:
         column = jax.lax.dynamic_index_in_dim(left, k, 0, False)
