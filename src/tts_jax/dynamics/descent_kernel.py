@@ -150,7 +150,7 @@ class _Thread:
             for k, number in enumerate(values):
                 self._put(name, k, self._spread(number))
         self._begin_column(0, 0, edge)
-        self._end_column(0)
+        self.inverse[0] = 1.0 / self.columns[0]
         _times(self.width, self._weight_column)
         _times(self.width, self._position_column)
 
@@ -166,14 +166,14 @@ class _Thread:
         self._add(self.columns, column * self.size + 1 + c, self._get("by_a", c))
         self._add(self.columns, column * self.size + 1 + self.width + c, self._get("by_a_u", c))
 
-        def cut(side: int, r: Array, near: Array) -> None:
-            given = [*self._pair(side, r, c), self._one("moving", r), _number(1.0 - 2.0 * side)]
+        def cut(side: Array, r: Array, near: Array) -> None:
+            given = [*self._pair(side, r, c), self._one("moving", r), _sign(side)]
             for k, value in enumerate(self._call(_cut_weight, *given)):
                 row = column * self.size + 1 + k * self.width + r
                 self._add(self.columns, row, jnp.where(near, value, 0.0))
 
         self._cut_with(c, cut)
-        self._end_column(column)
+        self._end_column(column, 1)
         return carry
 
     def _position_column(self, c: Array, carry: Array) -> Array:
@@ -188,14 +188,14 @@ class _Thread:
         self._begin_column(column, first, rows)
         self._add(self.columns, column * self.size + column, self._get("by_u", c))
 
-        def cut(side: int, r: Array, near: Array) -> None:
+        def cut(side: Array, r: Array, near: Array) -> None:
             moving = (self._one("moving", r), self._one("moving", c))
             (value,) = self._call(_cut_position, *self._pair(side, r, c), *moving)
             row = column * self.size + first + r
             self._add(self.columns, row, jnp.where(near, value, 0.0))
 
         self._cut_with(c, cut)
-        self._end_column(column)
+        self._end_column(column, first)
         return carry
 
     def _begin_column(self, column: Any, first: int, rows: Entries) -> None:
@@ -210,20 +210,55 @@ class _Thread:
         for i, value in enumerate(left):
             self.columns[column * self.size + first + i] = value
 
-    def _end_column(self, column: Any) -> None:
-        self.inverse[column] = 1.0 / self.columns[column * self.size + column]
+    def _end_column(self, column: Any, first: int) -> None:
+        """Keep the inverse of the diagonal, and zeros in its place and above, from `first` on."""
+        start = column * self.size
+        self.inverse[column] = 1.0 / self.columns[start + column]
+        for i in range(self.width):
+            value = self.columns[start + first + i]
+            self.columns[start + first + i] = jnp.where(first + i <= column, self.zero, value)
 
     def _solved(self, right: list[Array]) -> list[Array]:
-        for k in range(self.size):
-            by = right[k] * self.inverse[k]
-            for i in range(k + 1, self.size):
-                right[i] = right[i] - self.columns[k * self.size + i] * by
-        for k in reversed(range(self.size)):
-            total = right[k]
-            for i in range(k + 1, self.size):
-                total = total - self.columns[k * self.size + i] * right[i]
-            right[k] = total * self.inverse[k]
-        return right
+        """The matrix^-1 of it. Written out for the rows, but not for the columns."""
+        one, width = 1 + self.width, self.width
+        bias, rest = right[0], self._less(0, 1, right[0], right[1:])
+
+        def weight_down(c: Array, rest: list[Array]) -> list[Array]:
+            return self._less(1 + c, 1, _pick(rest[:width], c), rest)
+
+        rest = jax.lax.fori_loop(0, width, weight_down, rest)
+        weights, places = rest[:width], rest[width:]
+
+        def place_down(c: Array, places: list[Array]) -> list[Array]:
+            return self._less(one + c, one, _pick(places, c), places)
+
+        places = jax.lax.fori_loop(0, width, place_down, places)
+
+        def place_up(turn: Array, places: list[Array]) -> list[Array]:
+            c = width - 1 - turn
+            return _put(places, c, self._row(one + c, one, _pick(places, c), places))
+
+        places = jax.lax.fori_loop(0, width, place_up, places)
+
+        def weight_up(turn: Array, weights: list[Array]) -> list[Array]:
+            c = width - 1 - turn
+            row = self._row(1 + c, 1, _pick(weights, c), [*weights, *places])
+            return _put(weights, c, row)
+
+        weights = jax.lax.fori_loop(0, width, weight_up, weights)
+        return [self._row(0, 1, bias, [*weights, *places]), *weights, *places]
+
+    def _less(self, column: Any, first: int, by: Array, rows: list[Array]) -> list[Array]:
+        by, start = by * self.inverse[column], column * self.size + first
+        return [v - self.columns[start + i] * by for i, v in enumerate(rows)]
+
+    def _row(self, column: Any, first: int, value: Array, rows: list[Array]) -> Array:
+        start = column * self.size + first
+        terms = [self.columns[start + i] * v for i, v in enumerate(rows)]
+        while len(terms) > 1:  # in pairs: they wait for each other less than in a row
+            sums = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+            terms = sums + terms[2 * len(sums) :]
+        return (value - terms[0]) * self.inverse[column]
 
     def _keep_places(self, a: Entries, u: Entries) -> None:
         """Put aside where the neurons are, from 0 and from 1, in units of eta."""
@@ -254,8 +289,8 @@ class _Thread:
                 self._put(name, k, self.zero)
 
         def one(c: Array, carry: Array) -> Array:
-            def cut(side: int, r: Array, near: Array) -> None:
-                given = [*self._pair(side, r, c), self._one("weight", c), _number(1.0 - 2.0 * side)]
+            def cut(side: Array, r: Array, near: Array) -> None:
+                given = [*self._pair(side, r, c), self._one("weight", c), _sign(side)]
                 for name, value in zip(names, self._call(function, *given), strict=True):
                     row = _ASIDE.index(name) * self.width + r
                     self._add(self.aside, row, jnp.where(near, value, 0.0))
@@ -265,18 +300,17 @@ class _Thread:
 
         _times(self.width, one)
 
-    def _cut_with(self, c: Array, function: Callable[[int, Array, Array], None]) -> None:
+    def _cut_with(self, c: Array, function: Callable[[Array, Array, Array], None]) -> None:
         """`function(side, r, near)` for the neurons r that the end cuts which cuts c, if one does.
 
-        `near`: in which runs it does so.
+        `side`: 0 or 1; `near`: in which runs it does so.
         """
-        for side, name in enumerate(("place", "rest")):
-            near_c = self._get(name, c) < 0.5
 
-            def rows(
-                r: Array, carry: Array, name: str = name, side: int = side, near_c: Array = near_c
-            ):
-                near = near_c & (self._get(name, r) < 0.5)
+        def end(side: Array, carry: Array) -> Array:
+            near_c = self._from_end(side, c) < 0.5
+
+            def row(r: Array, carry: Array) -> Array:
+                near = near_c & (self._from_end(side, r) < 0.5)
 
                 def one(_: Array, carry: Array) -> Array:
                     function(side, r, near)
@@ -284,11 +318,16 @@ class _Thread:
 
                 return _times(_any(near), one, carry)
 
-            _times(_any(near_c), lambda _, carry, rows=rows: _times(self.width, rows, carry))
+            return _times(_any(near_c), lambda _, carry: _times(self.width, row, carry), carry)
 
-    def _pair(self, side: int, r: Array, c: Array) -> tuple[Entries, Entries]:
-        name = ("place", "rest")[side]
-        return self._one(name, r), self._one(name, c)
+        _times(2, end)
+
+    def _from_end(self, side: Array, k: Array) -> Array:
+        return self._get("place", side * self.width + k)  # those from 1 come after them
+
+    def _pair(self, side: Array, r: Array, c: Array) -> tuple[Entries, Entries]:
+        p, q = (Number(self._from_end(side, k)) for k in (r, c))
+        return entries([p], ()), entries([q], ())
 
     def _call(self, function: Callable, *given: Entries) -> list[Array]:
         """The numbers that a function returns, in rows."""
@@ -323,13 +362,24 @@ def _times(count: Any, body: Callable, carry: Any = None) -> Array:
     return jax.lax.fori_loop(0, count, body, jnp.int32(0) if carry is None else carry)
 
 
+def _pick(values: list[Array], k: Array) -> Array:
+    found = values[0]
+    for i, value in enumerate(values):
+        found = jnp.where(k == i, value, found)
+    return found
+
+
+def _put(values: list[Array], k: Array, new: Array) -> list[Array]:
+    return [jnp.where(k == i, new, value) for i, value in enumerate(values)]
+
+
 def _any(near: Array) -> Array:
     """1 if so in any run of the block, else 0."""
     return jnp.max(near.astype(jnp.float32)).astype(jnp.int32)
 
 
-def _number(value: float) -> Entries:
-    return entries([Number(np.float64(value))], ())
+def _sign(side: Array) -> Entries:
+    return entries([Number(1.0 - 2.0 * side.astype(jnp.float64))], ())
 
 
 # What the numbers of a run are made of, as functions of the system. A test holds what comes of

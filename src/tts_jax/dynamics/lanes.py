@@ -20,17 +20,18 @@ def with_lanes(
     one: Callable[[Tree], Tree],
     together: Callable[[Tree, Tree], Tree],
     in_step: Callable[[Tree], bool],
+    alone: Callable[[Tree], Tree] | None = None,
 ) -> Callable[[Tree], Tree]:
     """`one`, which under vmap runs side by side where that pays, and in turn where it does not.
 
     **Arguments:** `one`, from a tree of arrays to a tree of arrays; `together`, the same for runs
     on the last axis of its results and of those arrays for which the tree of its second argument
-    says so; `in_step`: whether that pays if those arrays are a run's own; all runs must then take
-    equally many steps.
+    says so; `in_step`: whether that pays if those arrays are a run's own; `alone`: what a run
+    without others does, `one` by default.
 
     vmap in vmap works: what comes first runs side by side, and batches of that in turn.
     """
-    mapped = jax.custom_batching.custom_vmap(one)
+    mapped = jax.custom_batching.custom_vmap(alone or one)
 
     @mapped.def_vmap
     def _(size: int, batched: list, arguments: Tree) -> tuple[Tree, Tree]:

@@ -65,8 +65,6 @@ def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
     kernel = kernel_step(recipe, numbers)
 
     def one(arrays: Numbers) -> tuple[Params, Count]:
-        if kernel is not None:
-            return _first(many(*_only(arrays)))
         way, carry, view = alone(recipe, eqx.combine(arrays, static))
         return _recorded(way, carry, view, arrays.stops)
 
@@ -81,7 +79,10 @@ def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
             return kernel.hashed or not own.stops
         return 0 < numbers.source.size <= _FEW and not own.stops
 
-    return with_lanes(one, many, in_step)(arrays)
+    def only(arrays: Numbers) -> tuple[Params, Count]:
+        return _first(many(*_only(arrays)))
+
+    return with_lanes(one, many, in_step, None if kernel is None else only)(arrays)
 
 
 def _only(arrays: Numbers) -> tuple[Numbers, Numbers]:

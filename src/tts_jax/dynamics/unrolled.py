@@ -22,19 +22,33 @@ Entries = np.ndarray
 
 
 class Number:
-    """A vector with one number of every run, or one number for all of them: of numpy if known."""
+    """A vector with one number of every run, or one number for all of them: of numpy if known.
+
+    Or what makes it, until it is asked for.
+    """
 
     # Not the value itself: numpy would look into it.
-    __slots__ = ("value",)
+    __slots__ = ("function", "operands", "value")
 
-    def __init__(self, value: Any):
-        self.value = value
+    def __init__(
+        self, value: Any, function: Callable | None = None, operands: Sequence["Number"] = ()
+    ):
+        self.value, self.function, self.operands = value, function, operands
+
+    @property
+    def is_known(self) -> bool:
+        return isinstance(self.value, np.generic)
+
+    @property
+    def key(self) -> Any:
+        """What two equal ones share, as long as both are there."""
+        return (self.value.dtype, self.value.tobytes()) if self.is_known else id(self)
 
 
 _ELEMENTWISE = {
     *("abs", "add", "add_any", "and", "clamp", "convert_element_type", "div", "eq", "erf", "exp"),
     *("ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
-    *("not", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign", "sqrt"),
+    *("not", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign"),
     *("square", "sub", "tanh", "xor"),
 }
 _CALLS = {
@@ -67,10 +81,10 @@ def operations(closed: core.ClosedJaxpr) -> int | None:
             if name in _CALLS:
                 inner = equation.params[_CALLS[name]]
                 more = count(getattr(inner, "jaxpr", inner))
-            elif name in _ELEMENTWISE:
+            elif name in _ELEMENTWISE and _is_plain(equation):
                 more = math.prod(equation.outvars[0].aval.shape)
             elif name in _FOLDS:
-                more = math.prod(equation.invars[0].aval.shape)
+                more = math.prod(equation.invars[0].aval.shape) or None
             elif name == "dot_general":
                 more = _terms(equation)
             else:
@@ -83,13 +97,24 @@ def operations(closed: core.ClosedJaxpr) -> int | None:
     return count(closed.jaxpr)
 
 
+def _is_plain(equation: Any) -> bool:
+    """Whether kernels know this form of it too."""
+    params = equation.params
+    to_bool = equation.primitive.name == "convert_element_type" and params["new_dtype"].kind == "b"
+    choices = equation.primitive.name == "select_n" and len(equation.invars) > 3
+    return not to_bool and not choices and params.get("accuracy") is None
+
+
 def _terms(equation: Any) -> int | None:
     """How many products of numbers are in a product of arrays, or None for a batch of them."""
     (over, _), batch = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     if any(batch):
-        return None
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in over)
+        return None  # nor are sums over nothing taken apart
+    return (
+        2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in over)
+        or None
+    )
 
 
 def _cuts(equation: Any) -> bool:
@@ -101,15 +126,23 @@ def _cuts(equation: Any) -> bool:
 class Unrolled:
     """A jaxpr, to be called with entries in place of arrays.
 
-    `lanes`: the shape of a vector. What is known while tracing is computed then, and costs nothing.
+    `lanes`: the shape of a vector. What is known while tracing is computed then, what is not needed
+    is not computed, and what is equal is computed once.
     """
 
     def __init__(self, closed: core.ClosedJaxpr, lanes: tuple[int, ...]):
         self._closed, self._lanes = closed, lanes
+        self._made: dict[Any, Number] = {}
+        self._vectors: dict[Any, Array] = {}
 
     def __call__(self, *arguments: Entries) -> list[Entries]:
+        self._made, self._vectors = {}, {}  # what was made before may belong to another loop
         constants = [known(c) for c in self._closed.consts]
-        return self._run(self._closed.jaxpr, constants, arguments)
+        out = self._run(self._closed.jaxpr, constants, arguments)
+        for part in out:
+            for number in part.ravel():
+                self._compute(number)
+        return out
 
     def _run(
         self, jaxpr: core.Jaxpr, constants: Sequence[Entries], arguments: Sequence[Entries]
@@ -157,7 +190,9 @@ class Unrolled:
                 return _power(*numbers, params["y"])
             return equation.primitive.bind(*numbers, **params)
 
-        return entries([self._apply(apply, *numbers) for numbers in zip(*rows, strict=True)], shape)
+        what = (name, repr(params))
+        made = [self._apply(what, apply, *numbers) for numbers in zip(*rows, strict=True)]
+        return entries(made, shape)
 
     def _product(self, equation: Any, left: Entries, right: Entries) -> Entries:
         (over_left, over_right), _ = equation.params["dimension_numbers"]
@@ -167,9 +202,8 @@ class Unrolled:
         sums = []
         for row in left.reshape(-1, terms):
             for column in right.reshape(-1, terms):
-                products = [
-                    self._apply(jax.lax.mul, *pair) for pair in zip(row, column, strict=True)
-                ]
+                pairs = zip(row, column, strict=True)
+                products = [self._apply("mul", jax.lax.mul, *pair) for pair in pairs]
                 sums.append(self._folded(jax.lax.add, products))
         return entries(sums, equation.outvars[0].aval.shape)
 
@@ -182,18 +216,40 @@ class Unrolled:
 
     def _folded(self, by: Callable, terms: list[Number]) -> Number:
         while len(terms) > 1:  # in pairs: they wait for each other less than in a row
-            pairs = [self._apply(by, *pair) for pair in zip(terms[::2], terms[1::2], strict=False)]
-            terms = pairs + terms[2 * len(pairs) :]
+            pairs = zip(terms[::2], terms[1::2], strict=False)
+            sums = [self._apply(by.__name__, by, *pair) for pair in pairs]
+            terms = sums + terms[2 * len(sums) :]
         return terms[0]
 
-    def _apply(self, function: Callable, *numbers: Number) -> Number:
-        values = [number.value for number in numbers]
-        if all(isinstance(value, np.generic) for value in values):
+    def _apply(self, what: Any, function: Callable, *numbers: Number) -> Number:
+        if all(number.is_known for number in numbers):
             with jax.ensure_compile_time_eval():
-                return Number(np.asarray(function(*values))[()])
-        if any(np.ndim(value) for value in values):
-            values = [self.spread(number) for number in numbers]
-        return Number(function(*values))
+                return Number(np.asarray(function(*(number.value for number in numbers)))[()])
+        key = (what, *(number.key for number in numbers))
+        return self._made.setdefault(key, Number(None, function, numbers))
+
+    def _compute(self, number: Number) -> None:
+        waiting = [number]
+        while waiting:
+            now = waiting[-1]
+            missing = [v for v in now.operands if v.value is None]
+            if now.value is not None or not missing:
+                waiting.pop()
+                self._evaluate(now)
+            else:
+                waiting += missing
+
+    def _evaluate(self, number: Number) -> None:
+        if number.value is None and number.function is not None:
+            values = [operand.value for operand in number.operands]
+            if any(np.ndim(value) for value in values):
+                values = [self._vector(operand) for operand in number.operands]
+            number.value = number.function(*values)
+
+    def _vector(self, number: Number) -> Array:
+        if number.key not in self._vectors:
+            self._vectors[number.key] = self.spread(number)
+        return self._vectors[number.key]
 
     def spread(self, number: Number) -> Array:
         """A vector with this number for every run."""
@@ -239,6 +295,10 @@ def _slice(equation: Any, v: Entries) -> Entries:
     return v[tuple(itertools.starmap(slice, zip(first, last, by, strict=True)))]
 
 
+def _stack(equation: Any, *v: Entries) -> Entries:
+    return np.stack(v, axis=equation.params["axis"])
+
+
 def _unstack(equation: Any, v: Entries) -> list[Entries]:
     shape = equation.outvars[0].aval.shape
     return [
@@ -275,6 +335,7 @@ _SHAPES: dict[str, Callable[..., Entries | list[Entries]]] = {
             e.params["shape"],
         )
     ),
+    "stack": _stack,
     "unstack": _unstack,
     "pad": _pad,
     "copy": lambda e, v: v,
