@@ -45,7 +45,7 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         second = over * (pivots[0, 0] * rows[1] - pivots[1, 0] * rows[0])
         return s - (columns[:, :1] * first[None, :] + columns[:, 1:] * second[None, :])
 
-    if _device.on_cpu():
+    if _device.on_cpu() or size == 1:
         return jax.lax.fori_loop(0, size, eliminate, matrix, unroll=_UNROLL)
     # Elsewhere what takes time is to go through all matrices of a batch once more.
     matrix = jax.lax.fori_loop(0, size // 2, eliminate_two, matrix, unroll=_UNROLL // 2)
