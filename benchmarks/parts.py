@@ -6,6 +6,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -29,7 +30,8 @@ def timed(run, repeats=5):
 def main(name, parts):
     """Run the parts named on the command line, all by default; keep what they return in NAME.json.
 
-    Each part is a function whose docstring says what it measures.
+    Each part is a function whose docstring says what it measures. One that yields (row, value) has
+    every row kept at once.
     """
     wanted = sys.argv[1:] or list(parts)
     unknown = set(wanted) - set(parts)
@@ -46,8 +48,16 @@ def main(name, parts):
     }
     for part in wanted:
         print(f"# {part}: {parts[part].__doc__}", flush=True)
-        kept[part] = parts[part]()
-        RESULTS.mkdir(exist_ok=True)
-        half = file.with_suffix(".part")
-        half.write_text(json.dumps(kept, indent=1))
-        half.replace(file)
+        found = parts[part]()
+        kept[part] = {} if isinstance(found, Iterator) else found
+        _keep(file, kept)
+        for row, value in found if isinstance(found, Iterator) else ():
+            kept[part][row] = value
+            _keep(file, kept)
+
+
+def _keep(file, kept):
+    RESULTS.mkdir(exist_ok=True)
+    half = file.with_suffix(".part")
+    half.write_text(json.dumps(kept, indent=1))
+    half.replace(file)

@@ -28,7 +28,7 @@ from ..solvers import (
 from ..steps import Layers, StepRisk
 from ..targets import PiecewiseConstant
 from .descent_kernel import WIDEST, steps_in_kernel
-from .kernels import on_gpu
+from .kernels import by_device, on_gpu
 
 _MOST_JUMPS = 64
 """The closed form is written out over the jumps: with more, it would take long to compile."""
@@ -138,11 +138,13 @@ class StepDescent(AbstractSystem):
                     last_one if is_own else jnp.broadcast_to(leaf[..., None], (*leaf.shape, size))
                 )
 
-            mine, y, h = given
-            mine = eqx.combine(jax.tree.map(last, mine, own[0]), rest)
-            y, h = jax.tree.map(every, (y, h), tuple(own[1:]))
-            out = steps_in_kernel(mine, own[0], y, h)
-            out = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+            def kernel(numbers: "StepDescent", y: Layers, h: Scalar) -> Step:
+                mine = eqx.combine(jax.tree.map(last, numbers, own[0]), rest)
+                out = steps_in_kernel(mine, own[0], *jax.tree.map(every, (y, h), tuple(own[1:])))
+                return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+
+            axes = jax.tree.map(lambda is_own: 0 if is_own else None, own)
+            out = by_device(kernel, jax.vmap(alone, axes), *given)
             return out, jax.tree.map(lambda _: True, out)
 
         return step(numbers, y, h)

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, Tree
-from ..solvers import COUPLINGS, GAMMA, STAGES, WEIGHTS, Step
-from ..steps import Layers, Sums
+from ..solvers import COUPLINGS, STAGES, WEIGHTS, Step
+from ..steps import Layers
+from . import descent_columns as columns
 from .kernels import RUNS, Held, Operand, Rows, launch
 from .unrolled import Entries, Number, Unrolled, entries
 
@@ -65,7 +66,7 @@ def steps_in_kernel(system: Any, own: Any, y: Layers, h: Array) -> Step:
 
             return Unrolled(jax.make_jaxpr(whole)(*arrays), (RUNS,))(*known, *given)
 
-        _Thread(width, traced, *held[:3], *outputs).step()
+        _Thread(width, traced, held[0], held[1], held[2], outputs).step()
 
     rows = (size, _COUNT * size, size * size, size, len(_ASIDE) * width)
     after, stages, *_ = launch(body, operands, [(n, np.dtype(np.float64)) for n in rows], runs)
@@ -91,17 +92,12 @@ class _Thread:
         state: Held,
         numbers: Held,
         tables: Held,
-        after: Rows,
-        stages: Rows,
-        columns: Rows,
-        inverse: Rows,
-        aside: Rows,
+        outputs: list[Rows],
     ):
         self.width, self.size, self.traced = width, 2 * width + 1, traced
         self.start = [state.at(k) for k in range(self.size)]
         self.h, self.zero, self.tables = numbers.at(0), numbers.at(1), tables
-        self.after, self.stages, self.columns = after, stages, columns
-        self.inverse, self.aside = inverse, aside
+        self.after, self.stages, self.columns, self.inverse, self.aside = outputs
 
     def step(self) -> None:
         self._factorise()
@@ -133,20 +129,22 @@ class _Thread:
     def _force(self, at: list[Array]) -> list[Array]:
         bias, a, u = self._parts(at)
         self._keep_places(a, u)
-        sums = self._over_others(_overlap_and_slope)
-        self._over_cut(_cut_force, ("products", "by_first"))
-        return self._call(_force, bias, a, u, *sums, self._all("products"), self._all("by_first"))
+        sums = self._over_others(columns.overlap_and_slope)
+        self._over_cut(columns.cut_force, ("products", "by_first"))
+        return self._call(
+            columns.force_by_sums, bias, a, u, *sums, self._all("products"), self._all("by_first")
+        )
 
     def _factorise(self) -> None:
         bias, a, u = self._parts(self.start)
         self._keep_places(a, u)
-        sums = self._over_others(_slope_and_twice)
-        self._over_cut(_cut_bends, ("by_first", "twice"))
+        sums = self._over_others(columns.slope_and_twice)
+        self._over_cut(columns.cut_bends, ("by_first", "twice"))
         h = entries([Number(self.h)], ())
         edge, *kept = self.traced(
-            _edges, h, bias, a, u, *sums, self._all("by_first"), self._all("twice")
+            columns.edges, h, bias, a, u, *sums, self._all("by_first"), self._all("twice")
         )
-        for name, values in zip(_EDGES, kept, strict=True):
+        for name, values in zip(columns.EDGES, kept, strict=True):
             for k, number in enumerate(values):
                 self._put(name, k, self._spread(number))
         self._begin_column(0, 0, edge)
@@ -158,7 +156,7 @@ class _Thread:
         """That of the weight of neuron c, from the first weight on."""
         column = 1 + c
         rows = self.traced(
-            _column_of_weight,
+            columns.column_of_weight,
             *(self._all(name) for name in ("place", "moving", "lift", "single")),
             *(self._one(name, c) for name in ("place", "rest", "single")),
         )
@@ -168,7 +166,7 @@ class _Thread:
 
         def cut(side: Array, r: Array, near: Array) -> None:
             given = [*self._pair(side, r, c), self._one("moving", r), _sign(side)]
-            for k, value in enumerate(self._call(_cut_weight, *given)):
+            for k, value in enumerate(self._call(columns.cut_weight, *given)):
                 row = column * self.size + 1 + k * self.width + r
                 self._add(self.columns, row, jnp.where(near, value, 0.0))
 
@@ -181,7 +179,7 @@ class _Thread:
         first = 1 + self.width
         column = first + c
         (rows,) = self.traced(
-            _column_of_position,
+            columns.column_of_position,
             *(self._all("place"), self._all("moving")),
             *(self._one("place", c), self._one("moving", c)),
         )
@@ -190,7 +188,7 @@ class _Thread:
 
         def cut(side: Array, r: Array, near: Array) -> None:
             moving = (self._one("moving", r), self._one("moving", c))
-            (value,) = self._call(_cut_position, *self._pair(side, r, c), *moving)
+            (value,) = self._call(columns.cut_position, *self._pair(side, r, c), *moving)
             row = column * self.size + first + r
             self._add(self.columns, row, jnp.where(near, value, 0.0))
 
@@ -262,7 +260,7 @@ class _Thread:
 
     def _keep_places(self, a: Entries, u: Entries) -> None:
         """Put aside where the neurons are, from 0 and from 1, in units of eta."""
-        kept = (*self.traced(_places, u), a)
+        kept = (*self.traced(columns.places, u), a)
         for name, values in zip(("place", "rest", "weight"), kept, strict=True):
             for k, number in enumerate(values):
                 self._put(name, k, self._spread(number))
@@ -380,115 +378,3 @@ def _any(near: Array) -> Array:
 
 def _sign(side: Array) -> Entries:
     return entries([Number(1.0 - 2.0 * side.astype(jnp.float64))], ())
-
-
-# What the numbers of a run are made of, as functions of the system. A test holds what comes of
-# them to `StepDescent.linearise` and `StepDescent.force`.
-
-
-def _places(system: Any, u: Array) -> list[Array]:
-    seen = system.risk._seen(Layers(0.0, 0.0, u)).u
-    return [seen / system.risk.eta, (1.0 - seen) / system.risk.eta]
-
-
-def _overlap_and_slope(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
-    t = x - other
-    value, slope = jax.jvp(system.risk.activation.overlap, (t,), (jnp.ones_like(t),))
-    return [weight * value, weight * slope]
-
-
-def _slope_and_twice(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
-    _, slope, twice = system.risk._overlap_jet(x - other)
-    return [weight * slope, weight * twice]
-
-
-def _force(system: Any, bias: Array, a: Array, u: Array, *sums: Array) -> list[Array]:
-    y = Layers(bias, a, u)
-    return list(system.force_from(y, system.risk.gradient_by_sums(y, Sums(*sums))))
-
-
-def _cut_force(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
-    value, by_first = jax.jvp(
-        system.risk.activation.beyond, (p, q), (jnp.ones_like(p), jnp.zeros_like(q))
-    )
-    return [weight * value, sign * weight * by_first]
-
-
-def _cut_bends(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
-    _, by_first, _, twice = system.risk._beyond(p, q)
-    return [sign * weight * by_first, weight * twice]
-
-
-_EDGES = ("moving", "lift", "single", "by_a", "by_a_u", "by_u")
-
-
-def _edges(
-    system: Any,
-    h: Array,
-    bias: Array,
-    a: Array,
-    u: Array,
-    slopes: Array,
-    twice: Array,
-    by_first: Array,
-    bends: Array,
-) -> list[Array]:
-    """The column of the bias (2m+1,), and (m,) each: what moves of the weights, what cut neurons
-    add, and what is added to the diagonals of the blocks a a, a u and u u."""
-    risk, eta = system.risk, system.risk.eta
-    shift = 1.0 / (GAMMA * h)
-    stiffness, ridge = shift * system.epsilon, 2 * system.ridge
-    seen = risk._seen(Layers(0.0, 0.0, u)).u
-    left, right = risk._ends(Layers(bias, a, seen))
-    inside = risk._inside(u).astype(u.dtype)
-    over_a = risk._smoothed(seen) - bias - slopes - by_first
-    over_a = over_a + left.gap * left.height + right.gap * right.height
-    bend = eta * risk._slope(seen) - twice - bends
-    bend = bend - left.gap * left.slope + right.gap * right.slope
-    lift, fall = a * right.height, a * left.height
-    by_bias = 1.0 - seen + eta * (right.single - left.single)
-    corner = 2.0 + stiffness + ridge
-    column = jnp.concatenate([corner[None], 2 * by_bias, 2 * inside * (lift + fall - a)])
-    return [
-        column,
-        inside * a,
-        inside * lift,
-        right.single,
-        stiffness + ridge * risk.squares(u),
-        2 * inside * over_a,
-        2 / eta * inside * a * bend + shift,
-    ]
-
-
-def _column_of_weight(
-    system: Any,
-    x: Array,
-    moving: Array,
-    lift: Array,
-    single: Array,
-    x_c: Array,
-    rest_c: Array,
-    single_c: Array,
-) -> list[Array]:
-    eta, overlap = system.risk.eta, system.risk.activation.overlap
-    t = x_c - x
-    slope = jax.jvp(overlap, (t,), (jnp.ones_like(t),))[1]
-    by_a = eta * (rest_c - overlap(-t) + single + single_c)
-    return [2 * by_a, 2 * (moving * (slope - 1.0) + lift)]
-
-
-def _column_of_position(
-    system: Any, x: Array, moving: Array, x_c: Array, moving_c: Array
-) -> list[Array]:
-    _, _, twice = system.risk._overlap_jet(x - x_c)
-    return [2 / system.risk.eta * moving_c * moving * twice]
-
-
-def _cut_weight(system: Any, p: Array, q: Array, moving: Array, sign: Array) -> list[Array]:
-    value, by_first, _, _ = system.risk._beyond(p, q)
-    return [-2 * system.risk.eta * value, -2 * sign * moving * by_first]
-
-
-def _cut_position(system: Any, p: Array, q: Array, moving: Array, moving_c: Array) -> list[Array]:
-    by_both = system.risk._beyond(p, q).by_both
-    return [-2 / system.risk.eta * moving * moving_c * by_both]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array
+from .._types import Array, Tree
 from .unrolled import Entries, Number, entries, known
 
 RUNS = 128
@@ -26,6 +26,12 @@ def on_gpu() -> bool:
         return float(jax.devices()[0].compute_capability) >= _HOPPER
     except (AttributeError, ValueError):  # not one of NVIDIA's
         return False
+
+
+def by_device(kernel: Callable[..., Tree], plain: Callable[..., Tree], *given: Tree) -> Tree:
+    """`kernel(*given)` on a GPU, `plain(*given)` where the program is compiled for another device,
+    such as for arrays that were put on a CPU."""
+    return jax.lax.platform_dependent(*given, cuda=kernel, default=plain)
 
 
 class Operand(NamedTuple):

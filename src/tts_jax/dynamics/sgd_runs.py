@@ -1,6 +1,7 @@
 """Runs of SGD from their numbers: one, or many side by side."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from .._types import Array, Count, Int, Tree
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
+from .kernels import by_device
 from .lanes import last_axes, with_lanes
 from .samples import AbstractSource, Whole
 from .sgd_kernel import KernelStep, kernel_step, kernel_way
@@ -152,7 +154,29 @@ def _together(
         return side_by_side(problem, source, recipe.train, update, along), carry
     if own.stops:
         carry = carry._replace(step=jnp.zeros(lanes, carry.step.dtype))
-    return kernel_way(kernel, numbers, own, chunks(problem, source, along)), carry
+    fast = kernel_way(kernel, numbers, own, chunks(problem, source, along))
+    slow = _each_way(recipe, numbers, own)
+    return Way(source.length, partial(by_device, fast.walk, slow.walk)), carry
+
+
+def _each_way(recipe: Recipe, numbers: Numbers, own: Numbers) -> Way:
+    """The way of many runs, each of which has its own loop."""
+    arrays, static = eqx.partition(numbers, eqx.is_array)
+
+    def one(arrays: Numbers, *walk: Any) -> tuple[Params, Any]:
+        mine = eqx.combine(arrays, static)
+
+        def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
+            return recipe.update(gradient, params, state, *mine.rates)
+
+        return one_way(mine.problem, mine.source, recipe.train, update).walk(*walk)
+
+    def walk(number: Count, first: Count, end: Count, *where: Any) -> tuple[Params, Any]:
+        part = -1 if number.ndim else None
+        each = jax.vmap(one, (last_axes(own), part, part, part, -1, -1, -1), out_axes=-1)
+        return each(arrays, number, first, end, *where)
+
+    return Way(numbers.source.length, walk)
 
 
 def _recorded(

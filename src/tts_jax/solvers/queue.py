@@ -14,7 +14,7 @@ from .._types import Array, Scalar, Times, Tree
 from .loop import Control, Now, attempt, begin, begin_records, going
 from .rosenbrock import AbstractMotion, Step, interpolate
 
-LANES = 16384
+LANES = 65536
 """Runs at a time. Enough to fill an accelerator, so that more would only need more memory; the
 fewer there are, the fewer are idle at the end, when no run is left to begin."""
 
