@@ -117,7 +117,8 @@ class StepRisk(AbstractStepRisk):
         """Half of it, by blocks."""
         bias, a, u = self._seen(y)
         eta, eye = self.eta, np.eye(u.size)
-        value, slope, twice = self._overlaps(u * self.per_eta)
+        # A product would be rounded anew in every difference: the blocks would not be symmetric.
+        value, slope, twice = self._overlaps(u / eta)
         by_bias = 1.0 - u
         by_a = by_bias[None, :] - eta * value
         by_bias_u = -a
