@@ -42,7 +42,8 @@ def as_arrays(tree: Any) -> Any:
         if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
             inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
             # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
-            return jax.lax.convert_element_type(leaf, leaf.dtype) if inexact else leaf
+            weak = inexact and leaf.weak_type
+            return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
         return np.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
 
     return jax.tree.map(convert, tree)

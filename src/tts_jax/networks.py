@@ -55,25 +55,6 @@ class AbstractNetwork(eqx.Module):
     def __call__(self, params: Params, x: Array) -> Array:
         """f(x), of the shape of the axes of inputs."""
 
-    def _check_shapes(self, params: Params, inner_axes: int, what: str) -> None:
-        for name, half in (("params.a", params.a), ("params.u", params.u)):
-            if not hasattr(half, "dtype"):
-                raise argument_error(name, "one array", f"a {type(half).__name__}")
-        if np.ndim(params.u) != inner_axes:
-            raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
-        expected = self.outer_shape(params.u)
-        if np.shape(params.a) != expected:
-            raise argument_error(
-                "params.a",
-                f"of shape {expected} for inner positions of shape {np.shape(params.u)}",
-                f"of shape {np.shape(params.a)}",
-            )
-        for name, half in (("params.a", params.a), ("params.u", params.u)):
-            if not jnp.issubdtype(half.dtype, jnp.floating):
-                raise argument_error(name, "of a floating dtype", f"of {half.dtype}")
-        check_finite("params.a", params.a)
-        check_finite("params.u", params.u)
-
 
 class ShallowNetwork(AbstractNetwork):
     """One input: f(x; a, u) = a_0 + sum_j a_j sigma((x - u_j)/eta).
@@ -130,7 +111,7 @@ class ShallowNetwork(AbstractNetwork):
         return jnp.reshape(u[:, None] + shifts[None, :], -1)
 
     def check(self, params: Params) -> None:
-        self._check_shapes(params, 1, "(m,)")
+        _check_shapes(self, params, 1, "(m,)")
 
 
 def _sum(rows: Array) -> Array:
@@ -231,7 +212,27 @@ class AdditiveNetwork(AbstractNetwork):
         raise NotImplementedError("An AdditiveNetwork has d inputs: its cuts are not points.")
 
     def check(self, params: Params) -> None:
-        self._check_shapes(params, 2, "(d, m)")
+        _check_shapes(self, params, 2, "(d, m)")
+
+
+def _check_shapes(network: AbstractNetwork, params: Params, inner_axes: int, what: str) -> None:
+    for name, half in (("params.a", params.a), ("params.u", params.u)):
+        if not hasattr(half, "dtype"):
+            raise argument_error(name, "one array", f"a {type(half).__name__}")
+    if np.ndim(params.u) != inner_axes:
+        raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
+    expected = type(network).outer_shape(network, params.u)  # see `simulate`
+    if np.shape(params.a) != expected:
+        raise argument_error(
+            "params.a",
+            f"of shape {expected} for inner positions of shape {np.shape(params.u)}",
+            f"of shape {np.shape(params.a)}",
+        )
+    for name, half in (("params.a", params.a), ("params.u", params.u)):
+        if not jnp.issubdtype(half.dtype, jnp.floating):
+            raise argument_error(name, "of a floating dtype", f"of {half.dtype}")
+    check_finite("params.a", params.a)
+    check_finite("params.u", params.u)
 
 
 def init_uniform(key: Key, width: int) -> Params:

@@ -136,4 +136,4 @@ class Problem(AbstractProblem):
         return self.sample_loss(params, x, y)  # it takes the runs along
 
     def check(self, params: Params) -> None:
-        self.network.check(params)
+        type(self.network).check(self.network, params)  # see `simulate`

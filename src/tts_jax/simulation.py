@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._errors import (
     CoarseStepsWarning,
@@ -69,17 +70,18 @@ def simulate(
     the data so far as `.trajectory`, when a run cannot go on.
     """
     _check(problem, dynamics, params, taus)
-    taus, params = jnp.asarray(taus, jnp.float64), jax.tree.map(jnp.asarray, params)
+    taus, params = _array(taus, np.float64), jax.tree.map(_array, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     everything = (problem, dynamics, params, taus, key, samples)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, dynamics, everything)
     if progress is not None and not is_concrete(everything):
         raise argument_error("progress", "None under a jax transformation", repr(progress))
-    problem.check(params)
+    # Through the classes: bound, a method of an equinox module costs more than it does here.
+    type(problem).check(problem, params)
     check_finite("params", params)
     given = Given(problem, params, taus, key, samples)
-    dynamics.check(given)
+    type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     # Numbers become arrays at the edge: as Python floats each new value would recompile.
@@ -104,7 +106,7 @@ def simulate(
     if is_concrete(trajectory):
         if throw:
             _raise_unless_ok(trajectory)
-        if trajectory.status == Status.OK:
+        if int(trajectory.status) == Status.OK:
             _warn_if_coarse(trajectory)
     return trajectory
 
@@ -112,6 +114,12 @@ def simulate(
 @eqx.filter_jit
 def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     return dynamics.run(given)
+
+
+def _array(value: Any, dtype: Any = None) -> jax.Array:
+    """`jnp.asarray`, which takes its time also where there is nothing to do."""
+    done = isinstance(value, jax.Array) and dtype in (None, value.dtype)
+    return value if done else jnp.asarray(value, dtype)
 
 
 def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
@@ -159,10 +167,8 @@ def _warn_if_coarse(trajectory: Trajectory) -> None:
 
 
 def _raise_unless_ok(trajectory: Trajectory) -> None:
-    codes = jnp.atleast_1d(trajectory.status)
-    failed = [int(code) for code in codes.ravel() if int(code) != Status.OK]
-    if failed:
-        status = Status(failed[0])
+    status = Status(int(trajectory.status))
+    if status != Status.OK:
         raise SimulationError(
             f"{trajectory.method} ended with {status.name}: {status.message}. The data up to there "
             "is in `.trajectory` of this exception; `throw=False` returns it instead.",

@@ -27,6 +27,9 @@ from ._types import Array, Float, Scalar, Tree
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
 
+_UNROLL = 4
+"""Neurons per turn of a loop that adds up pairs."""
+
 
 class Layers(NamedTuple):
     """Parameters with the bias apart. XLA computes what is concatenated one number at a time."""
@@ -140,13 +143,15 @@ class StepRisk(AbstractStepRisk):
         """Half of it, by blocks."""
         bias, a, u = self._seen(y)
         eta, eye = self.eta, np.eye(u.size)
+        # A product would be rounded anew in every difference: the blocks would not be symmetric.
         value, slope, twice = self._overlaps(u / eta)
         by_bias = 1.0 - u
         by_a = by_bias[None, :] - eta * value
         by_bias_u = -a
-        over_a = self._smoothed(u) - bias - slope @ a
+        level, rise = self._levels(u)
+        over_a = level - bias - slope @ a
         by_a_u = (slope - 1.0) * a[None, :] + eye * over_a[None, :]
-        bend = eta * self._slope(u) - twice @ a
+        bend = rise - twice @ a
         by_u = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
 
         def beyond(blocks: Blocks) -> Blocks:
@@ -173,7 +178,7 @@ class StepRisk(AbstractStepRisk):
         return blocks._replace(
             by_bias_u=blocks.by_bias_u * inside,
             by_a_u=blocks.by_a_u * inside[None, :],
-            by_u=inside[:, None] * inside[None, :] * (1.0 / eta) * blocks.by_u,
+            by_u=inside[:, None] * inside[None, :] * self.per_eta * blocks.by_u,
         )
 
     def _seen(self, y: Layers) -> Layers:
@@ -189,7 +194,7 @@ class StepRisk(AbstractStepRisk):
     def _ends(self, y: Layers) -> tuple[_End, _End]:
         values = jnp.asarray(self.target.values)
         first, last = y.bias - values[0], y.bias + jnp.sum(y.a) - values[-1]
-        return self._end(y.u / self.eta, first), self._end((1.0 - y.u) / self.eta, last)
+        return self._end(y.u * self.per_eta, first), self._end((1.0 - y.u) * self.per_eta, last)
 
     def _end(self, z: Array, gap: Scalar) -> _End:
         return _End(gap, self.activation.primitive(-z), *self._jet(-z))
@@ -200,9 +205,21 @@ class StepRisk(AbstractStepRisk):
 
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
-        x, weights = _filled(u / self.eta, 0.0), _filled(a, 0.0)
-        overlaps, slopes, _ = self._overlaps(x)
-        return _product(overlaps, weights)[: u.size], _product(slopes, weights)[: u.size]
+        places = u * self.per_eta
+        x = _filled(places, 0.0)
+
+        def add(j: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            other, weight = (jax.lax.dynamic_index_in_dim(v, j, 0, False) for v in (places, a))
+            t = x - other
+            overlap, slope = jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
+            return sums[0] + weight * overlap, sums[1] + weight * slope
+
+        # Neuron by neuron, and not by two matrices, which would go through memory. On anything but
+        # a CPU every turn would be a launch.
+        turns = _UNROLL if _device.on_cpu() else u.size
+        none = jnp.zeros_like(x)
+        overlaps, slopes = jax.lax.fori_loop(0, u.size, add, (none, none), unroll=turns)
+        return overlaps[: u.size], slopes[: u.size]
 
     def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
@@ -233,7 +250,7 @@ class StepRisk(AbstractStepRisk):
         p () and q (n,) are positions from that end, in units of eta, of the m steps and of some
         that are not cut. On a CPU a loop, since few are; elsewhere the few cost less than a loop.
         """
-        ends = jnp.stack([_filled(u, 1.0), _filled(1.0 - u, 1.0)]) / self.eta
+        ends = jnp.stack([_filled(u, 1.0), _filled(1.0 - u, 1.0)]) * self.per_eta
 
         def end_at_once(q: Array) -> Array:
             rows = jax.vmap(row, (0, None))(q[: u.size], q)
@@ -257,8 +274,3 @@ class StepRisk(AbstractStepRisk):
 def _filled(v: Array, value: float) -> Array:
     """Up to whole vector registers."""
     return jnp.concatenate([v, jnp.full(-v.size % 8, value)])
-
-
-def _product(matrix: Array, v: Array) -> Array:
-    """matrix @ v, which off the CPU would need the matrix, of every run, in memory."""
-    return matrix @ v if _device.on_cpu() else jnp.sum(matrix * v[None, :], axis=1)

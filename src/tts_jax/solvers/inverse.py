@@ -5,12 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .. import _device
-from .._types import Array, Float, Scalar
+from .._types import Array, Float, Scalar, put
 
-_UNROLL = 4
-"""Pivots per turn of the loop."""
+_UNROLL = 2
+"""Pairs of pivots per turn of the loop. An even number: after an odd one XLA copies the matrix."""
+
+_ROWS = 4
+"""Rows that a product adds at once."""
 
 _LARGE = 128
 """From this size on a call of LAPACK no longer weighs against the work in it."""
@@ -21,35 +25,34 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
     For symmetric matrices with ones on the diagonal whose leading minors are far from zero: those
     of a step along a gradient, which resolves the directions in which the risk is concave.
+
+    Two pivots at a time: the matrix goes through the registers half as often.
     """
     size = matrix.shape[0]
-    units = jnp.eye(size, dtype=matrix.dtype)
+    even = size + size % 2
+    units = jnp.asarray(np.eye(even), matrix.dtype)
+    if even > size:
+        matrix = put(jnp.pad(matrix, (0, 1)), size, units[size])
 
     def eliminate(k: Array, s: Array) -> Array:
-        row = jax.lax.dynamic_slice(s, (k, 0), (1, size))
-        column = jax.lax.dynamic_slice(s, (0, k), (size, 1))
-        pivot = jax.lax.dynamic_slice(s, (k, k), (1, 1))
-        unit_row = jax.lax.dynamic_slice(units, (k, 0), (1, size))
-        unit_column = jax.lax.dynamic_slice(units, (0, k), (size, 1))
-        return s - (column - unit_column) * ((row + unit_row) / pivot)
+        def strips(s: Array) -> tuple[Array, Array]:
+            rows = jax.lax.dynamic_slice(s, (2 * k, 0), (2, s.shape[0]))
+            columns = jax.lax.dynamic_slice(s, (0, 2 * k), (s.shape[0], 2))
+            return rows, columns
 
-    def eliminate_two(k: Array, s: Array) -> Array:
-        k = 2 * k
-        rows = jax.lax.dynamic_slice(s, (k, 0), (2, size))
-        rows = rows + jax.lax.dynamic_slice(units, (k, 0), (2, size))
-        columns = jax.lax.dynamic_slice(s, (0, k), (size, 2))
-        columns = columns - jax.lax.dynamic_slice(units, (0, k), (size, 2))
-        pivots = jax.lax.dynamic_slice(s, (k, k), (2, 2))
-        over = 1.0 / (pivots[0, 0] * pivots[1, 1] - pivots[0, 1] * pivots[1, 0])
-        first = over * (pivots[1, 1] * rows[0] - pivots[0, 1] * rows[1])
-        second = over * (pivots[0, 0] * rows[1] - pivots[1, 0] * rows[0])
-        return s - (columns[:, :1] * first[None, :] + columns[:, 1:] * second[None, :])
+        (rows, columns), (unit_rows, unit_columns) = strips(s), strips(units)
+        block = jax.lax.dynamic_slice(s, (2 * k, 2 * k), (2, 2))
+        over = 1.0 / (block[0, 0] * block[1, 1] - block[0, 1] * block[1, 0])
+        first, second = rows + unit_rows
+        left = columns - unit_columns
+        first, second = (
+            over * block[1, 1] * first - over * block[0, 1] * second,
+            over * block[0, 0] * second - over * block[1, 0] * first,
+        )
+        return s - left[:, :1] * first[None, :] - left[:, 1:] * second[None, :]
 
-    if _device.on_cpu() or size == 1:
-        return jax.lax.fori_loop(0, size, eliminate, matrix, unroll=_UNROLL)
-    # Elsewhere what takes time is to go through all matrices of a batch once more.
-    matrix = jax.lax.fori_loop(0, size // 2, eliminate_two, matrix, unroll=_UNROLL // 2)
-    return eliminate(jnp.asarray(size - 1), matrix) if size % 2 else matrix
+    inverted = jax.lax.fori_loop(0, even // 2, eliminate, matrix, unroll=_UNROLL)
+    return inverted[:size, :size]
 
 
 def symmetric_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
@@ -107,13 +110,17 @@ def layered_solver(
     between = scale_n[:, None] * between
     solved = _product(inverse_n, between)
     scale_m, inverse_m = _scaled_inverse(block_m - _product(between, solved))
+    # Scaled back once, and not in every solve.
+    inverse_n = scale_n[:, None] * inverse_n * scale_n[None, :]
+    inverse_m = scale_m[:, None] * inverse_m * scale_m[None, :]
+    solved = scale_n[:, None] * solved
+    turned = solved.T
 
     def solve_fixed(_: Any, right: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
         one, n, m = right
-        n = scale_n * (n - over_n * one)
-        m = scale_m * (m - over_m * one - n @ solved)
-        m = scale_m * (inverse_m @ m)
-        n = scale_n * (inverse_n @ n - solved @ m)
+        n = n - over_n * one
+        m = inverse_m @ (m - over_m * one - turned @ n)
+        n = inverse_n @ n - solved @ m
         return one / fixed.corner - over_n @ n - over_m @ m, n, m
 
     def solve(right: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
@@ -132,14 +139,18 @@ def _scaled_inverse(matrix: Array) -> tuple[Array, Array]:
 
 
 def _product(left: Float[Array, "n p"], right: Float[Array, "n q"]) -> Float[Array, "p q"]:
-    """left.T @ right, on a CPU a row of both at a time: as a product XLA may not fold it."""
+    """left.T @ right, on a CPU some rows of both at a time: as a product XLA may not fold it."""
     if not _device.on_cpu():
         return left.T @ right
+    more = -left.shape[0] % _ROWS
+    left, right = (jnp.pad(part, ((0, more), (0, 0))) for part in (left, right))
 
     def add(k: Array, total: Array) -> Array:
-        column = jax.lax.dynamic_index_in_dim(left, k, 0, False)
-        row = jax.lax.dynamic_index_in_dim(right, k, 0, False)
-        return total + column[:, None] * row[None, :]
+        columns = jax.lax.dynamic_slice_in_dim(left, _ROWS * k, _ROWS)
+        rows = jax.lax.dynamic_slice_in_dim(right, _ROWS * k, _ROWS)
+        for column, row in zip(columns, rows, strict=True):
+            total = total + column[:, None] * row[None, :]
+        return total
 
     none = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
-    return jax.lax.fori_loop(0, left.shape[0], add, none, unroll=_UNROLL)
+    return jax.lax.fori_loop(0, left.shape[0] // _ROWS, add, none, unroll=_UNROLL)

@@ -119,13 +119,14 @@ class AbstractSystem(AbstractMotion):
 
 def rosenbrock_step(system: AbstractSystem, y: Tree, h: Scalar) -> Step:
     """One step of size h from y."""
-    solve = system.linearise(y, 1.0 / (GAMMA * h))
+    per_h = 1.0 / h
+    solve = system.linearise(y, per_h / GAMMA)
 
     def stage(i: Array, stages: Tree) -> Tree:
         row, coupling = (jax.lax.dynamic_index_in_dim(jnp.asarray(t), i, 0, False) for t in (A, C))
         force = system.force(jax.tree.map(jnp.add, y, _combine(row, stages)))
         pull = system.mass(_combine(coupling, stages))
-        new = solve(jax.tree.map(lambda f, g: f + g / h, force, pull))
+        new = solve(jax.tree.map(lambda f, g: f + g * per_h, force, pull))
         return jax.tree.map(lambda all_, one: put(all_, i, one), stages, new)
 
     stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
@@ -141,10 +142,11 @@ def last_stage(step: Step) -> Tree:
 def interpolate(y: Tree, step: Step, part: Scalar) -> Tree:
     """The state at the fraction `part` of a step from y."""
 
+    first, second, third = (jnp.asarray(row) for row in DENSE)
+    weights = first + part * (second + part * third)
+
     def leaf(before: Array, after: Array, stages: Array) -> Array:
-        first, second, third = (_sum(jnp.asarray(row), stages) for row in DENSE)
-        bend = first + part * (second + part * third)
-        return (1.0 - part) * before + part * (after + (1.0 - part) * bend)
+        return (1.0 - part) * before + part * (after + (1.0 - part) * _sum(weights, stages))
 
     return jax.tree.map(leaf, y, step.after, step.stages)
 
