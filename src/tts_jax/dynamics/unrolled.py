@@ -48,7 +48,7 @@ class Number:
 _ELEMENTWISE = {
     *("abs", "add", "add_any", "and", "clamp", "convert_element_type", "div", "eq", "erf", "exp"),
     *("ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
-    *("not", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign"),
+    *("not", "one_minus_square", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign"),
     *("square", "sub", "tanh", "xor"),
 }
 _CALLS = {

@@ -28,9 +28,10 @@ _UNITS = 16
 """A sweep has at least so many units, if it can, so that devices end together."""
 _FEWEST = 16
 """Runs of a unit, if they are short: the sweep may be extended."""
-_MEMORY = 2**28
-"""Bytes that the records of a unit may take."""
-_MOST = {"cpu": 1024, "accelerator": 16_384}
+_MEMORY = {"cpu": 2**28, "accelerator": 2**31}
+"""Bytes that the records of a unit may take, with what making them needs."""
+_MOST = {"cpu": 1024, "accelerator": 131_072}
+"""Runs of a unit. An accelerator is filled by some ten thousand, and by more takes less for each."""
 _LANES = 32
 """Runs of SGD that a CPU takes side by side."""
 COMPILE = 3.0
@@ -144,17 +145,16 @@ def _chunks(study: Study) -> Index:
         sum(math.prod(v.shape) * v.dtype.itemsize for v in runner.variables(point).values())
         for point in _kinds(study).values()
     )
-    most = _MEMORY // max(1, 4 * size)
-    if on_accelerator():
-        most = min(most, _MOST["accelerator"])
-    else:
+    device = "accelerator" if on_accelerator() else "cpu"
+    most = min(_MEMORY[device] // max(1, 4 * size), _MOST[device])
+    if device == "cpu":
         seconds = expected_seconds(study, middle)
-        most = min(most, _MOST["cpu"], math.ceil(_SECONDS / seconds))
+        most = min(most, math.ceil(_SECONDS / seconds))
         longest = max(expected_seconds(study, point) for point in _corners(study))
         most = min(most, max(1, int(_LONGEST / longest)))
         most = min(most, max(_FEWEST, math.ceil(study.axes.size / _UNITS)))
         if isinstance(study.dynamics, SGD):
-            most = min(max(most, _LANES), max(1, _MEMORY // size))
+            most = min(max(most, _LANES), max(1, _MEMORY["cpu"] // size))
     found, left = [1] * len(axes), max(1, most)
     for i in sorted(range(len(axes)), key=lambda i: _rank(axes[i].names)):
         names = set(axes[i].names)
