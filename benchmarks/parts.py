@@ -49,11 +49,12 @@ def main(name, parts):
     for part in wanted:
         print(f"# {part}: {parts[part].__doc__}", flush=True)
         found = parts[part]()
-        kept[part] = {} if isinstance(found, Iterator) else found
-        _keep(file, kept)
+        rows = {}
         for row, value in found if isinstance(found, Iterator) else ():
-            kept[part][row] = value
-            _keep(file, kept)
+            rows[row] = value
+            _keep(file, kept | {part: rows})
+        kept[part] = rows if isinstance(found, Iterator) else found
+        _keep(file, kept)
 
 
 def _keep(file, kept):

@@ -125,8 +125,8 @@ class CellRisk(AbstractStepRisk):
             slope=1.0 - below - above,
             bend=(below_slope - above_slope) / self.eta,
             phi=self._primitive(u) + self.eta * (first * left - last * right),
-            level=self._smoothed(u) - first * below - last * above,
-            rise=self._slope(u) + (first * below_slope - last * above_slope) / self.eta,
+            level=self.smoothed(u) - first * below - last * above,
+            rise=self.slope(u) + (first * below_slope - last * above_slope) / self.eta,
         )
 
     def _by_cell(self, single: _Single) -> tuple[Array, Array]:
@@ -167,7 +167,7 @@ class CellRisk(AbstractStepRisk):
             offset = jnp.where(step < k, step, step + 1)
             sign = jnp.where(step < k, -1.0, 1.0)
             t = sign * (x - _slice(places, offset, x.size))
-            value, once, twice = self._overlap_jet(t)
+            value, once, twice = self.overlap_jet(t)
             new = Products(value, sign * once, -twice, twice)
             return jax.tree.map(lambda all_, one: put(all_, offset, one), rows, new)
 
@@ -208,7 +208,7 @@ class CellRisk(AbstractStepRisk):
         count = min(self.reach + 1, x.size)
         start = jnp.minimum(outside, x.size - count)
         z = jnp.maximum(_slice(x, start, count), -0.5)
-        products = self._beyond(z[:, None], z[None, :])
+        products = self.beyond(z[:, None], z[None, :])
         single = self.activation.primitive(-z)
         height, slope = self._jet(-z)
         # The place of the later one has what it is cut already.

@@ -56,16 +56,16 @@ class AbstractStepRisk(eqx.Module):
             total = total + height * self.eta * self.activation.primitive(z)
         return total
 
-    def _smoothed(self, u: Array) -> Array:
+    def smoothed(self, u: Array) -> Array:
         """(m,) F', the target with steps in place of its jumps."""
         total = jnp.asarray(self.target.values)[0]
         for z, height in self._by_jump(u):
             total = total + height * self.activation(z)
         return total
 
-    def _slope(self, u: Array) -> Array:
+    def slope(self, u: Array) -> Array:
         """(m,) F''."""
-        return jax.jvp(self._smoothed, (u,), (jnp.ones_like(u),))[1]
+        return jax.jvp(self.smoothed, (u,), (jnp.ones_like(u),))[1]
 
     def _levels(self, u: Array) -> tuple[Array, Array]:
         """(m,) F' and eta F''.
@@ -82,7 +82,7 @@ class AbstractStepRisk(eqx.Module):
         jumps, heights = jnp.asarray(self.target.jumps), self.target.heights
         return [(self.per_eta * (u - jumps[k]), heights[k]) for k in range(jumps.size)]
 
-    def _beyond(self, p: Array, q: Array) -> Products:
+    def beyond(self, p: Array, q: Array) -> Products:
         """Integrals of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2."""
         p, q = jnp.broadcast_arrays(p, q)
         ones, none = jnp.ones_like(q), jnp.zeros_like(q)
@@ -96,7 +96,7 @@ class AbstractStepRisk(eqx.Module):
         twice = self._jet(-p)[1] * self.activation(-q) - by_both
         return Products(value, by_first, by_both, twice)
 
-    def _overlap_jet(self, t: Array) -> tuple[Array, Array, Array]:
+    def overlap_jet(self, t: Array) -> tuple[Array, Array, Array]:
         """The overlap and its first two derivatives."""
         ones = jnp.ones_like(t)
 

@@ -69,7 +69,7 @@ class Sums(NamedTuple):
     by_first: Array
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
     """What lies beyond one end of [0, 1]."""
 
     gap: Scalar
@@ -96,7 +96,7 @@ class StepRisk(AbstractStepRisk):
         total = ours - 2 * (bias + jnp.sum(a)) * mean + 2 * (a @ self._primitive(u)) + square
 
         def beyond(total: Scalar) -> Scalar:
-            left, right = self._ends(Layers(bias, a, u))
+            left, right = self.ends(Layers(bias, a, u))
             single = left.gap * left.single - right.gap * right.single
             return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * single))
 
@@ -111,26 +111,26 @@ class StepRisk(AbstractStepRisk):
             return self._less_beyond(seen, parts, *self._product_sums(seen.u, seen.a))
 
         parts = self._where_cut(seen.u, beyond, parts)
-        return parts._replace(u=jnp.where(self._inside(y.u), seen.a * parts.u, 0.0))
+        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
 
     def gradient_by_sums(self, y: Layers, sums: Sums) -> Layers:
         """The same from the sums over the other neurons."""
         seen = self._seen(y)
         parts = self._within(seen, sums.overlaps, sums.slopes)
         parts = self._less_beyond(seen, parts, sums.products, sums.by_first)
-        return parts._replace(u=jnp.where(self._inside(y.u), seen.a * parts.u, 0.0))
+        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
 
     def _within(self, y: Layers, overlaps: Array, slopes: Array) -> Layers:
         """Half of the gradient if no step were cut, by u before the factor a."""
         bias, a, u = y
         by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
         by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
-        return Layers(by_bias, by_a, self._smoothed(u) - bias - slopes)
+        return Layers(by_bias, by_a, self.smoothed(u) - bias - slopes)
 
     def _less_beyond(self, y: Layers, parts: Layers, products: Array, by_first: Array) -> Layers:
         """The same without what lies beyond 0 and 1."""
         by_bias, by_a, by_u = parts
-        left, right = self._ends(y)
+        left, right = self.ends(y)
         rise, fall = self.eta * (right.single @ y.a), self.eta * (left.single @ y.a)
         single = left.gap * left.single - right.gap * right.single
         return Layers(
@@ -155,7 +155,7 @@ class StepRisk(AbstractStepRisk):
         by_u = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
 
         def beyond(blocks: Blocks) -> Blocks:
-            left, right = self._ends(Layers(bias, a, u))
+            left, right = self.ends(Layers(bias, a, u))
             products = self._products(u)
             both = right.single[:, None] + right.single[None, :]
             lift, fall = a * right.height, a * left.height
@@ -174,34 +174,40 @@ class StepRisk(AbstractStepRisk):
 
         blocks = Blocks(by_bias, by_a, by_bias_u, by_a_u, by_u)
         blocks = self._where_cut(u, beyond, blocks)
-        inside = self._inside(y.u).astype(u.dtype)
+        inside = self.inside(y.u).astype(u.dtype)
         return blocks._replace(
             by_bias_u=blocks.by_bias_u * inside,
             by_a_u=blocks.by_a_u * inside[None, :],
             by_u=inside[:, None] * inside[None, :] * self.per_eta * blocks.by_u,
         )
 
-    def _seen(self, y: Layers) -> Layers:
-        return y._replace(u=jnp.clip(y.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta))
+    def seen(self, u: Array) -> Array:
+        """(m,) where neurons count as standing."""
+        return jnp.clip(u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
 
-    def _inside(self, u: Array) -> Array:
+    def _seen(self, y: Layers) -> Layers:
+        return y._replace(u=self.seen(y.u))
+
+    def inside(self, u: Array) -> Array:
+        """(m,) which neurons are not outside altogether."""
         return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
 
     def _where_cut(self, u: Array, beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
         cut = jnp.any((u < 0.5 * self.eta) | (u > 1.0 - 0.5 * self.eta))
         return rarely(cut, beyond, parts)
 
-    def _ends(self, y: Layers) -> tuple[_End, _End]:
+    def ends(self, y: Layers) -> tuple[End, End]:
+        """What lies beyond 0, and beyond 1."""
         values = jnp.asarray(self.target.values)
         first, last = y.bias - values[0], y.bias + jnp.sum(y.a) - values[-1]
         return self._end(y.u * self.per_eta, first), self._end((1.0 - y.u) * self.per_eta, last)
 
-    def _end(self, z: Array, gap: Scalar) -> _End:
-        return _End(gap, self.activation.primitive(-z), *self._jet(-z))
+    def _end(self, z: Array, gap: Scalar) -> End:
+        return End(gap, self.activation.primitive(-z), *self._jet(-z))
 
     def _overlaps(self, x: Array) -> tuple[Array, Array, Array]:
         """(m, m) X, and its derivatives by x_i, once and twice."""
-        return self._overlap_jet(x[:, None] - x[None, :])
+        return self.overlap_jet(x[:, None] - x[None, :])
 
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sum_j X_ij a_j and its derivative by x_i."""
@@ -226,7 +232,7 @@ class StepRisk(AbstractStepRisk):
         weights = _filled(a, 0.0)
 
         def row(p: Array, q: Array) -> Array:
-            value, by_first, _, _ = self._beyond(p, q)
+            value, by_first, _, _ = self.beyond(p, q)
             return jnp.stack([value @ weights, by_first @ weights])
 
         left, right = self._rows(u, row, (2,))
@@ -236,7 +242,7 @@ class StepRisk(AbstractStepRisk):
         """(m, m) integrals of the products of steps beyond 0 and 1, in units of eta."""
 
         def row(p: Array, q: Array) -> Array:
-            return jnp.stack(self._beyond(p, q))[:, : u.size]
+            return jnp.stack(self.beyond(p, q))[:, : u.size]
 
         left, right = self._rows(u, row, (4, u.size))
         total = left + np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1)) * right

@@ -9,7 +9,8 @@ from small_kernels import interpreted, lowered, results
 import tts_jax as tts
 from tts_jax.dynamics import descent
 from tts_jax.dynamics.descent import StepDescent
-from tts_jax.dynamics.descent_kernel import WIDEST, steps_in_kernel
+from tts_jax.dynamics.descent_columns import WIDEST
+from tts_jax.dynamics.descent_kernel import steps_in_kernel
 from tts_jax.dynamics.kernels import RUNS
 from tts_jax.solvers import rosenbrock_step
 from tts_jax.steps import Layers, StepRisk
@@ -110,6 +111,35 @@ def test_derivatives_are_those_of_the_step(monkeypatch):
     monkeypatch.setattr(descent, "by_device", lambda kernel, _, *given: kernel(*given))
     with interpreted():
         np.testing.assert_allclose(results(jax.grad(last), epsilon), expected, rtol=1e-9)
+
+
+class RootStep(tts.AbstractStep):
+    """The cubic step by an operation that kernels do not know."""
+
+    eta: float
+    knots = tts.CubicStep.knots
+    degree = 3
+    limits = (0.0, 1.0)
+
+    def __call__(self, z):
+        return tts.CubicStep(1.0)(z)
+
+    def primitive(self, z):
+        return tts.CubicStep(1.0).primitive(z)
+
+    def overlap(self, t):
+        return tts.CubicStep(1.0).overlap(jnp.where(t < 0, -1.0, 1.0) * jnp.sqrt(t * t))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_other_numbers_and_activations():
+    """Single precision is taken as double; what a kernel cannot be made of goes by XLA."""
+    with jax.numpy_dtype_promotion("standard"):
+        assert "mosaic_gpu" in lowered(lambda *a: steps(*a, jnp.float32(1e-2)), START, H)
+    risk = StepRisk(RootStep(ETA), TARGET)
+    mine = StepDescent(risk, jnp.asarray(1e-2), jnp.asarray(0.0))
+    each = jax.vmap(lambda y, h: mine.step(y, h), in_axes=-1, out_axes=-1)
+    assert "mosaic_gpu" not in lowered(each, START, H)
 
 
 @pytest.mark.usefixtures("gpu")

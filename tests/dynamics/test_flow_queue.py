@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_kernels import results
 from small_problems import WIDTH, slow_times, small_problem
 
 import tts_jax as tts
@@ -65,7 +66,7 @@ def assert_same_runs(batch, expected, atol=1e-9):
 
 
 def test_every_flow_is_the_flow_alone(alone, accelerator):
-    batch = jax.jit(jax.vmap(flow))(EPSILONS, STARTS)
+    batch = results(jax.vmap(flow), EPSILONS, STARTS)
     assert_same_runs(batch, alone)
     assert np.all(np.asarray(batch.status) == tts.Status.OK)
     assert np.max(batch.stats["steps"]) > 3 * np.min(batch.stats["steps"])
@@ -81,7 +82,7 @@ def test_the_numbers_of_the_problem_may_be_a_run_s_own(accelerator, monkeypatch)
         how = tts.GradientFlow(0.01, rtol=1e-7, atol=1e-9)
         return tts.simulate(problem, how, nth(STARTS, 2), TAUS, throw=False)
 
-    batch = jax.jit(jax.vmap(lambda *own: moved(*own)))(etas, values)
+    batch = results(jax.vmap(moved), etas, values)
     monkeypatch.undo()
     jax.clear_caches()
     assert_same_runs(batch, each(jax.jit(moved), etas, values))
@@ -93,9 +94,8 @@ def test_flows_that_fail_are_labelled_and_leave_the_others_alone(alone, accelera
     assert slowest not in (1, 9)
     most = int(np.sort(alone.stats["steps"])[-2])
     assert most < np.max(alone.stats["steps"])
-    batch = jax.jit(jax.vmap(lambda *own: flow(*own, max_steps=most + 1)))(
-        EPSILONS, STARTS._replace(a=a)
-    )
+    few = jax.vmap(lambda *own: flow(*own, max_steps=most + 1))
+    batch = results(few, EPSILONS, STARTS._replace(a=a))
     status = np.full(RUNS, tts.Status.OK)
     status[[1, 9]], status[slowest] = tts.Status.NON_FINITE, tts.Status.MAX_STEPS
     np.testing.assert_array_equal(batch.status, status)
@@ -131,7 +131,7 @@ def test_the_reduced_flow_too(accelerator, monkeypatch):
         return tts.simulate(small_problem(eta=eta), how, start, 0.1 * TAUS, throw=False)
 
     own = jnp.linspace(0.05, 0.1, 5), nth(STARTS, jnp.asarray([0, 1, 2, 3, 4]))
-    batch = jax.jit(jax.vmap(lambda *own: reduced(*own)))(*own)
+    batch = results(jax.vmap(reduced), *own)
     monkeypatch.undo()
     jax.clear_caches()
     assert_same_runs(batch, each(jax.jit(reduced), *own), atol=1e-7)

@@ -441,6 +441,24 @@ def test_streams_lower(own, dtype):
     assert_lowers(jax.vmap(replay, (0, axis, axis)), start(dtype=dtype), *stream(*shape))
 
 
+def test_derivatives_and_other_devices_go_by_loops():
+    """By the program that there is beside the kernel, of runs with epsilons of their own."""
+
+    def run(params, key, factor):
+        return trained(params, key, epsilon=EPSILON * factor, stops=CLOCK)
+
+    given = (start(), keys(), FACTORS)
+    moved = (jax.tree.map(jnp.ones_like, given[0]),)
+
+    def slope(*given):
+        return jax.jvp(lambda params: jax.vmap(run)(params, *given[1:]).params, given[:1], moved)
+
+    with as_on(gpu=True) as found:  # a kernel would not run here
+        mine = results(slope, *given)
+    assert set(found) == {True}
+    assert_same(mine, plainly(slope, *given), 1e-11)
+
+
 def test_a_stream_with_epsilons_of_their_own_goes_by_a_loop():
     def run(params, factor, *replayed):
         return trained(params, epsilon=EPSILON * factor, stops=CLOCK, samples=replayed)

@@ -27,7 +27,8 @@ from ..solvers import (
 )
 from ..steps import Layers, StepRisk
 from ..targets import PiecewiseConstant
-from .descent_kernel import WIDEST, steps_in_kernel
+from .descent_columns import fits
+from .descent_kernel import steps_in_kernel
 from .kernels import by_device, on_gpu
 
 _MOST_JUMPS = 64
@@ -110,7 +111,7 @@ class StepDescent(AbstractSystem):
 
     def step(self, y: Layers, h: Scalar) -> Step:
         """`rosenbrock_step`; many together on a GPU take one in one kernel."""
-        if not on_gpu() or y.u.size > WIDEST:
+        if not on_gpu() or not fits(self, y.u.size):
             return rosenbrock_step(self, y, h)
         numbers, rest = eqx.partition(self, eqx.is_array)
 

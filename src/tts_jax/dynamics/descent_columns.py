@@ -7,16 +7,24 @@ q of two neurons from an end that cuts both, in units of eta; `sign`: 1 for 0, a
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from .._types import Array
 from ..solvers import GAMMA
 from ..steps import Layers, Sums
+from .unrolled import operations
+
+WIDEST = 32
+"""Neurons up to which what is written out for each of them fits a kernel."""
+
+LONGEST = 40_000
+"""Operations up to which the functions that a kernel is made of are written out."""
 
 
 def places(system: Any, u: Array) -> list[Array]:
-    seen = system.risk._seen(Layers(0.0, 0.0, u)).u
+    seen = system.risk.seen(u)
     return [seen / system.risk.eta, (1.0 - seen) / system.risk.eta]
 
 
@@ -27,7 +35,7 @@ def overlap_and_slope(system: Any, x: Array, other: Array, weight: Array) -> lis
 
 
 def slope_and_twice(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
-    _, slope, twice = system.risk._overlap_jet(x - other)
+    _, slope, twice = system.risk.overlap_jet(x - other)
     return [weight * slope, weight * twice]
 
 
@@ -44,7 +52,7 @@ def cut_force(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> li
 
 
 def cut_bends(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
-    _, by_first, _, twice = system.risk._beyond(p, q)
+    _, by_first, _, twice = system.risk.beyond(p, q)
     return [sign * weight * by_first, weight * twice]
 
 
@@ -67,12 +75,12 @@ def edges(
     risk, eta = system.risk, system.risk.eta
     shift = 1.0 / (GAMMA * h)
     stiffness, ridge = shift * system.epsilon, 2 * system.ridge
-    seen = risk._seen(Layers(0.0, 0.0, u)).u
-    left, right = risk._ends(Layers(bias, a, seen))
-    inside = risk._inside(u).astype(u.dtype)
-    over_a = risk._smoothed(seen) - bias - slopes - by_first
+    seen = risk.seen(u)
+    left, right = risk.ends(Layers(bias, a, seen))
+    inside = risk.inside(u).astype(u.dtype)
+    over_a = risk.smoothed(seen) - bias - slopes - by_first
     over_a = over_a + left.gap * left.height + right.gap * right.height
-    bend = eta * risk._slope(seen) - twice - bends
+    bend = eta * risk.slope(seen) - twice - bends
     bend = bend - left.gap * left.slope + right.gap * right.slope
     lift, fall = a * right.height, a * left.height
     by_bias = 1.0 - seen + eta * (right.single - left.single)
@@ -109,15 +117,52 @@ def column_of_weight(
 def column_of_position(
     system: Any, x: Array, moving: Array, x_c: Array, moving_c: Array
 ) -> list[Array]:
-    _, _, twice = system.risk._overlap_jet(x - x_c)
+    _, _, twice = system.risk.overlap_jet(x - x_c)
     return [2 / system.risk.eta * moving_c * moving * twice]
 
 
 def cut_weight(system: Any, p: Array, q: Array, moving: Array, sign: Array) -> list[Array]:
-    value, by_first, _, _ = system.risk._beyond(p, q)
+    value, by_first, _, _ = system.risk.beyond(p, q)
     return [-2 * system.risk.eta * value, -2 * sign * moving * by_first]
 
 
 def cut_position(system: Any, p: Array, q: Array, moving: Array, moving_c: Array) -> list[Array]:
-    by_both = system.risk._beyond(p, q).by_both
+    by_both = system.risk.beyond(p, q).by_both
     return [-2 / system.risk.eta * moving * moving_c * by_both]
+
+
+MADE_OF = {
+    places: "m",
+    overlap_and_slope: "m11",
+    slope_and_twice: "m11",
+    force_by_sums: "1mmmmmm",
+    edges: "11mmmmmm",
+    column_of_weight: "mmmm111",
+    column_of_position: "mm11",
+    cut_force: "1111",
+    cut_bends: "1111",
+    cut_weight: "1111",
+    cut_position: "1111",
+}
+"""All of them, and what they are given beside the system: arrays (m,), or single numbers."""
+
+
+def fits(system: Any, width: int) -> bool:
+    """Whether a kernel can be made of a `StepDescent` of so many neurons.
+
+    Not of a user's activation by operations that are not taken apart, nor of one that is too long.
+    """
+    if width > WIDEST:
+        return False
+    arrays, static = eqx.partition(system, eqx.is_array)
+    total = 0
+    for function, kinds in MADE_OF.items():
+        given = [jnp.zeros(width if kind == "m" else ()) for kind in kinds]
+        closed = jax.make_jaxpr(lambda a, *v, f=function: f(eqx.combine(a, static), *v))(
+            jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arrays), *given
+        )
+        count = operations(closed)
+        if count is None:
+            return False
+        total += count
+    return total <= LONGEST

@@ -24,9 +24,6 @@ from . import descent_columns as columns
 from .kernels import RUNS, Held, Operand, Rows, launch
 from .unrolled import Entries, Number, Unrolled, entries
 
-WIDEST = 32
-"""Neurons up to which what is written out for each of them fits a kernel."""
-
 _COUNT = len(WEIGHTS)
 
 _ASIDE = (
@@ -46,6 +43,7 @@ def steps_in_kernel(system: Any, own: Any, y: Layers, h: Array) -> Step:
     size = 2 * width + 1
     arrays, static = eqx.partition(system, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
+    leaves = [leaf.astype(jnp.float64) for leaf in leaves]
     numbers = [Operand(*both) for both in zip(leaves, jax.tree.leaves(own), strict=True)]
     state = jnp.concatenate([y.bias[None], y.a, y.u])
     tables = jnp.concatenate([jnp.ravel(jnp.asarray(t)) for t in (STAGES, COUPLINGS, WEIGHTS)])

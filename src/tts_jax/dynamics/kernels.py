@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _device
 from .._types import Array, Tree
 from .unrolled import Entries, Number, entries, known
 
@@ -17,14 +19,16 @@ RUNS = 128
 _HOPPER = 9.0
 """The compute capability from which on there is Mosaic's backend."""
 
+_MOSAIC = "jax.experimental.pallas.mosaic_gpu"
+
 
 def on_gpu() -> bool:
-    """Whether the default device runs such kernels. Asked while tracing."""
-    if jax.default_backend() != "gpu":
+    """Whether all local devices run such kernels. Asked while tracing."""
+    if _device.platform() not in ("gpu", "cuda") or find_spec(_MOSAIC) is None:
         return False
     try:
-        return float(jax.devices()[0].compute_capability) >= _HOPPER
-    except (AttributeError, ValueError):  # not one of NVIDIA's
+        return all(float(d.compute_capability) >= _HOPPER for d in jax.local_devices())
+    except (AttributeError, ValueError):  # not of NVIDIA's
         return False
 
 
@@ -96,7 +100,7 @@ def launch(
 
     Returns an array (rows, runs) for each of the outputs, (rows, dtype), which begin undefined.
     """
-    # Imported where it is needed: it takes long, and there are installations of JAX without it.
+    # Imported where it is needed: it takes long.
     from jax.experimental.pallas import ds
     from jax.experimental.pallas import mosaic_gpu as gpu
 

@@ -16,7 +16,7 @@ from .._types import Count, Tree
 from ..networks import Params
 from .base import Given, Progress, Records
 from .sgd import SGD, records
-from .sgd_runs import alone
+from .sgd_runs import single
 from .sgd_steps import Carry, advance, reached
 
 PIECE = 2_000_000
@@ -40,7 +40,9 @@ def run_in_pieces(
     stops = np.asarray(dynamics.steps_until(given.taus))
     piece = 100 if dynamics.batch_size == "full" else max(1, PIECE // dynamics.batch_size)
     carry, ys = _begin(dynamics, given), []
-    name = None if checkpoint is None else digest(dynamics, given)
+    # What is saved is shaped for the device: see `sgd_runs.single`.
+    kind = jax.tree.map(jnp.shape, carry.params)
+    name = None if checkpoint is None else digest(dynamics, given, kind)
     if checkpoint is not None and checkpoint.exists():
         carry, ys = _load(checkpoint, name, carry, given.params)
     saved = time.monotonic()
@@ -62,17 +64,17 @@ def run_in_pieces(
 
 @eqx.filter_jit
 def _begin(dynamics: SGD, given: Given) -> Carry:
-    return alone(*dynamics.prepare(given))[1]
+    return single(*dynamics.prepare(given))[1]
 
 
 @eqx.filter_jit
 def _advance(dynamics: SGD, given: Given, carry: Carry, stop: Count) -> Carry:
-    return advance(alone(*dynamics.prepare(given))[0], carry, stop)
+    return advance(single(*dynamics.prepare(given))[0], carry, stop)
 
 
 @eqx.filter_jit
 def _view(dynamics: SGD, given: Given, carry: Carry) -> Params:
-    return alone(*dynamics.prepare(given))[2](reached(carry))
+    return single(*dynamics.prepare(given))[2](reached(carry))
 
 
 _records = eqx.filter_jit(records)

@@ -129,7 +129,7 @@ def _steps(
     def body(block: Array, held: list[Held], outputs: list[Rows]) -> None:
         step = Unrolled(closed, (RUNS,))
         bound, mine = held[0].at(block if one_by_one else 0), held[1].at(0)
-        place = held[2].read()
+        begun = held[2].read()
         values = [one.read() for one in held[3 : 3 + len(fixed)]]
         start = [one.read() for one in held[3 + len(fixed) :][: len(moving)]]
         streams = held[3 + len(fixed) + len(moving) :]
@@ -143,9 +143,9 @@ def _steps(
                 for part, was in zip(state, start, strict=True)
             ]
             if streams:
-                sample = [_row(stream, place[0].value + t) for stream in streams]
+                sample = [_row(stream, begun[0].value + t) for stream in streams]
             else:
-                sample = _places(place, t, size)
+                sample = _places(begun, t, size)
             after = spread(step(*values, *now, *sample))
             if not one_by_one:
                 return after

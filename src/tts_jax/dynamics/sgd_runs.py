@@ -1,7 +1,6 @@
 """Runs of SGD from their numbers: one, or many side by side."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -53,12 +52,14 @@ class Recipe(NamedTuple):
     """What is the same for all runs.
 
     `update`: from gradient, parameters, state of the optimiser and rates to what is added to the
-    parameters and the new state; `train`: see there; `plain`: whether the update is elementwise.
+    parameters and the new state; `train`: see there; `plain`: whether the update is elementwise;
+    `padded`: whether neurons may be filled up.
     """
 
     update: Callable[..., tuple[Params, Any]]
     train: Train
     plain: bool
+    padded: bool = True
 
 
 def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
@@ -100,6 +101,16 @@ def _first(runs: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf[..., 0], runs)
 
 
+def single(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
+    """`alone`, or in the kernel as the only one of many."""
+    kernel = kernel_step(recipe, numbers)
+    if kernel is None:
+        return alone(recipe, numbers)
+    arrays, static = eqx.partition(numbers, eqx.is_array)
+    arrays, own = _only(arrays)
+    return *_together(recipe, eqx.combine(arrays, static), own, kernel), _first
+
+
 def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
     """The way and the start of one run, and what turns its parameters into those of the user."""
     problem, params = numbers.problem, numbers.params
@@ -113,7 +124,7 @@ def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Param
     # Not a class of the user's own, which may look at the parameters themselves.
     network = problem.network if type(problem) is Problem else None
     if (
-        not recipe.plain
+        not (recipe.plain and recipe.padded)
         or isinstance(numbers.source, Whole)
         or type(network) is not ShallowNetwork
         or network.activation.limits != (0.0, 1.0)
@@ -154,29 +165,32 @@ def _together(
         return side_by_side(problem, source, recipe.train, update, along), carry
     if own.stops:
         carry = carry._replace(step=jnp.zeros(lanes, carry.step.dtype))
-    fast = kernel_way(kernel, numbers, own, chunks(problem, source, along))
-    slow = _each_way(recipe, numbers, own)
-    return Way(source.length, partial(by_device, fast.walk, slow.walk)), carry
-
-
-def _each_way(recipe: Recipe, numbers: Numbers, own: Numbers) -> Way:
-    """The way of many runs, each of which has its own loop."""
     arrays, static = eqx.partition(numbers, eqx.is_array)
 
-    def one(arrays: Numbers, *walk: Any) -> tuple[Params, Any]:
+    def fast(arrays: Numbers, *part: Any) -> tuple[Params, Any]:
         mine = eqx.combine(arrays, static)
+        chunk = chunks(mine.problem, mine.source, along)
+        return kernel_way(kernel, mine, own, chunk).walk(*part)
 
-        def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
-            return recipe.update(gradient, params, state, *mine.rates)
+    def one(arrays: Numbers, *part: Any) -> tuple[Params, Any]:
+        return alone(recipe._replace(padded=False), eqx.combine(arrays, static))[0].walk(*part)
 
-        return one_way(mine.problem, mine.source, recipe.train, update).walk(*walk)
+    def slow(arrays: Numbers, number: Count, *part: Any) -> tuple[Params, Any]:
+        """Each run in a loop of its own."""
+        one_by_one = -1 if number.ndim else None
+        axes = (last_axes(own), *(one_by_one,) * 3, -1, -1, -1)
+        return jax.vmap(one, axes, out_axes=-1)(arrays, number, *part)
 
-    def walk(number: Count, first: Count, end: Count, *where: Any) -> tuple[Params, Any]:
-        part = -1 if number.ndim else None
-        each = jax.vmap(one, (last_axes(own), part, part, part, -1, -1, -1), out_axes=-1)
-        return each(arrays, number, first, end, *where)
+    @jax.custom_jvp
+    def walk(*given: Any) -> tuple[Params, Any]:
+        return by_device(fast, slow, *given)
 
-    return Way(numbers.source.length, walk)
+    @walk.defjvp
+    def _(primals: tuple, tangents: tuple) -> Any:
+        # A kernel has no derivative.
+        return walk(*primals), jax.jvp(slow, primals, tangents)[1]
+
+    return Way(source.length, lambda *part: walk(arrays, *part)), carry
 
 
 def _recorded(

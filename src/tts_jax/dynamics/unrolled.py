@@ -48,8 +48,8 @@ class Number:
 _ELEMENTWISE = {
     *("abs", "add", "add_any", "and", "clamp", "convert_element_type", "div", "eq", "erf", "exp"),
     *("ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne", "neg"),
-    *("not", "one_minus_square", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical", "sign"),
-    *("square", "sub", "tanh", "xor"),
+    *("not", "one_minus_square", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical"),
+    *("sign", "square", "sub", "tanh", "xor"),
 }
 _CALLS = {
     "jit": "jaxpr",
@@ -74,7 +74,7 @@ _FOLDS = {
 def operations(closed: core.ClosedJaxpr) -> int | None:
     """How many operations on numbers the program has, or None if it cannot be taken apart."""
 
-    def count(jaxpr: core.Jaxpr) -> int | None:
+    def count(jaxpr: Any) -> int | None:
         total = 0
         for equation in jaxpr.eqns:
             name = equation.primitive.name
@@ -109,7 +109,8 @@ def _terms(equation: Any) -> int | None:
     """How many products of numbers are in a product of arrays, or None for a batch of them."""
     (over, _), batch = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
-    if any(batch):
+    kept = {v.aval.dtype for v in (*equation.invars, *equation.outvars)}
+    if any(batch) or len(kept) > 1:
         return None  # nor are sums over nothing taken apart
     return (
         2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in over)
@@ -187,7 +188,7 @@ class Unrolled:
             if name == "add_any":
                 return jax.lax.add(*numbers)
             if name == "integer_pow":
-                return _power(*numbers, params["y"])
+                return _power(numbers[0], params["y"])
             return equation.primitive.bind(*numbers, **params)
 
         what = (name, repr(params))

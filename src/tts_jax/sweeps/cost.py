@@ -1,8 +1,8 @@
 """What a run is expected to cost, before any has been made."""
 
-import jax
 import numpy as np
 
+from .. import _device
 from ..dynamics import SGD, LimitFlow
 from .grid import Point
 from .study import Study, numbers_of
@@ -51,7 +51,7 @@ def in_step(study: Study, name: str) -> bool:
 
 
 def on_accelerator() -> bool:
-    return jax.default_backend() != "cpu"
+    return not _device.on_cpu()
 
 
 def _numbers(study: Study) -> dict[str, float]:

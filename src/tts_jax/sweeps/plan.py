@@ -31,7 +31,11 @@ _FEWEST = 16
 _MEMORY = {"cpu": 2**28, "accelerator": 2**31}
 """Bytes that the records of a unit may take, with what making them needs."""
 _MOST = {"cpu": 1024, "accelerator": 131_072}
-"""Runs of a unit. An accelerator is filled by some ten thousand, and by more takes less for each."""
+"""Runs of a unit."""
+_FILLED = 16_384
+"""So many fill an accelerator. More take less time each: where units are neither few nor long."""
+_ACCELERATED = 1e-10
+"""Seconds of a step of SGD and a run on an accelerator, at best."""
 _LANES = 32
 """Runs of SGD that a CPU takes side by side."""
 COMPILE = 3.0
@@ -147,7 +151,12 @@ def _chunks(study: Study) -> Index:
     )
     device = "accelerator" if on_accelerator() else "cpu"
     most = min(_MEMORY[device] // max(1, 4 * size), _MOST[device])
-    if device == "cpu":
+    if device == "accelerator":
+        most = min(most, max(_FILLED, math.ceil(study.axes.size / _UNITS)))
+        if isinstance(study.dynamics, SGD):
+            steps = max(expected_steps(study, point) for point in _corners(study))
+            most = min(most, max(_FILLED, int(_LONGEST / (_ACCELERATED * steps))))
+    else:
         seconds = expected_seconds(study, middle)
         most = min(most, math.ceil(_SECONDS / seconds))
         longest = max(expected_seconds(study, point) for point in _corners(study))
