@@ -9,6 +9,7 @@ import pytest
 from sweeps.studies import small_problem
 
 import tts_jax as tts
+from tts_jax.sweeps import plan as tts_plan
 from tts_jax.sweeps.cost import expected_seconds, expected_steps
 from tts_jax.sweeps.engine import on_devices
 from tts_jax.sweeps.plan import Efficiency, Layout
@@ -48,6 +49,22 @@ def test_the_parts_of_an_axis_are_about_as_long():
         tts.Study(small_problem(), SGD, {"seed": range(65), "width": 4}, [1.0])
     ).chunks
     assert chunks == (22,)  # of at most 32
+
+
+def test_units_of_an_accelerator_fill_it_and_are_as_many_as_devices_need(monkeypatch):
+    """Flows of any epsilon share one; SGD does not, nor takes a unit of long runs for hours."""
+    monkeypatch.setattr(tts_plan, "on_accelerator", lambda: True)
+    monkeypatch.setattr(tts_plan, "_FILLED", 64)
+
+    def chunks(dynamics, seeds, tau=1e-3):
+        grid = {"epsilon": [1e-4, 1e-2], "seed": range(seeds), "width": 4}
+        return Layout.of(tts.Study(small_problem(), dynamics, grid, [tau])).chunks
+
+    flow = tts.GradientFlow(1.0)
+    assert math.prod(chunks(flow, 2048)) == 2 * 2048 // 16
+    assert chunks(flow, 32) == (2, 32)
+    assert chunks(SGD, 2048) == (1, 256)
+    assert chunks(SGD, 2048, tau=1e5) == (1, 64)
 
 
 def test_a_unit_keeps_to_its_memory():
