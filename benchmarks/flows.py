@@ -105,6 +105,8 @@ def stacked(trajectory):
 def single():
     """One run, m = 20: time against achieved error, for every method."""
     first, found = start(), []
+    for peer in PEERS:  # Numba compiles, which is not to count as patience
+        by_scipy(peer, 1.0, 1e-2, first)
     for epsilon in HORIZONS:
         reference = by_scipy("LSODA by pairs", epsilon, 1e-12, first)
         ours = by_us(epsilon, 1e-12, first)

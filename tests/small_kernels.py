@@ -1,4 +1,4 @@
-"""Kernels of a GPU on a CPU, for the tests: interpreted, and by programs that compile fast."""
+"""Kernels of a GPU on a CPU, for the tests: interpreted, or lowered only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,6 @@ def interpreted() -> Any:
     except ImportError:  # JAX 0.10 has it, but does not show it
         from jax._src.pallas.mosaic_gpu.interpret.params import force_gpu_interpret_mode
     return force_gpu_interpret_mode()
-
-
-def results(function: Callable, *arguments: Any) -> Any:
-    """What the function returns, by a program that compiles fast."""
-    compiled = jax.jit(lambda *a: function(*a)).lower(*arguments)
-    return jax.device_get(
-        compiled.compile(compiler_options={"xla_backend_optimization_level": 0})(*arguments)
-    )
 
 
 def lowered(function: Callable, *arguments: Any) -> str:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 from small_problems import small_problem, spread_start
 
 import tts_jax as tts
@@ -67,8 +68,8 @@ def test_derivatives_agree_with_finite_differences_forward_and_reverse():
             WITHIN,
         ),
     )
-    gradient = jax.jit(jax.grad(first_arrival))(numbers)
-    forward = jax.jit(lambda d: jax.jvp(first_arrival, (numbers,), (d,))[1])
+    gradient = quickly(jax.grad(first_arrival))(numbers)
+    forward = quickly(lambda d: jax.jvp(first_arrival, (numbers,), (d,))[1])
     leaves, structure = jax.tree.flatten(numbers)
     for place, leaf in enumerate(leaves):
         towards = [jnp.zeros_like(other) for other in leaves]

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_kernels import interpreted, lowered, results
+from quick_programs import results
+from small_kernels import interpreted, lowered
 
 import tts_jax as tts
 from tts_jax.dynamics import descent

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_kernels import results
+from quick_programs import results
 from small_problems import WIDTH, slow_times, small_problem
 
 import tts_jax as tts
@@ -125,6 +125,7 @@ def test_gradients_of_a_batch_are_those_one_by_one(accelerator, monkeypatch):
     np.testing.assert_allclose(forward, total, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_reduced_flow_too(accelerator, monkeypatch):
     def reduced(eta, start):
         how = tts.ReducedFlow(rtol=1e-7, atol=1e-9, ridge=1e-6)

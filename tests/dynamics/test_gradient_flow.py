@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 from scipy.integrate import simpson, solve_ivp
 from small_problems import WIDTH, NumpyRisk, random_problem, slow_times, small_problem, spread_start
 
@@ -108,13 +109,13 @@ def final_risk(numbers, solver=None, adjoint=None):
 @pytest.fixture(scope="module")
 def slopes():
     """The gradient in reverse mode."""
-    return jax.jit(jax.grad(final_risk))(NUMBERS)
+    return quickly(jax.grad(final_risk))(NUMBERS)
 
 
 @pytest.fixture(scope="module")
 def along():
     """The final risk and its derivative along a direction, in forward mode."""
-    return jax.jit(lambda numbers, direction: jax.jvp(final_risk, (numbers,), (direction,)))
+    return quickly(lambda numbers, direction: jax.jvp(final_risk, (numbers,), (direction,)))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def explicit():
     def risk(numbers):
         return final_risk(numbers, diffrax.Tsit5(), diffrax.ForwardMode())
 
-    return jax.jit(lambda numbers, direction: jax.jvp(risk, (numbers,), (direction,)))
+    return quickly(lambda numbers, direction: jax.jvp(risk, (numbers,), (direction,)))
 
 
 def directions():

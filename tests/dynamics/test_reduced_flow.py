@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 from small_problems import WIDTH, NumpyRisk, random_problem, slow_times, small_problem, spread_start
 
 import tts_jax as tts
@@ -120,9 +121,9 @@ def test_it_is_differentiable_and_vmaps_over_starts_and_eta():
         return tts.simulate(problem, how, start, jnp.asarray([0.01])).risk[-1]
 
     at = np.asarray([0.05, 1.0, 0.0, 0.0])
-    slope = np.asarray(jax.jit(jax.grad(lambda p: final_risk(*p)))(jnp.asarray(at)))
+    slope = np.asarray(quickly(jax.grad(lambda p: final_risk(*p)))(jnp.asarray(at)))
     steps = 1e-5 * np.concatenate([np.eye(4), -np.eye(4)])
-    many = jax.jit(jax.vmap(lambda p: final_risk(*p)))
+    many = quickly(jax.vmap(lambda p: final_risk(*p)))
     values = np.asarray(many(jnp.asarray(at + steps)))
     np.testing.assert_allclose(slope, (values[:4] - values[4:]) / 2e-5, rtol=1e-5, atol=1e-7)
     alone = [float(many(jnp.asarray(at + step)[None])[0]) for step in steps[:2]]

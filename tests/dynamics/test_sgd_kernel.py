@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_kernels import interpreted, results
+from quick_programs import results
+from small_kernels import interpreted
 
 import tts_jax as tts
 from tts_jax import _device, simulation

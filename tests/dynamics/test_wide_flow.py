@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 
 import tts_jax as tts
 from tts_jax.cells import CellRisk, Cells
@@ -30,7 +31,6 @@ def wide_from_here_on():
 
 JUMPS, VALUES = np.asarray([0.3, 0.65]), np.asarray([1.0, 3.0, 0.5])
 RTOL, ATOL = 1e-10, 1e-12
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 EVEN = (np.arange(WIDTH) + 0.5) / WIDTH
 RANDOM = np.sort(np.random.default_rng(0).uniform(size=WIDTH))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 from small_systems import any_system
 
 from tts_jax import _device
@@ -219,12 +220,12 @@ def total(stiffness, starts):
 def test_derivatives_of_a_batch_are_those_one_by_one():
     stiffness, starts = runs(5)
     own = (stiffness / 10, starts)
-    slope = jax.jit(jax.grad(single, (0, 1)))
+    slope = quickly(jax.grad(single, (0, 1)))
     each = [slope(*nth(own, i)) for i in range(5)]
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
-    reverse = jax.jit(jax.grad(total, (0, 1)))(*own)
+    reverse = quickly(jax.grad(total, (0, 1)))(*own)
     direction = jax.tree.map(jnp.ones_like, own)
-    forward = jax.jit(lambda at, d: jax.jvp(total, at, d)[1])(own, direction)
+    forward = quickly(lambda at, d: jax.jvp(total, at, d)[1])(own, direction)
     for found, one in zip(reverse, expected, strict=True):
         np.testing.assert_allclose(found, one, rtol=0, atol=1e-9 * np.max(np.abs(one)))
     np.testing.assert_allclose(forward, sum(np.sum(one) for one in expected), rtol=1e-8)
