@@ -1,16 +1,18 @@
 """What a simulation returns."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from ._errors import Status, is_concrete
 from ._types import Array, Times
 from .networks import Params
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class Trajectory(eqx.Module):
@@ -83,12 +85,14 @@ class Trajectory(eqx.Module):
             | {"status": ((), self.status)}
         )
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self) -> "xr.Dataset":
         """A Dataset with coordinate `tau`, variables `risk`, `status`, the stats, and the params.
 
         Axes are named as in `variables`. Batch axes of a vmapped run come first, as `run` (or
         `run_0`, `run_1`, ...).
         """
+        import xarray as xr  # it takes a quarter of a second, which few runs need
+
         batch = jnp.ndim(self.risk) - 1
         runs = ("run",) if batch == 1 else tuple(f"run_{i}" for i in range(batch))
         variables = {

@@ -14,10 +14,11 @@ y = 1/2, so that the series need not be summed beyond.
 The near neuron arrives at tau = F(s(0))/w^2, when the far one is at distance k.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import beta, poch
 
 from .._errors import Status, argument_error, check_64_bit, is_concrete
 from .._types import Array, Float, Scalar
@@ -27,9 +28,13 @@ from ..targets import PiecewiseConstant
 from .base import AbstractDynamics, Given, Records, check_no_samples, only_real
 
 _POWERS = np.arange(52)
-_SERIES = poch(1 / 3, _POWERS) / poch(1.0, _POWERS) / (_POWERS + 2 / 3)
+_BINOMIALS = np.cumprod([1.0, *((_POWERS[1:] - 2 / 3) / _POWERS[1:])])
+_SERIES = _BINOMIALS / (_POWERS + 2 / 3)
 """Coefficients of B(y; 2/3, 2/3) / y^(2/3), the integrals of those of (1 - y)^(-1/3). At y = 1/2
 the first one left out is below 1e-18."""
+
+_WHOLE = math.gamma(2 / 3) ** 2 / math.gamma(4 / 3)
+"""B(2/3, 2/3)."""
 
 _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
@@ -58,7 +63,7 @@ def _moment(t: Array, rest: Array) -> Array:
     for coefficient in _SERIES[::-1]:
         series = series * y + coefficient
     part = root**2 * series / 3
-    return jnp.where(small, part, beta(2 / 3, 2 / 3) / 3 - part)
+    return jnp.where(small, part, _WHOLE / 3 - part)
 
 
 @jax.custom_jvp
