@@ -1,6 +1,5 @@
 """What the gradient flow promises at the public face, whichever method integrates it."""
 
-import functools
 from typing import ClassVar
 
 import equinox as eqx
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import quickly
 from small_problems import slow_times, small_problem
 
 import tts_jax as tts
@@ -15,8 +15,6 @@ from tts_jax._types import Real, as_real
 from tts_jax.activations import AbstractStep
 
 TAUS = slow_times(0.05)
-# Where nothing is said about compilation, half of it can be left out.
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 WEIGHTS = jnp.asarray([0.5, 1.0, -2.0, 0.7, 1.5, -1.1, 0.3])
 
 
