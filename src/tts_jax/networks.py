@@ -125,16 +125,17 @@ def _sum_rows(rows: Array) -> Array:
     whole = rows.shape[0] // _ROWS
 
     def more(i: Array, total: Array) -> Array:
-        return total + _pairwise(list(jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)))
+        return total + pairwise_sum(list(jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)))
 
     total = jnp.zeros(rows.shape[1:], rows.dtype)
     if whole:
         total = jax.lax.fori_loop(0, whole, more, total)
     rest = list(rows[whole * _ROWS :])
-    return total + _pairwise(rest) if rest else total
+    return total + pairwise_sum(rest) if rest else total
 
 
-def _pairwise(rows: list[Array]) -> Array:
+def pairwise_sum(rows: list[Array]) -> Array:
+    """The sum of some arrays of one shape."""
     # One after the other each addition waits for the one before, which few runs cannot hide.
     while len(rows) > 1:
         pairs = [a + b for a, b in zip(rows[::2], rows[1::2], strict=False)]

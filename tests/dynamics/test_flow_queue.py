@@ -125,7 +125,6 @@ def test_gradients_of_a_batch_are_those_one_by_one(accelerator, monkeypatch):
     np.testing.assert_allclose(forward, total, rtol=1e-7)
 
 
-@pytest.mark.slow
 def test_the_reduced_flow_too(accelerator, monkeypatch):
     def reduced(eta, start):
         how = tts.ReducedFlow(rtol=1e-7, atol=1e-9, ridge=1e-6)

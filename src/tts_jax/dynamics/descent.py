@@ -134,10 +134,8 @@ class StepDescent(AbstractSystem):
                 return jnp.moveaxis(leaf, 0, -1) if is_own else leaf
 
             def every(leaf: Array, is_own: bool) -> Array:
-                last_one = last(leaf, is_own)
-                return (
-                    last_one if is_own else jnp.broadcast_to(leaf[..., None], (*leaf.shape, size))
-                )
+                whole = leaf if is_own else jnp.broadcast_to(leaf, (size, *leaf.shape))
+                return jnp.moveaxis(whole, 0, -1)
 
             def kernel(numbers: "StepDescent", y: Layers, h: Scalar) -> Step:
                 mine = eqx.combine(jax.tree.map(last, numbers, own[0]), rest)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, Tree
+from ..networks import pairwise_sum
 from ..solvers import COUPLINGS, STAGES, WEIGHTS, Step
 from ..steps import Layers
 from . import descent_columns as columns
@@ -250,11 +251,8 @@ class _Thread:
 
     def _row(self, column: Any, first: int, value: Array, rows: list[Array]) -> Array:
         start = column * self.size + first
-        terms = [self.columns[start + i] * v for i, v in enumerate(rows)]
-        while len(terms) > 1:  # in pairs: they wait for each other less than in a row
-            sums = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
-            terms = sums + terms[2 * len(sums) :]
-        return (value - terms[0]) * self.inverse[column]
+        total = pairwise_sum([self.columns[start + i] * v for i, v in enumerate(rows)])
+        return (value - total) * self.inverse[column]
 
     def _keep_places(self, a: Entries, u: Entries) -> None:
         """Put aside where the neurons are, from 0 and from 1, in units of eta."""

@@ -53,9 +53,7 @@ _ELEMENTWISE = {
 }
 _CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "checkpoint": "jaxpr",
@@ -323,18 +321,12 @@ _SHAPES: dict[str, Callable[..., Entries | list[Entries]]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": lambda e, v: v.reshape(e.params["new_sizes"]),
     "squeeze": lambda e, v: v.reshape(e.outvars[0].aval.shape),
-    "expand_dims": lambda e, v: v.reshape(e.outvars[0].aval.shape),
     "slice": _slice,
     "concatenate": lambda e, *v: np.concatenate(v, axis=e.params["dimension"]),
     "transpose": lambda e, v: v.transpose(e.params["permutation"]),
     "rev": lambda e, v: np.flip(v, e.params["dimensions"]),
     "iota": lambda e: known(
-        np.broadcast_to(
-            np.arange(e.params["shape"][e.params["dimension"]], dtype=e.params["dtype"]).reshape(
-                [-1 if i == e.params["dimension"] else 1 for i in range(len(e.params["shape"]))]
-            ),
-            e.params["shape"],
-        )
+        np.indices(e.params["shape"], e.params["dtype"])[e.params["dimension"]]
     ),
     "stack": _stack,
     "unstack": _unstack,
