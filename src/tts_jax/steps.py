@@ -23,7 +23,7 @@ import numpy as np
 
 from . import _device
 from ._rare import rarely
-from ._types import Array, Float, Scalar, Tree
+from ._types import Array, Bool, Float, Scalar, Tree
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
 
@@ -89,7 +89,7 @@ class StepRisk(AbstractStepRisk):
 
     def __call__(self, params: Params) -> Scalar:
         bias, a, u = self._seen(apart(params))
-        overlaps, _ = self._overlap_sums(u, a)
+        overlaps, _, cut = self._overlap_sums(u, a)
         mean, square = self._moments()
         single = jnp.sum(a * (1.0 - u))
         ours = bias**2 + jnp.sum(a) * single + 2 * bias * single - self.eta * (a @ overlaps)
@@ -100,17 +100,18 @@ class StepRisk(AbstractStepRisk):
             single = left.gap * left.single - right.gap * right.single
             return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * single))
 
-        return self._where_cut(u, beyond, total)
+        return rarely(cut, beyond, total)
 
     def gradient(self, y: Layers) -> Layers:
         """Half of it."""
         seen = self._seen(y)
-        parts = self._within(seen, *self._overlap_sums(seen.u, seen.a))
+        overlaps, slopes, cut = self._overlap_sums(seen.u, seen.a)
+        parts = self._within(seen, overlaps, slopes)
 
         def beyond(parts: Layers) -> Layers:
             return self._less_beyond(seen, parts, *self._product_sums(seen.u, seen.a))
 
-        parts = self._where_cut(seen.u, beyond, parts)
+        parts = rarely(cut, beyond, parts)
         return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
 
     def gradient_by_sums(self, y: Layers, sums: Sums) -> Layers:
@@ -173,7 +174,8 @@ class StepRisk(AbstractStepRisk):
             )
 
         blocks = Blocks(by_bias, by_a, by_bias_u, by_a_u, by_u)
-        blocks = self._where_cut(u, beyond, blocks)
+        cut = jnp.any((u < 0.5 * eta) | (u > 1.0 - 0.5 * eta))
+        blocks = rarely(cut, beyond, blocks)
         inside = self.inside(y.u).astype(u.dtype)
         return blocks._replace(
             by_bias_u=blocks.by_bias_u * inside,
@@ -192,10 +194,6 @@ class StepRisk(AbstractStepRisk):
         """(m,) which neurons are not outside altogether."""
         return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
 
-    def _where_cut(self, u: Array, beyond: Callable[[Tree], Tree], parts: Tree) -> Tree:
-        cut = jnp.any((u < 0.5 * self.eta) | (u > 1.0 - 0.5 * self.eta))
-        return rarely(cut, beyond, parts)
-
     def ends(self, y: Layers) -> tuple[End, End]:
         """What lies beyond 0, and beyond 1."""
         values = jnp.asarray(self.target.values)
@@ -209,23 +207,28 @@ class StepRisk(AbstractStepRisk):
         """(m, m) X, and its derivatives by x_i, once and twice."""
         return self.overlap_jet(x[:, None] - x[None, :])
 
-    def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
-        """(m,) sum_j X_ij a_j and its derivative by x_i."""
-        places = u * self.per_eta
+    def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array, Bool[Array, ""]]:
+        """(m,) sum_j X_ij a_j and its derivative by x_i; whether 0 or 1 cuts any step.
+
+        That is asked here, between the sums, where it takes no time of its own.
+        """
+        places, end = u * self.per_eta, self.per_eta - 0.5
         x = _filled(places, 0.0)
 
-        def add(j: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        def add(j: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            overlaps, slopes, cut = so_far
             other, weight = (jax.lax.dynamic_index_in_dim(v, j, 0, False) for v in (places, a))
             t = x - other
             overlap, slope = jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
-            return sums[0] + weight * overlap, sums[1] + weight * slope
+            cut = cut | (other < 0.5) | (other > end)
+            return overlaps + weight * overlap, slopes + weight * slope, cut
 
         # Neuron by neuron, and not by two matrices, which would go through memory. On anything but
         # a CPU every turn would be a launch.
         turns = _UNROLL if _device.on_cpu() else u.size
-        none = jnp.zeros_like(x)
-        overlaps, slopes = jax.lax.fori_loop(0, u.size, add, (none, none), unroll=turns)
-        return overlaps[: u.size], slopes[: u.size]
+        start = (jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), bool))
+        overlaps, slopes, cut = jax.lax.fori_loop(0, u.size, add, start, unroll=turns)
+        return overlaps[: u.size], slopes[: u.size], cut
 
     def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
         """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
