@@ -1,6 +1,7 @@
 """Error and status messages: what was expected, what came, and what to change."""
 
 import enum
+import math
 from typing import Any
 
 import jax
@@ -88,16 +89,16 @@ def check_64_bit() -> None:
 
 def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None:
     """Raise unless `value` is a finite number above (`strict`) or at least `minimum`."""
-    if np.shape(value) != ():
+    if not isinstance(value, float) and np.shape(value) != ():
         raise argument_error(name, "a single number", f"an array of shape {np.shape(value)}")
-    if not is_concrete(value):
+    if isinstance(value, jax.core.Tracer):
         return
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise argument_error(name, "a number", repr(value)) from None
     sign = ">" if strict else ">="
-    if not np.isfinite(number) or number < minimum or (strict and number == minimum):
+    if not math.isfinite(number) or number < minimum or (strict and number == minimum):
         expected = "positive and finite" if strict and minimum == 0 else f"{sign} {minimum:g}"
         raise argument_error(name, expected, number)
 
@@ -105,9 +106,10 @@ def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None
 def check_finite(name: str, tree: Any) -> None:
     """Raise if a number anywhere in the pytree is infinite or NaN (traced leaves are passed)."""
     for leaf in jax.tree.leaves(tree):
-        if is_concrete(leaf) and not np.all(np.isfinite(np.asarray(leaf))):
-            bad = int(np.size(leaf) - np.sum(np.isfinite(np.asarray(leaf))))
-            raise argument_error(name, "finite", f"infinite or NaN in {bad} place(s)")
+        if isinstance(leaf, jax.core.Tracer) or np.isfinite(np.asarray(leaf)).all():
+            continue
+        bad = int(np.size(leaf) - np.sum(np.isfinite(np.asarray(leaf))))
+        raise argument_error(name, "finite", f"infinite or NaN in {bad} place(s)")
 
 
 def check_increasing(name: str, values: Any, *, low: float, high: float, what: str) -> None:

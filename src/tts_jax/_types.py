@@ -35,18 +35,21 @@ def as_floats(values: Any) -> Any:
     return values if inexact else values.astype(jnp.result_type(float))
 
 
+def as_array(leaf: Any) -> Any:
+    """A number as an array: as Python floats each new value would be compiled anew."""
+    if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
+        # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
+        weak = getattr(leaf, "weak_type", False) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    number = isinstance(leaf, float) or eqx.is_inexact_array_like(leaf)
+    return np.asarray(leaf, np.result_type(leaf)) if number else leaf
+
+
 def as_arrays(tree: Any) -> Any:
-    """Numbers as arrays: as Python floats each new value would be compiled anew."""
-
-    def convert(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
-            inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
-            # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
-            weak = inexact and leaf.weak_type
-            return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
-        return np.asarray(leaf, np.result_type(leaf)) if eqx.is_inexact_array_like(leaf) else leaf
-
-    return jax.tree.map(convert, tree)
+    """All numbers of a tree as arrays."""
+    return jax.tree.map(as_array, tree)
 
 
 def put(rows: Array, i: Array | int, row: Array) -> Array:
@@ -68,6 +71,7 @@ __all__ = [
     "Scalar",
     "Times",
     "Tree",
+    "as_array",
     "as_arrays",
     "as_floats",
     "as_real",

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +21,7 @@ from ._errors import (
     check_type,
     is_concrete,
 )
-from ._types import Key, Times, as_arrays
+from ._types import Key, Times, as_array, as_arrays
 from .dynamics import FINE, SGD, AbstractDynamics, Records, run_in_pieces
 from .dynamics.base import Given, Progress, Samples, check_taus
 from .networks import Params
@@ -84,13 +83,11 @@ def simulate(
     type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
-    # Numbers become arrays at the edge: as Python floats each new value would recompile.
-    dynamics, given = as_arrays((dynamics, given))
     if isinstance(dynamics, SGD):
         _tell_if_slow()
     if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
         file = None if checkpoint is None else Path(checkpoint)
-        records = run_in_pieces(dynamics, given, progress, file)
+        records = run_in_pieces(*as_arrays((dynamics, given)), progress, file)
     else:
         records = _run(dynamics, given)
     trajectory = Trajectory(
@@ -111,9 +108,30 @@ def simulate(
     return trajectory
 
 
-@eqx.filter_jit
 def _run(dynamics: AbstractDynamics, given: Given) -> Records:
+    """`dynamics.run`, compiled once for all numbers.
+
+    Numbers become arrays: as Python floats each new value would recompile. By hand, since
+    `eqx.filter_jit` takes as long as a dozen steps of a flow.
+    """
+    leaves, structure = jax.tree.flatten((dynamics, given))
+    leaves = [as_array(leaf) for leaf in leaves]
+    numbers = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in leaves]
+    fixed = tuple(
+        leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
+    )
+    return _compiled(numbers, structure, fixed)
+
+
+def _traced(numbers: list, structure: Any, fixed: tuple) -> Records:
+    whole = [
+        leaf if number is None else number for leaf, number in zip(fixed, numbers, strict=True)
+    ]
+    dynamics, given = jax.tree.unflatten(structure, whole)
     return dynamics.run(given)
+
+
+_compiled = jax.jit(_traced, static_argnums=(1, 2))
 
 
 def _array(value: Any, dtype: Any = None) -> jax.Array:

@@ -72,7 +72,8 @@ def as_on(*, gpu: bool, kernels: bool = False):
         patch.setattr(_device, "on_cpu", lambda: not gpu)
         patch.setattr(sgd_runs, "kernel_step", watched)
         # A function of its own: what was traced elsewhere must not be found again.
-        patch.setattr(simulation, "_run", eqx.filter_jit(lambda how, given: how.run(given)))
+        own = jax.jit(lambda *whole: simulation._traced(*whole), static_argnums=(1, 2))
+        patch.setattr(simulation, "_compiled", own)
         if kernels:
             patch.setattr(sgd_runs, "by_device", lambda kernel, _, *given: kernel(*given))
             stack.enter_context(interpreted())

@@ -45,8 +45,8 @@ def size(error):
 
 # The coefficients, in the form of theory: k_i = h f(y + sum alpha_ij k_j) + h J sum gamma_ij k_j.
 
-INNER = np.linalg.inv(np.eye(8) / GAMMA - rosenbrock.C)
-ALPHA = rosenbrock.A @ INNER
+INNER = np.linalg.inv(np.eye(8) / GAMMA - rosenbrock.COUPLINGS)
+ALPHA = rosenbrock.STAGES @ INNER
 BETA = ALPHA + INNER
 WEIGHTS = rosenbrock.WEIGHTS @ INNER
 EMBEDDED = (rosenbrock.WEIGHTS - np.eye(8)[7]) @ INNER

@@ -1,25 +1,9 @@
-"""The ways for parameters to move in slow time."""
+"""The ways for parameters to move in slow time.
 
-from .arrivals import arrival_times
-from .base import AbstractDynamics, Records
-from .choice import recommended_solver
-from .gradient_flow import GradientFlow
-from .limit_flow import LimitFlow, hit_times
-from .long_runs import run_in_pieces
-from .reduced_flow import ReducedFlow
-from .sgd import SGD
-from .sgd_scales import FINE
+The names stand in `__init__.pyi`, and are imported when they are first used: few runs need diffrax,
+which takes longer to import than a run.
+"""
 
-__all__ = [
-    "FINE",
-    "SGD",
-    "AbstractDynamics",
-    "GradientFlow",
-    "LimitFlow",
-    "Records",
-    "ReducedFlow",
-    "arrival_times",
-    "hit_times",
-    "recommended_solver",
-    "run_in_pieces",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

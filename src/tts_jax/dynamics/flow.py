@@ -1,9 +1,8 @@
 """What the flows that are integrated share: tolerances, a solver, a status and no exception."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,17 +15,11 @@ from .base import AbstractDynamics, Given, Records
 from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
 from .descent import StepDescent, risks
 
+if TYPE_CHECKING:
+    import diffrax
+
 _WIDE = 48
 """From this width on banded matrices pay: see `cells` in benchmarks/flows.py."""
-
-_STATUS = (
-    (diffrax.RESULTS.successful, Status.OK),
-    (diffrax.RESULTS.max_steps_reached, Status.MAX_STEPS),
-    (diffrax.RESULTS.dt_min_reached, Status.STAGNATION),
-    (diffrax.RESULTS.nonlinear_max_steps_reached, Status.SOLVER),
-    (diffrax.RESULTS.nonlinear_divergence, Status.SOLVER),
-    (diffrax.RESULTS.singular, Status.SOLVER),
-)
 
 Integrated = tuple[Tree, Array, dict[str, Any]]
 """States at the recorded times, with a leading axis (T,) and NaN at those not reached; the status
@@ -38,9 +31,9 @@ class AbstractFlow(AbstractDynamics):
 
     rtol: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
     atol: Real = eqx.field(default=1e-10, converter=as_real, kw_only=True)
-    solver: diffrax.AbstractSolver | None = eqx.field(default=None, kw_only=True)
+    solver: "diffrax.AbstractSolver | None" = eqx.field(default=None, kw_only=True)
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
-    adjoint: diffrax.AbstractAdjoint | None = eqx.field(default=None, kw_only=True)
+    adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
@@ -70,10 +63,10 @@ class AbstractFlow(AbstractDynamics):
             jnp.int32
         )
         status = jnp.where(now.t >= control.horizon, Status.OK, status)
-        # Where the start itself has no velocity there is nothing to step from.
-        stopped = (status != Status.OK) | (now.steps == 0)
-        lost = stopped & ~_finite((now.y, system.force(now.y)))
-        status = jnp.where(lost, Status.NON_FINITE, status)
+        # Steps that are lost however short: where the run stands there is no force. Where it began
+        # there is none if no step was tried.
+        nowhere = now.lost & ((status == Status.STAGNATION) | (now.steps == 0))
+        status = jnp.where(nowhere, Status.NON_FINITE, status)
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats, now.y
@@ -95,47 +88,20 @@ class AbstractFlow(AbstractDynamics):
 
     def _integrate_with(
         self,
-        solver: diffrax.AbstractSolver,
+        solver: "diffrax.AbstractSolver",
         velocity: Callable[[Tree], Tree],
         start: Tree,
         taus: Times,
     ) -> Integrated:
         """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax."""
-        horizon = taus[-1]
-        controller = diffrax.PIDController(
-            rtol=self.rtol,
-            atol=self.atol,
-            # Steps under the resolution of the clock would leave it standing still.
-            dtmin=2.0**-50 * horizon,
-            force_dtmin=False,
+        # Here, since diffrax takes longer to import than a run without it.
+        from .by_diffrax import integrate
+
+        ys, status, stats = integrate(
+            solver, velocity, start, taus, self.rtol, self.atol, self.max_steps, self.adjoint
         )
-        adjoint = diffrax.RecursiveCheckpointAdjoint() if self.adjoint is None else self.adjoint
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: velocity(y)),
-            solver,
-            t0=jnp.zeros_like(horizon),
-            t1=horizon,
-            dt0=None,
-            y0=start,
-            saveat=diffrax.SaveAt(ts=taus),
-            stepsize_controller=controller,
-            max_steps=self.max_steps,
-            adjoint=adjoint,
-            # Raising inside a jitted function would switch off JAX's persistent compilation cache.
-            throw=False,
-        )
-        stats = {
-            "steps": solution.stats["num_steps"],
-            "accepted": solution.stats["num_accepted_steps"],
-            "rejected": solution.stats["num_rejected_steps"],
-        }
-        # diffrax fills what it did not reach with infinities.
-        reached = jax.tree.map(lambda y: jnp.where(jnp.isinf(y), jnp.nan, y), solution.ys)
-        status = jnp.asarray(Status.NON_FINITE, jnp.int32)
-        for known, code in _STATUS:
-            status = jnp.where(solution.result == known, jnp.asarray(code, jnp.int32), status)
         begun = _finite(velocity(start))
-        return reached, jnp.where(begun, status, Status.NON_FINITE).astype(jnp.int32), stats
+        return ys, jnp.where(begun, status, Status.NON_FINITE).astype(jnp.int32), stats
 
 
 def _finite(tree: Tree) -> Array:

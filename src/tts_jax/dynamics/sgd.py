@@ -1,13 +1,12 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
 import numbers
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from .._errors import Status, argument_error, check_finite, check_scalar, is_concrete
 from .._types import Array, Count, Real, Scalar, Times, Tree, as_real
@@ -20,6 +19,9 @@ from .descent import risks
 from .samples import of_dtype, source_of
 from .sgd_runs import Numbers, Recipe, all_runs
 from .sgd_scales import has_scales, sgd_scales
+
+if TYPE_CHECKING:
+    import optax
 
 
 class SGD(AbstractDynamics):
@@ -49,7 +51,7 @@ class SGD(AbstractDynamics):
     noise: Real = eqx.field(default=0.0, converter=as_real, kw_only=True)
     batch_size: int | Literal["full"] = eqx.field(static=True, default=1, kw_only=True)
     gradient: Literal["exact", "box"] = eqx.field(static=True, default="exact", kw_only=True)
-    optimiser: optax.GradientTransformation | None = eqx.field(default=None, kw_only=True)
+    optimiser: "optax.GradientTransformation | None" = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)

@@ -1,35 +1,10 @@
 """What diffrax lacks for this stiffness: a Rosenbrock method in a loop of its own, linear solves
-that fold into it, and a root finder that converges."""
+that fold into it, and a root finder that converges.
 
-from .banded import banded_solver
-from .batches import in_turn
-from .chord import Chord, stiff_solver
-from .derivatives import differentiable_run
-from .inverse import Layered, layered_solver, symmetric_solver
-from .loop import Control, Now
-from .rodas import Rodas5P
-from .rosenbrock import GAMMA, WEIGHTS, AbstractMotion, AbstractSystem, Step, rosenbrock_step
-from .rosenbrock import A as STAGES
-from .rosenbrock import C as COUPLINGS
+The names stand in `__init__.pyi`, and are imported when they are first used: few runs need diffrax,
+which takes longer to import than a run.
+"""
 
-__all__ = [
-    "COUPLINGS",
-    "GAMMA",
-    "STAGES",
-    "WEIGHTS",
-    "AbstractMotion",
-    "AbstractSystem",
-    "Chord",
-    "Control",
-    "Layered",
-    "Now",
-    "Rodas5P",
-    "Step",
-    "banded_solver",
-    "differentiable_run",
-    "in_turn",
-    "layered_solver",
-    "rosenbrock_step",
-    "stiff_solver",
-    "symmetric_solver",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

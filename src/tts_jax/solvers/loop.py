@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Scalar, Times, Tree, put
+from .._types import Array, Bool, Scalar, Times, Tree, put
 from .rosenbrock import (
     ORDER,
     AbstractMotion,
@@ -32,7 +32,8 @@ class Control(NamedTuple):
 
 
 class Now(NamedTuple):
-    """Where a run stands: time, state, next step size, last error, and counts."""
+    """Where a run stands: time, state, next step size, last error, and counts; whether the last
+    step was lost, its error no finite number."""
 
     t: Scalar
     y: Tree
@@ -40,6 +41,7 @@ class Now(NamedTuple):
     error: Scalar
     steps: Array
     accepted: Array
+    lost: Bool[Array, ""]
 
 
 class Records(NamedTuple):
@@ -51,8 +53,10 @@ class Records(NamedTuple):
 
 def begin(system: AbstractMotion, y: Tree, control: Control) -> Now:
     none = jnp.zeros((), jnp.int32)
-    h = jnp.minimum(_first_step(system, y, control), control.horizon)
-    return Now(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none)
+    guess = _first_step(system, y, control)
+    h = jnp.minimum(guess, control.horizon)
+    # Without a finite velocity there is no guess.
+    return Now(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none, ~(guess > 0))
 
 
 def going(now: Now, control: Control) -> Array:
@@ -69,7 +73,8 @@ def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, 
     error = system.error(last_stage(step), now.y, step.after, control.rtol, control.atol)
     # The steps are chosen, not computed: derivatives are those of the solution, at these steps.
     error = jax.lax.stop_gradient(error)
-    error = jnp.where(jnp.isfinite(error), jnp.maximum(error, 1e-6), 1e6)
+    lost = ~jnp.isfinite(error)
+    error = jnp.where(lost, 1e6, jnp.maximum(error, 1e-6))
     good = error <= 1.0
     # A proportional-integral controller; after a rejection only the new error counts. With less
     # weight on the new error steps grow too late behind a kink, and more of them are needed for the
@@ -86,8 +91,9 @@ def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, 
         error=jnp.maximum(error, 1e-4),
         steps=now.steps + 1,
         accepted=now.accepted + 1,
+        lost=lost,
     )
-    back = now._replace(h=h * factor, steps=now.steps + 1)
+    back = now._replace(h=h * factor, steps=now.steps + 1, lost=lost)
     return good, h, step, jax.tree.map(lambda a, b: jnp.where(good, a, b), ahead, back)
 
 

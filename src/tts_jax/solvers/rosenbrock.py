@@ -41,7 +41,7 @@ WEIGHTS = _numbers("""
     -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
     0.030198172008377946 1.0 1.0 1.0
 """)
-A = _lower("""
+STAGES = _lower("""
     3.0
     2.849394379747939 0.45842242204463923
     -6.954028509809101 2.489845061869568 -10.358996098473584
@@ -53,7 +53,7 @@ A = _lower("""
     -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
         0.030198172008377946 1.0 1.0
 """)
-C = _lower("""
+COUPLINGS = _lower("""
     -14.155112264123755
     -17.97296035885952 -2.859693295451294
     147.12150275711716 -1.41221402718213 71.68940251302358
@@ -123,7 +123,8 @@ def rosenbrock_step(system: AbstractSystem, y: Tree, h: Scalar) -> Step:
     solve = system.linearise(y, per_h / GAMMA)
 
     def stage(i: Array, stages: Tree) -> Tree:
-        row, coupling = (jax.lax.dynamic_index_in_dim(jnp.asarray(t), i, 0, False) for t in (A, C))
+        tables = (jnp.asarray(table) for table in (STAGES, COUPLINGS))
+        row, coupling = (jax.lax.dynamic_index_in_dim(t, i, 0, False) for t in tables)
         force = system.force(jax.tree.map(jnp.add, y, _combine(row, stages)))
         pull = system.mass(_combine(coupling, stages))
         new = solve(jax.tree.map(lambda f, g: f + g * per_h, force, pull))
