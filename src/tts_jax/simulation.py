@@ -115,12 +115,12 @@ def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     `eqx.filter_jit` takes as long as a dozen steps of a flow.
     """
     leaves, structure = jax.tree.flatten((dynamics, given))
-    leaves = [as_array(leaf) for leaf in leaves]
-    numbers = [leaf if isinstance(leaf, jax.Array | np.ndarray) else None for leaf in leaves]
-    fixed = tuple(
-        leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
-    )
-    return _compiled(numbers, structure, fixed)
+    numbers, fixed = [], []
+    for leaf in map(as_array, leaves):
+        is_number = isinstance(leaf, np.ndarray | jax.Array)
+        numbers.append(leaf if is_number else None)
+        fixed.append(None if is_number else leaf)
+    return _compiled(numbers, structure, tuple(fixed))
 
 
 def _traced(numbers: list, structure: Any, fixed: tuple) -> Records:
