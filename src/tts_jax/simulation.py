@@ -87,7 +87,7 @@ def simulate(
         _tell_if_slow()
     if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
         file = None if checkpoint is None else Path(checkpoint)
-        records = run_in_pieces(*as_arrays((dynamics, given)), progress, file)
+        records = run_in_pieces(as_arrays(dynamics), as_arrays(given), progress, file)
     else:
         records = _run(dynamics, given)
     trajectory = Trajectory(

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import _device
 from ._rare import rarely
-from ._types import Array, Bool, Float, Scalar, Tree
+from ._types import Array, Bool, Float, Scalar
 from .networks import Params
 from .step_integrals import AbstractStepRisk, Products
 

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Times, Tree, put
+from .._types import Array, Scalar, Times, Tree, put
 from .batches import one_by_one
-from .loop import Control, Now, attempt, begin, begin_records, going, pick, record, run
+from .loop import Control, Now, attempt, begin, begin_records, going, next_size, pick, record, run
 from .queue import run_queued
 from .rosenbrock import AbstractMotion, interpolate
 
-_CHECKPOINTS = 512
+_CHECKPOINTS = 1024
 
 
 def differentiable_run(
@@ -148,10 +148,11 @@ def _checkpoints(system: AbstractMotion, y: Tree, taus: Times, control: Control)
 
     def body(state: tuple) -> tuple:
         before, records, saved = state
+        good, h, step, after = attempt(system, before, control)
         saved = jax.lax.cond(saved.kept == _CHECKPOINTS, thin, lambda s: s, saved)
-        due = before.accepted >= saved.kept * saved.stride
+        # Only from where a step is accepted: its size stands there, too.
+        due = good & (before.accepted >= saved.kept * saved.stride)
         saved = jax.lax.cond(due, lambda s: save(s, before, records.reached), lambda s: s, saved)
-        _, h, step, after = attempt(system, before, control)
         return after, record(records, taus, before, after, h, step), saved
 
     now, records, saved = jax.lax.while_loop(
@@ -179,6 +180,9 @@ def _pull_back(
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted
 
+        def passed(time: Scalar) -> Array:
+            return jnp.sum(taus <= time).astype(jnp.int32)
+
         def repeat(inner: tuple) -> tuple:
             before, taken, marks = inner
             good, h, _, after = attempt(system, before, control)
@@ -190,15 +194,21 @@ def _pull_back(
                 jax.tree.map(lambda all_, one: put(all_, i, one), taken.y, before.y),
                 put(taken.recorded, i, marks),
             )
-            passed = jnp.sum(taus <= after.t).astype(jnp.int32)
-            return after, taken, jnp.where(good, passed, marks)
+            return after, taken, jnp.where(good, passed(after.t), marks)
 
-        begun = (start, state[3], pick(saved.recorded, place))
-        _, taken, marks = jax.lax.while_loop(lambda s: s[0].accepted < end, repeat, begun)
+        # A step alone need not be repeated to be known.
+        h, there = next_size(start, control)
+        alone = _Taken(start.t, h, start.y, pick(saved.recorded, place))
+        marks = jnp.where(steps > 1, alone.recorded, passed(there))
+        _, taken, marks = jax.lax.while_loop(
+            lambda s: (s[0].accepted < end) & (steps > 1), repeat, (start, state[3], marks)
+        )
 
         def step_back(i: Array, state: tuple) -> tuple:
             by_numbers, by_y, later = state
-            at = jax.tree.map(lambda rows: pick(rows, steps - 1 - i), taken)
+            at = jax.tree.map(
+                lambda one, rows: jnp.where(steps > 1, pick(rows, steps - 1 - i), one), alone, taken
+            )
             step, pull = jax.vjp(lambda n, y: whole(n).step(y, at.h), numbers, at.y)
 
             def one_record(j: Array, ct: tuple) -> tuple:

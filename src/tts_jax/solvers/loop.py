@@ -65,10 +65,16 @@ def going(now: Now, control: Control) -> Array:
     return (now.t < control.horizon) & (now.steps < control.max_steps) & moving
 
 
-def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, Scalar, Step, Now]:
-    """Try one step: whether it is accepted, its size, the step, and where that leads."""
+def next_size(now: Now, control: Control) -> tuple[Scalar, Scalar]:
+    """The size of the step to be tried from here, and when it ends: at the horizon at latest."""
     last = now.t + now.h >= control.horizon
     h = jnp.where(last, control.horizon - now.t, now.h)
+    return h, jnp.where(last, control.horizon, now.t + h)
+
+
+def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, Scalar, Step, Now]:
+    """Try one step: whether it is accepted, its size, the step, and where that leads."""
+    h, end = next_size(now, control)
     step = system.step(now.y, h)
     error = system.error(last_stage(step), now.y, step.after, control.rtol, control.atol)
     # The steps are chosen, not computed: derivatives are those of the solution, at these steps.
@@ -85,7 +91,7 @@ def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, 
         good, jnp.clip(grown, _SMALLEST, _LARGEST), jnp.clip(shrunk, 0.5 * _SMALLEST, 1.0)
     )
     ahead = Now(
-        t=jnp.where(last, control.horizon, now.t + h),
+        t=end,
         y=step.after,
         h=h * factor,
         error=jnp.maximum(error, 1e-4),
