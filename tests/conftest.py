@@ -1,4 +1,13 @@
-"""Strictness for every test, and the problem of the paper."""
+"""Strictness for every test, what they compile kept for each other, the problem of the paper."""
+
+import os
+import tempfile
+
+# For the workers of this run, and for the processes that tests start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import jax.numpy as jnp

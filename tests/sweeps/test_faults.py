@@ -38,14 +38,10 @@ def command(*words: str, output: Path | None = None) -> None:
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
+def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
-    with pytest.MonkeyPatch.context() as patch:
-        # All of them compile the same: what happens to them is to happen while they compute.
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield context
+    return context
 
 
 def begin(processes, *words, **options):
