@@ -3,7 +3,8 @@ agrees with the CPU.
 
     python benchmarks/accelerator.py [PART ...]
 
-Parts: sgd, hand, loops, command_buffers, flows, solvers, equal; all by default. `hand` needs CuPy.
+Parts: sgd, hand, loops, command_buffers, flows, lanes, sweep, solvers, equal; all by default.
+`hand` needs CuPy.
 On a CPU it is a rehearsal in small batches, whose numbers say nothing of an accelerator. Float32
 products are taken at the highest precision, so that none is TF32. With SECONDS=200 in the
 environment what would begin later is left out. Every row goes to
@@ -32,6 +33,7 @@ from parts import main  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
 from tts_jax.dynamics import sgd_kernel  # noqa: E402
+from tts_jax.solvers import queue  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -39,7 +41,8 @@ HERE = Path(__file__).parent
 REHEARSAL = jax.default_backend() == "cpu"
 BEGAN, SECONDS = time.monotonic(), float(os.environ.get("SECONDS", "inf"))
 BATCHES = (64,) if REHEARSAL else (1_000_000, 100_000, 10_000, 1_000)
-FLOWS = (16,) if REHEARSAL else (100_000, 10_000)
+FLOWS = (16,) if REHEARSAL else (100_000, 10_000, 1_000)
+LANES = (16_384, 32_768, 131_072)
 PATIENCE = 1.0 if REHEARSAL else 10.0
 """Seconds that the next larger batch of a peer may be expected to take."""
 EPSILONS = (1.0, 1e-2, 1e-4, 1e-6)
@@ -141,7 +144,7 @@ def loops():
     jax.clear_caches()
     try:
         for count in BATCHES:
-            for dtype in DTYPES if count == max(BATCHES) else DTYPES[:1]:
+            for dtype in DTYPES:
                 name = f"{jnp.dtype(dtype).name}, {count} runs"
                 yield row(name, lambda c=count, d=dtype: _sgd(c, d, 1e9), "steps_per_second")
     finally:
@@ -195,6 +198,37 @@ def flows():
                 lambda c=count, e=every, twice=name == "all": _flows(run, c, e, twice),
                 "flows_per_second",
             )
+
+
+def lanes():
+    """All epsilon at once, as in `flows`, by other numbers of lanes than the package has."""
+    before = queue.LANES
+    try:
+        for queue.LANES in LANES:
+            jax.clear_caches()
+            run = jax.jit(jax.vmap(lambda p, e: _flow(p, e, None)))
+            every = jnp.resize(jnp.asarray(EPSILONS), FLOWS[0])
+            name = f"{FLOWS[0]} runs in {queue.LANES} lanes"
+            yield row(name, lambda r=run, e=every: _flows(r, FLOWS[0], e), "flows_per_second")
+    finally:
+        queue.LANES = before
+        jax.clear_caches()
+
+
+def sweep():
+    """The same flows by `tts.sweep`, from the grid to the last byte in the store."""
+
+    def run():
+        grid = {"epsilon": EPSILONS, "seed": range(FLOWS[0] // len(EPSILONS)), "width": 20}
+        how = tts.GradientFlow(1.0, rtol=1e-6, atol=1e-8)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, data = _once(
+                lambda: tts.sweep(PROBLEM, how, grid, np.asarray(TAUS), store=f"{folder}/s.zarr")
+            )
+            bad = int((data.status != 0).sum())
+        return {"first": seconds, "flows_per_second": FLOWS[0] / seconds, "ended_badly": bad}
+
+    yield row(f"{FLOWS[0]} runs", run, "flows_per_second")
 
 
 def solvers():
@@ -297,7 +331,10 @@ def _apart(found, wanted, tolerance, seed):
     return {"a, u apart": apart, "tolerances of u, a": tolerance, "met": met, "seed": seed}
 
 
-PARTS = {part.__name__: part for part in (sgd, hand, loops, command_buffers, flows, solvers, equal)}
+PARTS = {
+    part.__name__: part
+    for part in (sgd, hand, loops, command_buffers, flows, lanes, sweep, solvers, equal)
+}
 
 if __name__ == "__main__":
     main("rehearsal" if REHEARSAL else "accelerator", PARTS)

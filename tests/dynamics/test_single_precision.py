@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_kernels import lowered
 
 import tts_jax as tts
+from tts_jax import _device
 
 # A step of a neuron that a sample hits is at most 2 epsilon h |residual| |a| sigma'/eta, here some
 # 1e-8 to 1e-7. Between .5 and 1 float32 numbers are 6e-8 apart.
@@ -173,3 +175,27 @@ def test_the_full_batch_does_not_lose_steps_either():
     # Half a unit in the last place of what has been added up in a chunk, at every step.
     lost = 0.5 * float(np.spacing(np.float32(4096 * size))) * steps
     assert abs(float(run.u[0]) - (1.0 - steps * size)) < lost
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_no_product_is_rounded_to_tf32(monkeypatch, design, inputs):
+    """A GPU may round the factors of a float32 product to 10 bits, unless it is told not to."""
+    monkeypatch.setattr(_device, "on_cpu", lambda: False)
+    problem, start = design
+    if inputs > 1:
+        network = tts.AdditiveNetwork(tts.CubicStep(eta=0.1))
+        truth = tts.AdditiveSteps(jumps=[0.3, 0.6], weights=[1.0, 2.0])
+        problem = tts.sample_problem(KEY, network, truth, 50, inputs=inputs)
+        start = tts.Params(*jnp.full((2, inputs, 3), 0.5, jnp.float32))
+
+    def run(starts, key):
+        how = tts.SGD(1e-2, STEP, batch_size=4)
+        return jax.vmap(
+            lambda start, key: tts.simulate(problem, how, start, taus(1e-2, 5), key=key).params
+        )(starts, key)
+
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), start)
+    text = lowered(run, starts, jax.random.split(KEY, 3))
+    single = [line for line in text.splitlines() if "dot_general" in line and "xf32>" in line]
+    assert bool(single) == (inputs > 1)  # one input needs no products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in single)

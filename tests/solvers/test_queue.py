@@ -177,20 +177,42 @@ def test_a_run_that_gets_stuck_frees_its_lane():
 # Lanes.
 
 
-def test_hardly_a_lane_is_idle(monkeypatch):
-    """Turns of all lanes: what the runs need, and half of the turns between two looks each."""
-    taken = []
+@pytest.fixture
+def counted(monkeypatch):
+    """A function of the arguments of runs: the steps of each, and how many turns all lanes took."""
+    taken, attempt = [], queue.attempt
 
-    def counted(system, now, control):
+    def told(system, now, control):
         jax.debug.callback(lambda: taken.append(1))
         return attempt(system, now, control)
 
-    attempt = queue.attempt
-    monkeypatch.setattr(queue, "attempt", counted)
+    monkeypatch.setattr(queue, "attempt", told)
+    batch = jax.jit(jax.vmap(lambda *own: outcome(*own)[1].steps))
+
+    def of(own):
+        taken.clear()
+        steps = np.asarray(batch(*own))
+        jax.effects_barrier()
+        return steps, len(taken)
+
+    return of
+
+
+def test_the_longest_runs_begin_first(counted):
+    """However they are given, those that begin with short steps, being stiff, do not come last."""
+    stiffness = jnp.asarray(10.0 ** np.linspace(-1, 3, 30))
+    own = (stiffness, jnp.tile(START, (30, 1)))
+    steps, turns = counted(own)
+    other = counted((jnp.flip(stiffness), own[1]))[1]
+    assert abs(turns - other) <= 2 * TURNS
+    # All lanes end nearly together; a long run that came last would go on alone.
+    assert max(turns, other) < np.sum(steps) / LANES + 0.2 * np.max(steps)
+
+
+def test_hardly_a_lane_is_idle(counted):
+    """Turns of all lanes: what the runs need, and half of the turns between two looks each."""
     own = runs(60)
-    steps = np.asarray(jax.jit(jax.vmap(lambda *own: outcome(*own)))(*own)[1].steps)
-    jax.effects_barrier()
-    turns = len(taken)
+    steps, turns = counted(own)
     assert turns <= (np.sum(steps) + TURNS * steps.size) / LANES + np.max(steps)
     assert turns >= np.sum(steps) / LANES
     # Were there a lane for each, every one of them would go on until the last has ended.

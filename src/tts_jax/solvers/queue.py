@@ -1,7 +1,9 @@
 """Many runs in a fixed number of lanes, which step together.
 
 A lane whose run has ended takes the next one. Without that, all lanes would go on until the slowest
-run of all has ended, most of them idle, and there would be a lane for every run.
+run of all has ended, most of them idle, and there would be a lane for every run. Runs that begin
+with the shortest steps come first, since they take the most: lanes are idle at the end, while the
+last runs go on, and those should be short.
 """
 
 from collections.abc import Callable
@@ -62,8 +64,13 @@ def run_queued(given: Callable[[list[Array]], Given], own: list[Array]) -> tuple
     def own_of(run: Array) -> list[Array]:
         return [leaf[jnp.minimum(run, runs - 1)] for leaf in own]
 
+    def first_size(run: Array) -> Array:
+        return each(_begin, own_of(run))[1].h
+
+    order = _shortest_steps_first(first_size, runs, lanes)
+
     def fill(held: _Lanes) -> _Lanes:
-        run, begun = _next_runs(held, runs)
+        run, begun = _next_runs(held, order)
         active, now, reached = _where(
             held.active, (held.active, held.now, held.reached), each(_begin, own_of(run))
         )
@@ -141,11 +148,23 @@ def _record(
     return interpolate(now.y, step, (taus[place] - now.t) / h)
 
 
-def _next_runs(held: _Lanes, runs: int) -> tuple[Array, Array]:
+def _shortest_steps_first(first_size: Callable[[Array], Array], runs: int, lanes: int) -> Array:
+    """(R + 1,) the runs in the order in which they are to begin, and R for none."""
+    order = jnp.arange(runs + 1, dtype=jnp.int32)
+    if runs <= lanes:
+        return order
+    # As many at a time as go side by side later: all at once would need memory of their own.
+    chunks = jnp.arange(lanes * -(-runs // lanes), dtype=jnp.int32).reshape(-1, lanes)
+    sizes = jax.lax.map(first_size, chunks).reshape(-1)[:runs]
+    return order.at[:runs].set(jnp.argsort(sizes).astype(jnp.int32))
+
+
+def _next_runs(held: _Lanes, order: Array) -> tuple[Array, Array]:
     """The index of each lane's run once those that are free have taken the next ones, and how many
     have begun then."""
+    runs = order.size - 1
     turn = jnp.cumsum(~held.active, dtype=jnp.int32)
-    run = jnp.where(held.active, held.run, jnp.minimum(held.begun + turn - 1, runs))
+    run = jnp.where(held.active, held.run, order[jnp.minimum(held.begun + turn - 1, runs)])
     return run, jnp.minimum(held.begun + turn[-1], runs)
 
 
