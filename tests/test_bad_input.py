@@ -230,6 +230,7 @@ def run(**changes):
         ("taus", [-0.1, 0.2], "slow times of at least 0, but is -0.1 at position 0"),
         ("taus", [0.1, 0.3, 0.2], "strictly increasing, but is 0.3 then 0.2 at position 2"),
         ("taus", [0.1, 0.1], "strictly increasing, but is 0.1 then 0.1 at position 1"),
+        ("taus", np.array([2, 1], np.uint8), "strictly increasing, but is 2 then 1 at position 1"),
         ("taus", [0.1, NAN], "finite, but is infinite or NaN in 1 place"),
         ("taus", [0.1, INF], "finite, but is infinite or NaN in 1 place"),
     ],

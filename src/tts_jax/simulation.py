@@ -117,7 +117,7 @@ def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     leaves, structure = jax.tree.flatten((dynamics, given))
     numbers, fixed = [], []
     for leaf in map(as_array, leaves):
-        is_number = isinstance(leaf, np.ndarray | jax.Array)
+        is_number = isinstance(leaf, np.ndarray | np.generic | jax.Array)
         numbers.append(leaf if is_number else None)
         fixed.append(None if is_number else leaf)
     return _compiled(numbers, structure, tuple(fixed))

@@ -217,3 +217,24 @@ def test_the_clock_has_no_unit(speed):
     same, other = integrate(SMOOTH, START)
     np.testing.assert_allclose(ys, same, rtol=0, atol=1e-8)
     assert abs(int(now.steps) - int(other.steps)) < 15
+
+
+@pytest.mark.parametrize("edge", [1.0, 2.0], ids=["at the start", "ahead"])
+def test_a_run_is_lost_where_it_has_no_force_and_not_in_front_of_that(edge):
+    def up_to(y, number):
+        return jnp.where(y < edge, 1.0, jnp.nan)
+
+    _, now = integrate(any_system(up_to, masses=[1]), [1.0])
+    assert now.t < HORIZON
+    assert now.lost == (edge == 1.0)
+    assert (now.steps == 0) == (edge == 1.0)
+    np.testing.assert_allclose(now.y, edge, rtol=1e-6)
+
+
+def test_a_velocity_that_is_no_number_a_little_ahead_is_none_of_the_start():
+    def here(y, number):
+        return jnp.where(y <= 1.0, 1.0, jnp.nan)
+
+    ys, now = integrate(any_system(here, masses=[1]), [1.0], taus=[0.0], horizon=0.0)
+    np.testing.assert_array_equal(ys, [[1.0]])
+    assert not now.lost

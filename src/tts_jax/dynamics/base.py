@@ -33,7 +33,7 @@ class Records(NamedTuple):
     params: Params
     risk: Times
     status: Array
-    stats: dict[str, Any]
+    stats: dict[str, Array]
 
 
 class AbstractDynamics(eqx.Module):
@@ -66,7 +66,7 @@ def check_taus(taus: Any) -> None:
     check_finite("taus", taus)
     if times[0] < 0:
         raise argument_error("taus", "slow times of at least 0", f"{times[0]} at position 0")
-    i = int(np.flatnonzero(np.diff(times) <= 0)[0])
+    i = int(np.flatnonzero(times[1:] <= times[:-1])[0])
     raise argument_error(
         "taus", "strictly increasing", f"{times[i]} then {times[i + 1]} at position {i + 1}"
     )

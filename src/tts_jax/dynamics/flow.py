@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Scalar, Times, Tree, as_real
-from ..solvers import AbstractMotion, Control, differentiable_run
+from ..solvers import AbstractMotion, Control, all_finite, differentiable_run
 from ..steps import StepRisk, apart, joined
 from .base import AbstractDynamics, Given, Records
 from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
@@ -63,9 +63,8 @@ class AbstractFlow(AbstractDynamics):
             jnp.int32
         )
         status = jnp.where(now.t >= control.horizon, Status.OK, status)
-        # Steps that are lost however short: where the run stands there is no force. Where it began
-        # there is none if no step was tried.
-        nowhere = now.lost & ((status == Status.STAGNATION) | (now.steps == 0))
+        # Where the start itself has no velocity there is nothing to step from.
+        nowhere = now.lost & ((status != Status.OK) | (now.steps == 0))
         status = jnp.where(nowhere, Status.NON_FINITE, status)
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
@@ -100,9 +99,5 @@ class AbstractFlow(AbstractDynamics):
         ys, status, stats = integrate(
             solver, velocity, start, taus, self.rtol, self.atol, self.max_steps, self.adjoint
         )
-        begun = _finite(velocity(start))
+        begun = all_finite(velocity(start))
         return ys, jnp.where(begun, status, Status.NON_FINITE).astype(jnp.int32), stats
-
-
-def _finite(tree: Tree) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

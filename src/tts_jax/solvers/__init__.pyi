@@ -3,7 +3,7 @@ from .batches import in_turn
 from .chord import Chord, stiff_solver
 from .derivatives import differentiable_run
 from .inverse import Layered, layered_solver, symmetric_solver
-from .loop import Control, Now
+from .loop import Control, Now, all_finite
 from .rodas import Rodas5P
 from .rosenbrock import (
     COUPLINGS,
@@ -29,6 +29,7 @@ __all__ = [
     "Now",
     "Rodas5P",
     "Step",
+    "all_finite",
     "banded_solver",
     "differentiable_run",
     "in_turn",

@@ -1,8 +1,8 @@
 """Derivatives of a run, forward and reverse, from the steps that it took.
 
-Forward, the derivative goes through the loop beside the state. In reverse the steps are gone
-through once more, from checkpoints, of which there is a fixed number however many steps there are;
-from each of them on the steps are repeated, stored, and pulled back one by one.
+Forward, the derivative goes through the loop beside the state. In reverse the run is made once more
+for checkpoints, of which there is a fixed number however many steps there are. Where several steps
+lie between two of them, these are repeated and stored; then steps are pulled back one by one.
 """
 
 from collections.abc import Callable

@@ -32,8 +32,8 @@ class Control(NamedTuple):
 
 
 class Now(NamedTuple):
-    """Where a run stands: time, state, next step size, last error, and counts; whether the last
-    step was lost, its error no finite number."""
+    """Where a run stands: time, state, next step size, last error, and counts; whether it is lost,
+    the force being infinite or NaN where the last step began."""
 
     t: Scalar
     y: Tree
@@ -53,10 +53,10 @@ class Records(NamedTuple):
 
 def begin(system: AbstractMotion, y: Tree, control: Control) -> Now:
     none = jnp.zeros((), jnp.int32)
-    guess = _first_step(system, y, control)
+    guess, velocity = _first_step(system, y, control)
     h = jnp.minimum(guess, control.horizon)
-    # Without a finite velocity there is no guess.
-    return Now(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none, ~(guess > 0))
+    lost = ~all_finite(velocity)
+    return Now(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none, lost)
 
 
 def going(now: Now, control: Control) -> Array:
@@ -79,8 +79,9 @@ def attempt(system: AbstractMotion, now: Now, control: Control) -> tuple[Array, 
     error = system.error(last_stage(step), now.y, step.after, control.rtol, control.atol)
     # The steps are chosen, not computed: derivatives are those of the solution, at these steps.
     error = jax.lax.stop_gradient(error)
-    lost = ~jnp.isfinite(error)
-    error = jnp.where(lost, 1e6, jnp.maximum(error, 1e-6))
+    error = jnp.where(jnp.isfinite(error), jnp.maximum(error, 1e-6), 1e6)
+    # The first stage is the force where the step begins, divided by its matrix.
+    lost = ~all_finite(jax.tree.map(lambda leaf: leaf[0], step.stages))
     good = error <= 1.0
     # A proportional-integral controller; after a rejection only the new error counts. With less
     # weight on the new error steps grow too late behind a kink, and more of them are needed for the
@@ -146,8 +147,13 @@ def pick(rows: Array, i: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(rows, i, 0, False)
 
 
-def _first_step(system: AbstractMotion, y: Tree, control: Control) -> Scalar:
-    """A guess of the first step size.
+def all_finite(tree: Tree) -> Bool[Array, ""]:
+    """Whether no number in the tree is infinite or NaN."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _first_step(system: AbstractMotion, y: Tree, control: Control) -> tuple[Scalar, Tree]:
+    """A guess of the first step size, and the velocity at y.
 
     Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, II.4.
     """
@@ -170,4 +176,4 @@ def _first_step(system: AbstractMotion, y: Tree, control: Control) -> Scalar:
     speed = jnp.maximum(size(velocity), 1e-15)
     bend = size(jax.tree.map(jnp.subtract, ahead, velocity)) / short
     guess = (0.01 / jnp.maximum(speed, bend)) ** (1.0 / (ORDER + 1))
-    return jax.lax.stop_gradient(jnp.minimum(100.0 * short, guess))
+    return jax.lax.stop_gradient(jnp.minimum(100.0 * short, guess)), velocity
