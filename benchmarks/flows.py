@@ -138,9 +138,8 @@ def single():
                 seconds = time.perf_counter() - began if slow else timed(run)
                 row = {"epsilon": epsilon, "method": method, "rtol": rtol, "seconds": seconds}
                 found.append({**row, "error": error_of(states, reference), **stats})
-    table(found)
     draw(found)
-    return found
+    return {"all": found, "side by side": table(found, first)}
 
 
 def cheapest(found, epsilon, methods, target):
@@ -152,29 +151,48 @@ def cheapest(found, epsilon, methods, target):
     return min(rows, key=lambda row: row["seconds"], default=None)
 
 
-def table(found):
+def table(found, first):
+    """The cheapest runs that reach an error, timed once more, in turn; what is printed is kept."""
+    kept = []
     for epsilon in HORIZONS:
         for target in TARGETS:
-            ours = cheapest(found, epsilon, ("tts_jax",), target)
-            peer = cheapest(found, epsilon, PLAIN, target)
-            pairs = cheapest(found, epsilon, ("LSODA by pairs",), target)
-            if ours is None:
-                print(f"epsilon {epsilon:g}, error {target:g}: not reached by tts_jax")
-                continue
-            line = (
-                f"epsilon {epsilon:g}, error {target:g}: {1e3 * ours['seconds']:.2f} ms, "
-                f"{ours['steps']} steps, {ours['rejected']} rejected"
-            )
-            if peer is None:
-                print(f"{line}; SciPy did not reach it")
-                continue
-            for other in (peer, pairs):
-                if other is not None:
-                    ratio = other["seconds"] / ours["seconds"]
-                    line += (
-                        f"; {other['method']} {1e3 * other['seconds']:.1f} ms, {ratio:.1f} times"
-                    )
-            print(line)
+            names = {"ours": ("tts_jax",), "peer": PLAIN, "by pairs": ("LSODA by pairs",)}
+            rows = {name: cheapest(found, epsilon, those, target) for name, those in names.items()}
+            reached = {name: row for name, row in rows.items() if row is not None}
+            seconds = in_turn({name: again(row, first) for name, row in reached.items()})
+            line = f"epsilon {epsilon:g}, error {target:g}:"
+            for name, row in rows.items():
+                if row is None:
+                    line += f" {', '.join(names[name])} did not reach it;"
+                    continue
+                line += f" {row['method']} {1e3 * seconds[name]:.2f} ms"
+                if name == "ours":
+                    line += f", {row['steps']} steps, {row['rejected']} rejected;"
+                elif "ours" in seconds:
+                    line += f", {seconds[name] / seconds['ours']:.1f} times;"
+            print(line.rstrip(";"))
+            kept.append({"epsilon": epsilon, "error": target, "seconds": seconds, "rows": reached})
+    return kept
+
+
+def again(row, first):
+    epsilon, rtol = row["epsilon"], row["rtol"]
+    if row["method"] == "tts_jax":
+        return lambda: by_us(epsilon, rtol, first)
+    return lambda: by_scipy(row["method"], epsilon, rtol, first)
+
+
+def in_turn(runs, rounds=15):
+    """Medians of seconds: each a tenth of a second and twice or more, in turn, so that what else
+    the machine does slows all of them. The first call after other work does not count."""
+    found = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times = [once(run), once(run)]
+            while sum(times) < 0.1:
+                times.append(once(run))
+            found[name] += times[1:]
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def draw(found):
