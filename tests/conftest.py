@@ -1,13 +1,7 @@
-"""Strictness for every test, what they compile kept for each other, the problem of the paper."""
+"""Strictness for every test, and the problem of the paper."""
 
 import os
 import tempfile
-
-# For the workers of this run, and for the processes that tests start.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +9,13 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
+
+# For the processes that tests start, many of which compile the same. Here, after its import, JAX
+# does not see it: it would write more than it would read.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
