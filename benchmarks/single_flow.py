@@ -72,7 +72,7 @@ def table(found, first):
             names = {"ours": ("tts_jax",), "peer": PLAIN, "by pairs": ("LSODA by pairs",)}
             rows = {name: cheapest(found, epsilon, those, target) for name, those in names.items()}
             reached = {name: row for name, row in rows.items() if row is not None}
-            seconds = in_turn({name: again(row, first) for name, row in reached.items()})
+            seconds = alternately({name: again(row, first) for name, row in reached.items()})
             line = f"epsilon {epsilon:g}, error {target:g}:"
             for name, row in rows.items():
                 if row is None:
@@ -95,7 +95,7 @@ def again(row, first):
     return lambda: by_scipy(row["method"], epsilon, rtol, first)
 
 
-def in_turn(runs, rounds=15):
+def alternately(runs, rounds=15):
     """Medians of seconds: each a tenth of a second and twice or more, in turn, so that what else
     the machine does slows all of them. The first call after other work does not count."""
     found = {name: [] for name in runs}

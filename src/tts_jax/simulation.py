@@ -111,8 +111,8 @@ def simulate(
 def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     """`dynamics.run`, compiled once for all numbers.
 
-    Numbers become arrays: as Python floats each new value would recompile. By hand, since
-    `eqx.filter_jit` takes as long as a dozen steps of a flow.
+    Numbers become arrays: as Python floats each new value would recompile. By hand, in one pass
+    over the leaves, since a call of `eqx.filter_jit` does more than a short flow can hide.
     """
     leaves, structure = jax.tree.flatten((dynamics, given))
     numbers, fixed = [], []

@@ -210,7 +210,7 @@ class StepRisk(AbstractStepRisk):
     def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array, Bool[Array, ""]]:
         """(m,) sum_j X_ij a_j and its derivative by x_i; whether 0 or 1 cuts any step.
 
-        That is asked here, between the sums, where it takes no time of its own.
+        That is asked here, between the sums, instead of in a search of its own.
         """
         places, end = u * self.per_eta, self.per_eta - 0.5
         x = _filled(places, 0.0)

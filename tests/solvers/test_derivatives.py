@@ -8,12 +8,20 @@ import pytest
 from scipy.linalg import expm
 from small_systems import any_system
 
-from tts_jax.solvers import Control, differentiable_run
+from tts_jax.solvers import Control, derivatives, differentiable_run
 
 PARTS = np.asarray([0.0, 0.3, 0.30001, 0.7, 1.0])
 WEIGHTS = np.random.default_rng(0).normal(size=(PARTS.size, 2))
 START = np.asarray([1.0, 0.5])
 MAX_STEPS = 4096
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_checkpoints():
+    """So that runs of some thousand steps are long ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(derivatives, "_CHECKPOINTS", 512)
+        yield
 
 
 def van_der_pol(y, stiffness):
@@ -49,8 +57,8 @@ def slopes(function, horizon, stiffness):
 
 @pytest.mark.parametrize(
     ("horizon", "fewest", "most"),
-    [(0.5, 10, 100), (40.0, 513, 1024), (60.0, 1025, 2048), (200.0, 2049, 4095)],
-    ids=["few steps", "no checkpoint dropped", "dropped once", "dropped twice"],
+    [(0.5, 10, 100), (25.0, 300, 512), (40.0, 513, 1024), (60.0, 1025, 2048), (200.0, 2049, 4095)],
+    ids=["few steps", "no checkpoint dropped", "dropped once", "twice", "three times"],
 )
 def test_reverse_mode_is_forward_mode_however_many_steps_there_are(horizon, fewest, most):
     reverse, forward, now = slopes(van_der_pol, jnp.asarray(horizon), jnp.asarray(30.0))

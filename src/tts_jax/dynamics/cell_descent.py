@@ -76,9 +76,6 @@ class WideDescent(AbstractMotion):
     epsilon: Scalar
     ridge: Scalar
 
-    def force(self, y: Cells) -> Cells:
-        return self._widest(y).force(y)
-
     def crowded(self, y: Cells) -> Bool[Array, ""]:
         """Whether more neurons overlap than the largest reach holds, or are about to."""
         return self._widest(y).risk.slack(y.u) < 1e-3 * self.risk.eta

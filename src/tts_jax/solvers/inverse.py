@@ -14,7 +14,7 @@ _UNROLL = 2
 """Pairs of pivots per turn of the loop. An even number: after an odd one XLA copies the matrix."""
 
 _WRITTEN_OUT = 12
-"""Up to so many pairs of pivots the loop is written out altogether: a step takes 4 % less."""
+"""Up to so many pairs of pivots the loop is written out altogether, where compiling allows it."""
 
 _ROWS = 4
 """Rows that a product adds at once."""

@@ -86,10 +86,6 @@ class AbstractMotion(eqx.Module):
     """What the loop over steps asks. y is any pytree."""
 
     @abc.abstractmethod
-    def force(self, y: Tree) -> Tree:
-        """f(y)."""
-
-    @abc.abstractmethod
     def velocity(self, y: Tree) -> Tree:
         """dy/dt, zero where M is singular. Only for a first guess of the step size."""
 
@@ -104,6 +100,10 @@ class AbstractMotion(eqx.Module):
 
 class AbstractSystem(AbstractMotion):
     """M dy/dt = f(y), autonomous, with what a Rosenbrock step asks of it."""
+
+    @abc.abstractmethod
+    def force(self, y: Tree) -> Tree:
+        """f(y)."""
 
     @abc.abstractmethod
     def mass(self, y: Tree) -> Tree:
