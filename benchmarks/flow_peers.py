@@ -52,8 +52,8 @@ def by_scipy(peer, epsilon, rtol, first):
 
 def by_us(epsilon, rtol, first):
     flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
-    taus = jnp.asarray(recorded(epsilon))
-    return jax.block_until_ready(tts.simulate(PROBLEM, flow, first, taus, throw=False))
+    run = tts.simulate(PROBLEM, flow, first, recorded(epsilon), throw=False)
+    return jax.block_until_ready(run)
 
 
 def risks(states):

@@ -69,7 +69,7 @@ def batch():
         for k, epsilon in enumerate(HORIZONS):
             for seed in range(0, 64, 16):
                 first = starts[seed]
-                reference = by_scipy("LSODA by pairs", epsilon, 1e-12, first)
+                reference = by_scipy("Radau", epsilon, 1e-12, first)
                 index = 64 * k + seed
                 ours = np.concatenate([run.params.a[index], run.params.u[index]], axis=1)
                 worst.append(error_of(ours, reference))

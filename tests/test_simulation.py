@@ -103,7 +103,7 @@ def over_epsilon():
     @jax.jit
     def run(epsilons, starts):
         def one(epsilon, start):
-            flow = tts.GradientFlow(epsilon, max_steps=200)
+            flow = tts.GradientFlow(epsilon, max_steps=150)
             return tts.simulate(small_problem(), flow, start, TAUS)
 
         return jax.vmap(one)(epsilons, starts)
@@ -132,7 +132,7 @@ def test_a_run_that_fails_does_not_spoil_its_neighbours(over_epsilon):
     starts = stacked_starts(3)
     epsilons = jnp.array([1e-1, 1e-7, 1.0])
     good = over_epsilon(epsilons.at[1].set(1.0), starts)
-    # At 1e-7 the 200 steps do not reach the end.
+    # At 1e-7 the 150 steps do not reach the end.
     slow = over_epsilon(epsilons, starts)
     np.testing.assert_array_equal(slow.status, [tts.Status.OK, tts.Status.MAX_STEPS, tts.Status.OK])
     broken = over_epsilon(epsilons.at[1].set(1.0), starts._replace(u=starts.u.at[1].set(jnp.nan)))

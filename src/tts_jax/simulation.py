@@ -69,7 +69,7 @@ def simulate(
     the data so far as `.trajectory`, when a run cannot go on.
     """
     _check(problem, dynamics, params, taus)
-    taus, params = _array(taus, np.float64), jax.tree.map(_array, params)
+    taus, params = _times(taus), jax.tree.map(_array, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     everything = (problem, dynamics, params, taus, key, samples)
     if checkpoint is not None:
@@ -87,28 +87,34 @@ def simulate(
         _tell_if_slow()
     if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
         file = None if checkpoint is None else Path(checkpoint)
+        given = given._replace(taus=jnp.asarray(taus))
         records = run_in_pieces(as_arrays(dynamics), as_arrays(given), progress, file)
+        trajectory = _trajectory(dynamics, given, records)
     else:
-        records = _run(dynamics, given)
-    trajectory = Trajectory(
-        taus,
+        trajectory = _run(dynamics, given)
+    if progress is not None:
+        progress(1.0)
+    if is_concrete(trajectory):
+        status = int(trajectory.status)
+        if throw and status != Status.OK:
+            _raise(trajectory)
+        if isinstance(dynamics, SGD) and status == Status.OK:
+            _warn_if_coarse(trajectory)
+    return trajectory
+
+
+def _trajectory(dynamics: AbstractDynamics, given: Given, records: Records) -> Trajectory:
+    return Trajectory(
+        given.taus,
         records.params,
         records.risk,
         records.status,
         records.stats,
         method=type(dynamics).__name__,
     )
-    if progress is not None:
-        progress(1.0)
-    if is_concrete(trajectory):
-        if throw:
-            _raise_unless_ok(trajectory)
-        if int(trajectory.status) == Status.OK:
-            _warn_if_coarse(trajectory)
-    return trajectory
 
 
-def _run(dynamics: AbstractDynamics, given: Given) -> Records:
+def _run(dynamics: AbstractDynamics, given: Given) -> Trajectory:
     """`dynamics.run`, compiled once for all numbers.
 
     Numbers become arrays: as Python floats each new value would recompile. By hand, in one pass
@@ -123,21 +129,28 @@ def _run(dynamics: AbstractDynamics, given: Given) -> Records:
     return _compiled(numbers, structure, tuple(fixed))
 
 
-def _traced(numbers: list, structure: Any, fixed: tuple) -> Records:
+def _traced(numbers: list, structure: Any, fixed: tuple) -> Trajectory:
     whole = [
         leaf if number is None else number for leaf, number in zip(fixed, numbers, strict=True)
     ]
     dynamics, given = jax.tree.unflatten(structure, whole)
-    return dynamics.run(given)
+    # Put together here, since what a compiled function returns costs no call of Python.
+    return _trajectory(dynamics, given, dynamics.run(given))
 
 
 _compiled = jax.jit(_traced, static_argnums=(1, 2))
 
 
-def _array(value: Any, dtype: Any = None) -> jax.Array:
+def _array(value: Any) -> jax.Array:
     """`jnp.asarray`, which takes its time also where there is nothing to do."""
-    done = isinstance(value, jax.Array) and dtype in (None, value.dtype)
-    return value if done else jnp.asarray(value, dtype)
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+
+
+def _times(taus: Any) -> Times:
+    """Of dtype float64; what NumPy can hold goes to the device with the other numbers."""
+    if not isinstance(taus, jax.Array):
+        return np.asarray(taus, np.float64)
+    return taus if taus.dtype == np.float64 else taus.astype(np.float64)
 
 
 def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
@@ -184,11 +197,10 @@ def _warn_if_coarse(trajectory: Trajectory) -> None:
             warnings.warn(message, CoarseStepsWarning, stacklevel=3)
 
 
-def _raise_unless_ok(trajectory: Trajectory) -> None:
+def _raise(trajectory: Trajectory) -> None:
     status = Status(int(trajectory.status))
-    if status != Status.OK:
-        raise SimulationError(
-            f"{trajectory.method} ended with {status.name}: {status.message}. The data up to there "
-            "is in `.trajectory` of this exception; `throw=False` returns it instead.",
-            trajectory,
-        )
+    raise SimulationError(
+        f"{trajectory.method} ended with {status.name}: {status.message}. The data up to there "
+        "is in `.trajectory` of this exception; `throw=False` returns it instead.",
+        trajectory,
+    )

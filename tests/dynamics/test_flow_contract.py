@@ -127,7 +127,7 @@ def test_the_default_agrees_with_a_solver_of_diffrax(kvaerno, epsilon):
 # Batches and failures.
 
 EPSILONS = jnp.asarray([1e-1, 1e-7, 1.0, 1e-3])
-LIMIT = 200
+LIMIT = 140
 
 
 def limited(epsilon, start):

@@ -31,6 +31,10 @@ from .descent_columns import fits
 from .descent_kernel import steps_in_kernel
 from .kernels import by_device, on_gpu
 
+_LIGHTER = 20.0
+"""How much less the mass of a weight counts. Measured: the fewest steps at equal error on average
+over eta and epsilon, within 2 % of what any number from 5 to 50 takes."""
+
 _MOST_JUMPS = 64
 """The closed form is written out over the jumps: with more, it would take long to compile."""
 
@@ -171,11 +175,15 @@ def position_error(
 ) -> Scalar:
     """The size of an error: of weights, which count against the largest, and of positions (m,).
 
-    A position counts against eta. That is what moves the risk.
+    A position counts against eta: that is what moves the risk. Of the two, each counts by how long
+    its errors last, which is by its mass: epsilon of a weight, eta^2 of a position in units of eta.
     """
+    positions = largest(error) / (eta * (atol + rtol))
+    # Not by less than a tenth: the risk shows every error of a weight while they move fast.
+    ratio = jnp.maximum(epsilon / (_LIGHTER * eta**2), 0.1)
     # Without a mass weights only follow, and are rounded off where neurons meet.
-    weights = jnp.where(epsilon > 0, weights, 0.0)
-    return jnp.maximum(weights, largest(error) / (eta * (atol + rtol)))
+    weights = jnp.where(epsilon > 0, ratio * weights, 0.0)
+    return jnp.maximum(weights, positions) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
 
 
 def step_risk(problem: AbstractProblem) -> StepRisk | None:
