@@ -356,7 +356,7 @@ def test_no_64_bit_numbers_no_simulation():
 def test_a_missing_flag_is_told_once(monkeypatch, caplog):
     """XLA's flag for fast loops on a CPU: its absence only costs time."""
     problem, start = small_problem(), spread_start()
-    flag = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000"
+    flag = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=4000000"
 
     def told(flags):
         monkeypatch.setenv("XLA_FLAGS", flags)

@@ -184,7 +184,7 @@ def _tell_if_slow() -> None:
     if needed and flag not in os.environ.get("XLA_FLAGS", ""):
         logging.getLogger("tts_jax").debug(
             "SGD on a CPU is several times faster with "
-            "XLA_FLAGS=--xla_backend_extra_options=%s=1000000, set before JAX starts.",
+            "XLA_FLAGS=--xla_backend_extra_options=%s=4000000, set before JAX starts.",
             flag,
         )
 
