@@ -5,7 +5,7 @@
 Parts: single, batch, width, cells, start, derivative, reduced, limit, kinks; all by default. Peers
 run in this process, side by side; medians of warm runs; float64. The error of a run is the larger,
 over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
-SciPy's LSODA at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
+SciPy's Radau at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
 work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """
 
@@ -23,6 +23,7 @@ from flow_peers import (
     HORIZONS,
     JUMPS,
     PROBLEM,
+    VALUES,
     WIDTH,
     by_scipy,
     by_us,
@@ -32,7 +33,7 @@ from flow_peers import (
 )
 from jax.scipy.special import betainc
 from parts import main, once, timed
-from single_flow import TARGETS, single
+from single_flow import TARGETS, alternately, single
 
 import tts_jax as tts
 from tts_jax.dynamics.cell_descent import WideDescent, to_cells
@@ -248,23 +249,34 @@ def start_up():
 
 
 def derivative():
-    """A reverse pass as a multiple of a run."""
+    """A reverse pass as a multiple of a run: by epsilon and the start, and by all numbers."""
     taus = jnp.asarray(recorded(2e-5))
 
-    def last(epsilon, first):
+    def last(epsilon, first, eta, jumps, values):
+        network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
+        problem = tts.Problem(network, tts.PiecewiseConstant(jumps, values))
         flow = tts.GradientFlow(epsilon, rtol=1e-8, atol=1e-10)
-        return tts.simulate(PROBLEM, flow, first, taus, throw=False).risk[-1]
+        return tts.simulate(problem, flow, first, taus, throw=False).risk[-1]
 
-    forward, reverse = jax.jit(last), jax.jit(jax.grad(last, argnums=(0, 1)))
+    ways = {
+        "run": jax.jit(last),
+        "by epsilon and start": jax.jit(jax.grad(last, argnums=(0, 1))),
+        "by all numbers": jax.jit(jax.grad(last, argnums=(0, 1, 2, 3, 4))),
+    }
+    rest = (start(), jnp.asarray(ETA), jnp.asarray(JUMPS), jnp.asarray(VALUES))
     found = {}
     for epsilon in (1e-2, 2e-5):
-        times = [
-            timed(lambda f=f, e=epsilon: jax.block_until_ready(f(jnp.asarray(e), start())))
-            for f in (forward, reverse)
-        ]
-        ratio = times[1] / times[0]
-        print(f"epsilon {epsilon:g}: run {1e3 * times[0]:.1f} ms, gradient {ratio:.1f} times")
-        found[str(epsilon)] = times
+        given = (jnp.asarray(epsilon), *rest)
+        runs = {
+            name: lambda way=way, given=given: jax.block_until_ready(way(*given))
+            for name, way in ways.items()
+        }
+        seconds = alternately(runs)
+        line = f"epsilon {epsilon:g}: run {1e3 * seconds['run']:.1f} ms, gradient"
+        for name in list(ways)[1:]:
+            line += f" {name} {seconds[name] / seconds['run']:.1f} times,"
+        print(line.rstrip(","))
+        found[str(epsilon)] = seconds
     return found
 
 

@@ -146,7 +146,7 @@ def _array(value: Any) -> jax.Array:
     return value if isinstance(value, jax.Array) else jnp.asarray(value)
 
 
-def _times(taus: Any) -> Times:
+def _times(taus: Any) -> Any:
     """Of dtype float64; what NumPy can hold goes to the device with the other numbers."""
     if not isinstance(taus, jax.Array):
         return np.asarray(taus, np.float64)

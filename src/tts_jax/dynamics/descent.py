@@ -17,6 +17,7 @@ from ..activations import AbstractStep
 from ..networks import Params, ShallowNetwork
 from ..problem import AbstractProblem, Problem
 from ..solvers import (
+    AbstractSymmetricSystem,
     AbstractSystem,
     Layered,
     Step,
@@ -70,7 +71,7 @@ class PlainDescent(AbstractSystem):
         return jnp.sqrt(jnp.mean((error_ / (atol + rtol * size)) ** 2))
 
 
-class StepDescent(AbstractSystem):
+class StepDescent(AbstractSymmetricSystem):
     """The same for a `StepRisk`, whose Hessian is known, and for epsilon = 0 too.
 
     The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the square integral of feature i, to what a
@@ -93,25 +94,36 @@ class StepDescent(AbstractSystem):
             -2 * half.u,
         )
 
+    def force_transposed(self, y: Layers, left: Layers) -> Layers:
+        # The Hessian is symmetric, and forward the derivative takes half as long; the ridge is not.
+        half = jax.jvp(self.risk.gradient, (y,), (left,))[1]
+        nothing = jax.tree.map(jnp.zeros_like, y)
+        by_ridge = jax.vjp(lambda y: self.force_from(y, nothing), y)[1](left)[0]
+        return jax.tree.map(lambda ridge, risk: ridge - 2 * risk, by_ridge, half)
+
     def mass(self, y: Layers) -> Layers:
         return Layers(self.epsilon * y.bias, self.epsilon * y.a, y.u)
 
     def linearise(self, y: Layers, shift: Scalar) -> Callable[[Layers], Layers]:
+        solve = layered_solver(self._matrix(y, shift))
+        return lambda r: Layers(*solve((r.bias, r.a, r.u)))
+
+    def between(self, y: Layers, shift: Scalar, lefts: Layers, rights: Layers) -> Scalar:
+        return self._matrix(y, shift).between(lefts, rights)
+
+    def _matrix(self, y: Layers, shift: Scalar) -> Layered:
         half = self.risk.hessian(y)
         stiffness, ridge = shift * self.epsilon, 2 * self.ridge
         by_a = stiffness + ridge * self.risk.squares(y.u)
         eye = np.eye(y.u.size)
-        solve = layered_solver(
-            Layered(
-                corner=2.0 + stiffness + ridge,
-                edge_n=2 * half.by_bias,
-                edge_m=2 * half.by_bias_u,
-                block_n=2 * half.by_a + eye * by_a[None, :],
-                between=2 * half.by_a_u,
-                block_m=2 * half.by_u + eye * shift,
-            )
+        return Layered(
+            corner=2.0 + stiffness + ridge,
+            edge_n=2 * half.by_bias,
+            edge_m=2 * half.by_bias_u,
+            block_n=2 * half.by_a + eye * by_a[None, :],
+            across=2 * half.by_a_u,
+            block_m=2 * half.by_u + eye * shift,
         )
-        return lambda r: Layers(*solve((r.bias, r.a, r.u)))
 
     def step(self, y: Layers, h: Scalar) -> Step:
         """`rosenbrock_step`; many together on a GPU take one in one kernel."""

@@ -1,3 +1,4 @@
+from .adjoint import AbstractSymmetricSystem
 from .banded import banded_solver
 from .batches import in_turn
 from .chord import Chord, stiff_solver
@@ -22,6 +23,7 @@ __all__ = [
     "STAGES",
     "WEIGHTS",
     "AbstractMotion",
+    "AbstractSymmetricSystem",
     "AbstractSystem",
     "Chord",
     "Control",

@@ -2,7 +2,8 @@
 
 Forward, the derivative goes through the loop beside the state. In reverse the run is made once more
 for checkpoints, of which there is a fixed number however many steps there are. Where several steps
-lie between two of them, these are repeated and stored; then steps are pulled back one by one.
+lie between two of them, these are repeated and stored; then steps are pulled back one by one: those
+of a symmetric system as `adjoint` says, others by autodiff.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from .._types import Array, Scalar, Times, Tree, put
+from .adjoint import AbstractSymmetricSystem, pull_step
 from .batches import one_by_one
 from .loop import Control, Now, attempt, begin, begin_records, going, next_size, pick, record, run
 from .queue import run_queued
@@ -47,28 +50,45 @@ def differentiable_run(
 
         return run_queued(start, own)
 
-    def forward(inputs: Tree, taus: Times, control: Control, tangents: Tree) -> Tree:
-        return jax.jvp(lambda both: plain(both, taus, control)[0], (inputs,), (tangents,))[1]
-
-    def reverse(inputs: Tree, taus: Times, control: Control, cotangents: Tree) -> Tree:
-        return _pull_back(whole, inputs, taus, control, cotangents, max_steps)
-
     @jax.custom_jvp
-    def runner(inputs: Tree, taus: Times, control: Control) -> tuple[Tree, Now]:
+    def runner(inputs: tuple[Tree, Tree], taus: Times, control: Control) -> tuple[Tree, Now]:
         return one_by_one(plain, queued)(inputs, taus, control)
 
-    @runner.defjvp
-    def _(primals: tuple, tangents: tuple) -> tuple:
+    def rule(primals: tuple, tangents: tuple) -> tuple:
+        # Only by the numbers that a derivative is asked for: all of them double what it costs.
+        moving = jax.tree.map(lambda leaf: not isinstance(leaf, SymbolicZero), tangents[0][0])
+
+        def forward(inputs: Tree, taus: Times, control: Control, tangents: Tree) -> Tree:
+            some, fixed = eqx.partition(inputs[0], moving)
+
+            def run_from(some: Tree, y: Tree) -> Tree:
+                return plain((eqx.combine(some, fixed), y), taus, control)[0]
+
+            return jax.jvp(run_from, (some, inputs[1]), tangents)[1]
+
+        def reverse(inputs: Tree, taus: Times, control: Control, cotangents: Tree) -> Tree:
+            some, fixed = eqx.partition(inputs[0], moving)
+
+            def part(some: Tree) -> AbstractMotion:
+                return whole(eqx.combine(some, fixed))
+
+            return _pull_back(part, (some, inputs[1]), taus, control, cotangents, max_steps)
+
+        def as_array(tangent: Any, leaf: Array) -> Array:
+            return jnp.zeros_like(leaf) if isinstance(tangent, SymbolicZero) else tangent
+
+        by_start = jax.tree.map(as_array, tangents[0][1], primals[0][1])
         ys, now = runner(*primals)
         given = _once(primals)
         moved = _linear(
             lambda d: one_by_one(forward)(*given, d),
             lambda d: one_by_one(reverse)(*given, d),
-            tangents[0],
+            (eqx.filter(tangents[0][0], moving), by_start),
             jax.tree.map(jnp.zeros_like, ys),
         )
         return (ys, now), (moved, jax.tree.map(_no_tangent, now))
 
+    runner.defjvp(rule, symbolic_zeros=True)
     return runner((numbers, y), taus, control)
 
 
@@ -209,7 +229,10 @@ def _pull_back(
             at = jax.tree.map(
                 lambda one, rows: jnp.where(steps > 1, pick(rows, steps - 1 - i), one), alone, taken
             )
-            step, pull = jax.vjp(lambda n, y: whole(n).step(y, at.h), numbers, at.y)
+            if isinstance(system, AbstractSymmetricSystem):
+                step, pull = pull_step(whole, numbers, at.y, at.h)
+            else:
+                step, pull = jax.vjp(lambda n, y: whole(n).step(y, at.h), numbers, at.y)
 
             def one_record(j: Array, ct: tuple) -> tuple:
                 part = (pick(taus, j) - at.t) / at.h

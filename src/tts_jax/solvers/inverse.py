@@ -85,15 +85,29 @@ class Layered(NamedTuple):
     edge_n: Float[Array, " n"]
     edge_m: Float[Array, " m"]
     block_n: Float[Array, "n n"]
-    between: Float[Array, "n m"]
+    across: Float[Array, "n m"]
     block_m: Float[Array, "m m"]
 
     def __matmul__(self, x: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
         one, n, m = x
         return (
             self.corner * one + self.edge_n @ n + self.edge_m @ m,
-            self.edge_n * one + self.block_n @ n + self.between @ m,
-            self.edge_m * one + n @ self.between + self.block_m @ m,
+            self.edge_n * one + self.block_n @ n + self.across @ m,
+            self.edge_m * one + n @ self.across + self.block_m @ m,
+        )
+
+    def between(
+        self, lefts: tuple[Array, Array, Array], rights: tuple[Array, Array, Array]
+    ) -> Scalar:
+        """sum_k lefts_k^T matrix rights_k, of rows (k,), (k, n) and (k, m)."""
+        (one, n, m), (other, right_n, right_m) = lefts, rights
+        return (
+            self.corner * (one @ other)
+            + self.edge_n @ (one @ right_n + other @ n)
+            + self.edge_m @ (one @ right_m + other @ m)
+            + jnp.sum(self.block_n * _product(n, right_n))
+            + jnp.sum(self.across * (_product(n, right_m) + _product(right_n, m)))
+            + jnp.sum(self.block_m * _product(m, right_m))
         )
 
 
@@ -108,12 +122,12 @@ def layered_solver(
     # What is left of the other blocks once the number is eliminated, and once the n are.
     over_n, over_m = fixed.edge_n / fixed.corner, fixed.edge_m / fixed.corner
     block_n = fixed.block_n - fixed.edge_n[:, None] * over_n[None, :]
-    between = fixed.between - fixed.edge_n[:, None] * over_m[None, :]
+    across = fixed.across - fixed.edge_n[:, None] * over_m[None, :]
     block_m = fixed.block_m - fixed.edge_m[:, None] * over_m[None, :]
     scale_n, inverse_n = _scaled_inverse(block_n)
-    between = scale_n[:, None] * between
-    solved = _product(inverse_n, between)
-    scale_m, inverse_m = _scaled_inverse(block_m - _product(between, solved))
+    across = scale_n[:, None] * across
+    solved = _product(inverse_n, across)
+    scale_m, inverse_m = _scaled_inverse(block_m - _product(across, solved))
     # Scaled back once, and not in every solve.
     inverse_n = scale_n[:, None] * inverse_n * scale_n[None, :]
     inverse_m = scale_m[:, None] * inverse_m * scale_m[None, :]

@@ -117,22 +117,23 @@ class AbstractSystem(AbstractMotion):
         return rosenbrock_step(self, y, h)
 
 
-def rosenbrock_step(system: AbstractSystem, y: Tree, h: Scalar) -> Step:
-    """One step of size h from y."""
+def rosenbrock_step(
+    system: AbstractSystem, y: Tree, h: Scalar, solve: Callable[[Tree], Tree] | None = None
+) -> Step:
+    """One step of size h from y, with its `system.linearise` if that is there already."""
     per_h = 1.0 / h
-    solve = system.linearise(y, per_h / GAMMA)
+    solve = system.linearise(y, per_h / GAMMA) if solve is None else solve
 
     def stage(i: Array, stages: Tree) -> Tree:
-        tables = (jnp.asarray(table) for table in (STAGES, COUPLINGS))
-        row, coupling = (jax.lax.dynamic_index_in_dim(t, i, 0, False) for t in tables)
-        force = system.force(jax.tree.map(jnp.add, y, _combine(row, stages)))
-        pull = system.mass(_combine(coupling, stages))
+        row, coupling = row_of(STAGES, i), row_of(COUPLINGS, i)
+        force = system.force(jax.tree.map(jnp.add, y, combine(row, stages)))
+        pull = system.mass(combine(coupling, stages))
         new = solve(jax.tree.map(lambda f, g: f + g * per_h, force, pull))
         return jax.tree.map(lambda all_, one: put(all_, i, one), stages, new)
 
     stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
     stages = jax.lax.fori_loop(0, 8, stage, stages)
-    return Step(jax.tree.map(jnp.add, y, _combine(jnp.asarray(WEIGHTS), stages)), stages)
+    return Step(jax.tree.map(jnp.add, y, combine(jnp.asarray(WEIGHTS), stages)), stages)
 
 
 def last_stage(step: Step) -> Tree:
@@ -152,7 +153,11 @@ def interpolate(y: Tree, step: Step, part: Scalar) -> Tree:
     return jax.tree.map(leaf, y, step.after, step.stages)
 
 
-def _combine(row: Array, stages: Tree) -> Tree:
+def row_of(table: Array | np.ndarray, i: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(jnp.asarray(table), i, 0, False)
+
+
+def combine(row: Array, stages: Tree) -> Tree:
     return jax.tree.map(lambda leaf: _sum(row, leaf), stages)
 
 

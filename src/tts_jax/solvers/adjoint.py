@@ -1,0 +1,100 @@
+"""The step of a symmetric system pulled back, at a price of about three steps.
+
+W = s M - f'(y) is symmetric here. Let left_i be W^-1 times what U_i is worth. From the last stage
+to the first, Y_i = y + sum_j a_ij U_j is worth f'(Y_i)^T left_i, and U_j, as a part of
+M sum_j (c_ij / h) U_j, is worth M left_i c_ij / h. What W is worth is - sum_i left_i U_i^T: one
+derivative of the Hessian for all eight stages. Autodiff finds the same, but keeps and reverses
+every loop inside of f.
+"""
+
+import abc
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Array, Scalar, Tree, put
+from .rosenbrock import (
+    COUPLINGS,
+    GAMMA,
+    STAGES,
+    WEIGHTS,
+    AbstractSystem,
+    Step,
+    combine,
+    rosenbrock_step,
+    row_of,
+)
+
+Pull = Callable[[Step], tuple[Tree, Tree]]
+"""From what a step is worth to what the numbers and the start of it are."""
+
+
+class AbstractSymmetricSystem(AbstractSystem):
+    """A system whose `linearise` is a symmetric matrix."""
+
+    @abc.abstractmethod
+    def force_transposed(self, y: Tree, left: Tree) -> Tree:
+        """f'(y)^T left."""
+
+    @abc.abstractmethod
+    def between(self, y: Tree, shift: Scalar, lefts: Tree, rights: Tree) -> Scalar:
+        """sum_i lefts_i . W rights_i with the matrix W of `linearise`, i on the leading axes."""
+
+
+def pull_step(
+    whole: Callable[[Tree], AbstractSymmetricSystem], numbers: Tree, y: Tree, h: Scalar
+) -> tuple[Step, Pull]:
+    """`jax.vjp` of a step of `whole(numbers)` from y, by `numbers` and y."""
+    system = whole(numbers)
+    per_h = 1.0 / h
+    shift = per_h / GAMMA
+    solve = system.linearise(y, shift)
+    step = rosenbrock_step(system, y, h, solve)
+
+    def pull(worth: Step) -> tuple[Tree, Tree]:
+        def back(turn: Array, state: tuple[Tree, Tree, Tree, Tree]) -> tuple:
+            stages, lefts, by_numbers, by_y = state
+            i = 7 - turn
+            row, coupling = row_of(STAGES, i), row_of(COUPLINGS, i) * per_h
+            place = jax.tree.map(jnp.add, y, combine(row, step.stages))
+            pulled = combine(coupling, step.stages)
+            left = solve(jax.tree.map(lambda rows: row_of(rows, i), stages))
+            by_place = system.force_transposed(place, left)
+
+            def right_hand_side(numbers: Tree) -> Scalar:
+                own = whole(numbers)
+                return _dot(left, own.force(place)) + _dot(left, own.mass(pulled))
+
+            stages = jax.tree.map(
+                lambda rows, force, mass: rows + _outer(row, force) + _outer(coupling, mass),
+                stages,
+                by_place,
+                system.mass(left),
+            )
+            return (
+                stages,
+                jax.tree.map(lambda rows, one: put(rows, i, one), lefts, left),
+                jax.tree.map(jnp.add, by_numbers, jax.grad(right_hand_side)(numbers)),
+                jax.tree.map(jnp.add, by_y, by_place),
+            )
+
+        weights = jnp.asarray(WEIGHTS)
+        stages = jax.tree.map(
+            lambda rows, after: rows + _outer(weights, after), worth.stages, worth.after
+        )
+        nothing = jax.tree.map(jnp.zeros_like, (stages, numbers))
+        _, lefts, by_numbers, by_y = jax.lax.fori_loop(0, 8, back, (stages, *nothing, worth.after))
+        matrix = jax.grad(lambda n, y: whole(n).between(y, shift, lefts, step.stages), (0, 1))
+        return jax.tree.map(jnp.subtract, (by_numbers, by_y), matrix(numbers, y))
+
+    return step, pull
+
+
+def _outer(row: Array, leaf: Array) -> Array:
+    return row.reshape(-1, *(1,) * leaf.ndim) * leaf[None]
+
+
+def _dot(one: Tree, other: Tree) -> Scalar:
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)
+    return sum(jax.tree.leaves(products), jnp.zeros(()))

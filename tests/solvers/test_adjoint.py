@@ -1,0 +1,82 @@
+"""A step of a symmetric system pulled back, against autodiff of the step."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_systems import AnySystem
+
+from tts_jax import CubicStep, PiecewiseConstant
+from tts_jax.dynamics.descent import StepDescent
+from tts_jax.solvers import Step, rosenbrock_step
+from tts_jax.solvers.adjoint import AbstractSymmetricSystem, pull_step
+from tts_jax.steps import Layers, StepRisk
+
+RNG = np.random.default_rng(3)
+
+
+class Descent(AnySystem, AbstractSymmetricSystem):
+    """Of any function of y and a number, by autodiff."""
+
+    def force(self, y):
+        return -jax.grad(self.function)(y, self.number)
+
+    def force_transposed(self, y, left):
+        return jax.vjp(self.force, y)[1](left)[0]
+
+    def between(self, y, shift, lefts, rights):
+        matrix = shift * jnp.diag(self.masses) + jax.hessian(self.function)(y, self.number)
+        return jnp.sum(lefts * (rights @ matrix))
+
+
+def valley(y, number):
+    return jnp.sum(y**4) + number * jnp.sin(y[0] * y[1]) + y[1] * y[2] ** 2
+
+
+def small():
+    masses = jnp.asarray([1e-3, 1.0, 0.0])
+    return Descent(valley, jnp.asarray(0.7), masses), jnp.asarray([0.5, -0.8, 1.1]), 0.05
+
+
+def steps(u):
+    risk = StepRisk(CubicStep(eta=jnp.asarray(0.1)), PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 0.5]))
+    risk = jax.tree.map(jnp.asarray, risk)
+    system = StepDescent(risk, jnp.asarray(1e-2), jnp.asarray(1e-3))
+    return system, Layers(jnp.asarray(0.4), jnp.asarray(RNG.normal(size=4)), jnp.asarray(u)), 0.01
+
+
+CASES = {
+    "any function": small,
+    "neurons apart and together": lambda: steps([0.2, 0.33, 0.5, 0.5]),
+    "neurons cut and outside": lambda: steps([-0.2, 0.02, 0.5, 0.97]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_what_autodiff_finds(case):
+    system, y, h = CASES[case]()
+    numbers, rest = eqx.partition(system, eqx.is_inexact_array)
+
+    def whole(numbers):
+        return eqx.combine(numbers, rest)
+
+    def like(leaf):
+        return jnp.asarray(RNG.normal(size=leaf.shape))
+
+    @jax.jit
+    def both(numbers, y, worth):
+        step, pull = pull_step(whole, numbers, y, jnp.asarray(h))
+        plain, pull_plain = jax.vjp(
+            lambda numbers, y: rosenbrock_step(whole(numbers), y, jnp.asarray(h)), numbers, y
+        )
+        return (step, pull(worth)), (plain, pull_plain(worth))
+
+    stages = jax.tree.map(lambda leaf: like(jnp.zeros((8, *leaf.shape))), y)
+    ours, plain = both(numbers, y, Step(jax.tree.map(like, y), stages))
+    for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        size = np.max(np.abs(expected))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * max(size, 1e-3))
+    by_numbers, by_y = jax.tree.map(lambda leaf: float(np.max(np.abs(leaf))), ours[1])
+    assert min(jax.tree.leaves(by_numbers)) > 0
+    assert min(jax.tree.leaves(by_y)) > 0
