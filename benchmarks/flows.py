@@ -9,6 +9,7 @@ SciPy's Radau at rtol 1e-12. What was measured goes to benchmarks/results/flows.
 work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """
 
+import functools
 import os
 import statistics
 import subprocess
@@ -104,26 +105,23 @@ def batch():
 
 
 def width():
-    """One run at epsilon 2e-5 for growing widths, and width 10 000."""
+    """One run at epsilon 2e-5 for growing widths, in turn, and width 10 000."""
+
+    runs = {m: functools.partial(by_us, 2e-5, 1e-6, start(m)) for m in (20, 80, 320, 1280, 10_000)}
+    trajectories = {m: run() for m, run in runs.items()}
+    widest = runs.pop(10_000)
+    seconds = alternately(runs, 7) | {10_000: once(widest)}
     found = []
-    for m in (20, 80, 320, 1280, 10_000):
-        first = start(m)
-
-        def run(first=first):
-            return by_us(2e-5, 1e-6, first)
-
-        trajectory = run()
+    for m, trajectory in trajectories.items():
         steps = int(trajectory.stats["steps"])
-        seconds = timed(run, 3) if m <= 1280 else once(run)
-        found.append({"width": m, "seconds": seconds, "steps": steps})
+        found.append({"width": m, "seconds": seconds[m], "steps": steps})
         status = tts.Status(int(trajectory.status)).name
-        each = 1e6 * seconds / steps
-        print(f"width {m}: {seconds:.4f} s, {steps} steps, {each:.0f} us a step, {status}")
-    grown = found[3]["seconds"] / found[0]["seconds"]
+        each = 1e6 * seconds[m] / steps
+        print(f"width {m}: {seconds[m]:.4f} s, {steps} steps, {each:.0f} us a step, {status}")
+    grown = seconds[1280] / seconds[20]
     allowed = 64 * np.log(1280) / np.log(20)
     print(f"from width 20 to 1280: {grown:.0f} times; m log m: {allowed:.0f} times")
-    sizes = np.log([row["width"] for row in found[:4]])
-    exponent = np.polyfit(sizes, np.log([row["seconds"] for row in found[:4]]), 1)[0]
+    exponent = np.polyfit(np.log(list(runs)), np.log([seconds[m] for m in runs]), 1)[0]
     print(f"exponent of the time in the width, 20 to 1280: {exponent:.2f}")
     return {"runs": found, "exponent": float(exponent), "20 to 1280": grown}
 
