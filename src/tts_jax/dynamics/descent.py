@@ -33,8 +33,8 @@ from .descent_kernel import steps_in_kernel
 from .kernels import by_device, on_gpu
 
 _LIGHTER = 20.0
-"""How much less the mass of a weight counts. Measured: the fewest steps at equal error on average
-over eta and epsilon, within 2 % of what any number from 5 to 50 takes."""
+"""How much less the mass of a weight counts: see benchmarks/masses.py. Between 5 and 50 it makes
+little difference."""
 
 _MOST_JUMPS = 64
 """The closed form is written out over the jumps: with more, it would take long to compile."""

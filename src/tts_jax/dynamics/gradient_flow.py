@@ -18,7 +18,9 @@ class GradientFlow(AbstractFlow):
     - `epsilon`: the ratio of the step sizes, from 1e-7 to 1e3.
     - `rtol`, `atol`: tolerances of the step size control. Where the risk is known in closed form,
       they hold for a position in units of eta, and for a weight against the largest one (rtol)
-      and in itself (atol): the relative error of the risk is of the order of rtol then.
+      and in itself (atol), ten times looser than for a position where weights are so fast that
+      their errors do not last, tighter where they are slow: the relative error of the risk is of
+      the order of rtol then.
     - `solver`: None for the Rosenbrock method of the package, Rodas5P, or any diffrax solver.
     - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
