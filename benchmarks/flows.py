@@ -2,11 +2,11 @@
 
     python benchmarks/flows.py [PART ...]
 
-Parts: single, batch, width, cells, start, derivative, reduced, limit, kinks; all by default. Peers
-run in this process, side by side; medians of warm runs; float64. The error of a run is the larger,
-over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against a reference of
-SciPy's Radau at rtol 1e-12. What was measured goes to benchmarks/results/flows.json, and the
-work-precision plot to docs/work-precision.png. Needs the extra `bench`.
+Parts: single, batch, width, cells, start, derivative, threshold, reduced, limit, kinks; all by
+default. Peers run in this process, side by side; medians of warm runs; float64. The error of a run
+is the larger, over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against
+a reference of SciPy's Radau at rtol 1e-12. What was measured goes to benchmarks/results/flows.json,
+and the work-precision plot to docs/work-precision.png. Needs the extra `bench`.
 """
 
 import functools
@@ -37,6 +37,7 @@ from parts import main, once, timed
 from single_flow import TARGETS, alternately, single
 
 import tts_jax as tts
+from tts_jax.cli import SMALL_LOOPS
 from tts_jax.dynamics.cell_descent import WideDescent, to_cells
 from tts_jax.dynamics.descent import StepDescent
 from tts_jax.dynamics.limit_flow import _moment
@@ -248,6 +249,19 @@ def start_up():
 
 def derivative():
     """A reverse pass as a multiple of a run: by epsilon and the start, and by all numbers."""
+    found = {}
+    for epsilon in (1e-2, 2e-5):
+        seconds = gradients(epsilon)
+        line = f"epsilon {epsilon:g}: run {1e3 * seconds['run']:.1f} ms, gradient"
+        for name in list(seconds)[1:]:
+            line += f" {name} {seconds[name] / seconds['run']:.1f} times,"
+        print(line.rstrip(","))
+        found[str(epsilon)] = seconds
+    return found
+
+
+def gradients(epsilon):
+    """Seconds of a run, and of its gradients."""
     taus = jnp.asarray(recorded(2e-5))
 
     def last(epsilon, first, eta, jumps, values):
@@ -261,20 +275,23 @@ def derivative():
         "by epsilon and start": jax.jit(jax.grad(last, argnums=(0, 1))),
         "by all numbers": jax.jit(jax.grad(last, argnums=(0, 1, 2, 3, 4))),
     }
-    rest = (start(), jnp.asarray(ETA), jnp.asarray(JUMPS), jnp.asarray(VALUES))
+    numbers = (jnp.asarray(epsilon), start(), *map(jnp.asarray, (ETA, JUMPS, VALUES)))
+    return alternately(
+        {name: lambda way=way: jax.block_until_ready(way(*numbers)) for name, way in ways.items()}
+    )
+
+
+def threshold():
+    """A gradient by all numbers, for two values of XLA's flag for small loops."""
     found = {}
-    for epsilon in (1e-2, 2e-5):
-        given = (jnp.asarray(epsilon), *rest)
-        runs = {
-            name: lambda way=way, given=given: jax.block_until_ready(way(*given))
-            for name, way in ways.items()
-        }
-        seconds = alternately(runs)
-        line = f"epsilon {epsilon:g}: run {1e3 * seconds['run']:.1f} ms, gradient"
-        for name in list(ways)[1:]:
-            line += f" {name} {seconds[name] / seconds['run']:.1f} times,"
-        print(line.rstrip(","))
-        found[str(epsilon)] = seconds
+    for size in (1_000_000, 4_000_000):
+        flags = f"--xla_backend_extra_options={SMALL_LOOPS.split('=')[0]}={size}"
+        code = "import flows; print(flows.gradients(2e-5)['by all numbers'])"
+        environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)}
+        command = [sys.executable, "-c", code]
+        out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        found[str(size)] = float(out.stdout.split()[-1])
+        print(f"{size}: {1e3 * found[str(size)]:.1f} ms")
     return found
 
 
@@ -324,6 +341,7 @@ PARTS = {
     "width": width,
     "start": start_up,
     "derivative": derivative,
+    "threshold": threshold,
     "reduced": reduced,
     "limit": limit,
     "kinks": kinks,

@@ -13,8 +13,6 @@ from tts_jax.solvers import Step, rosenbrock_step
 from tts_jax.solvers.adjoint import AbstractSymmetricSystem, pull_step
 from tts_jax.steps import Layers, StepRisk
 
-RNG = np.random.default_rng(3)
-
 
 class Descent(AnySystem, AbstractSymmetricSystem):
     """Of any function of y and a number, by autodiff."""
@@ -25,7 +23,7 @@ class Descent(AnySystem, AbstractSymmetricSystem):
     def force_transposed(self, y, left):
         return jax.vjp(self.force, y)[1](left)[0]
 
-    def between(self, y, shift, lefts, rights):
+    def bilinear(self, y, shift, lefts, rights):
         matrix = shift * jnp.diag(self.masses) + jax.hessian(self.function)(y, self.number)
         return jnp.sum(lefts * (rights @ matrix))
 
@@ -39,16 +37,18 @@ def small():
     return Descent(valley, jnp.asarray(0.7), masses), jnp.asarray([0.5, -0.8, 1.1]), 0.05
 
 
-def steps(u):
+def steps(u, epsilon=1e-2):
     risk = StepRisk(CubicStep(eta=jnp.asarray(0.1)), PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 0.5]))
     risk = jax.tree.map(jnp.asarray, risk)
-    system = StepDescent(risk, jnp.asarray(1e-2), jnp.asarray(1e-3))
-    return system, Layers(jnp.asarray(0.4), jnp.asarray(RNG.normal(size=4)), jnp.asarray(u)), 0.01
+    system = StepDescent(risk, jnp.asarray(epsilon), jnp.asarray(1e-3))
+    a = np.random.default_rng(1).normal(size=5)
+    return system, Layers(jnp.asarray(a[0]), jnp.asarray(a[1:]), jnp.asarray(u)), 0.01
 
 
 CASES = {
     "any function": small,
     "neurons apart and together": lambda: steps([0.2, 0.33, 0.5, 0.5]),
+    "no mass of the weights": lambda: steps([0.2, 0.33, 0.5, 0.8], 0.0),
     "neurons cut and outside": lambda: steps([-0.2, 0.02, 0.5, 0.97]),
 }
 
@@ -61,8 +61,10 @@ def test_it_is_what_autodiff_finds(case):
     def whole(numbers):
         return eqx.combine(numbers, rest)
 
+    rng = np.random.default_rng(3)
+
     def like(leaf):
-        return jnp.asarray(RNG.normal(size=leaf.shape))
+        return jnp.asarray(rng.normal(size=leaf.shape))
 
     @jax.jit
     def both(numbers, y, worth):

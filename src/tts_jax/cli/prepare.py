@@ -5,8 +5,7 @@ import os
 SMALL_LOOPS = "xla_cpu_small_while_loop_byte_threshold=4000000"
 """Lets XLA on a CPU turn the loops of SGD and of the flows into one kernel. See benchmarks/.
 
-Those of a gradient move 2 to 3 MB a turn; SGD of 2000 runs and more is faster as several kernels,
-which it is at this size."""
+With a million, those of a gradient were several: see `threshold` in benchmarks/flows.py."""
 
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 """Lets XLA on a CPU use the widest vectors there are, which it does not by default."""

@@ -1,6 +1,6 @@
 """Gradient descent in two time scales, as the systems that the Rosenbrock method integrates.
 
-Both are symmetric: the matrix of a step is the mass of the two layers plus the Hessian of L.
+The matrix of a step is symmetric: the mass of the two layers plus the Hessian of L.
 """
 
 from collections.abc import Callable
@@ -95,7 +95,8 @@ class StepDescent(AbstractSymmetricSystem):
         )
 
     def force_transposed(self, y: Layers, left: Layers) -> Layers:
-        # The Hessian is symmetric, and forward the derivative takes half as long; the ridge is not.
+        # The Hessian is symmetric, and forward its product takes half as long. What the ridge adds
+        # is not symmetric: u does not feel it.
         half = jax.jvp(self.risk.gradient, (y,), (left,))[1]
         nothing = jax.tree.map(jnp.zeros_like, y)
         by_ridge = jax.vjp(lambda y: self.force_from(y, nothing), y)[1](left)[0]
@@ -108,8 +109,8 @@ class StepDescent(AbstractSymmetricSystem):
         solve = layered_solver(self._matrix(y, shift))
         return lambda r: Layers(*solve((r.bias, r.a, r.u)))
 
-    def between(self, y: Layers, shift: Scalar, lefts: Layers, rights: Layers) -> Scalar:
-        return self._matrix(y, shift).between(lefts, rights)
+    def bilinear(self, y: Layers, shift: Scalar, lefts: Layers, rights: Layers) -> Scalar:
+        return self._matrix(y, shift).bilinear(lefts, rights)
 
     def _matrix(self, y: Layers, shift: Scalar) -> Layered:
         half = self.risk.hessian(y)
@@ -190,12 +191,16 @@ def position_error(
     A position counts against eta: that is what moves the risk. Of the two, each counts by how long
     its errors last, which is by its mass: epsilon of a weight, eta^2 of a position in units of eta.
     """
-    positions = largest(error) / (eta * (atol + rtol))
-    # Not by less than a tenth: the risk shows every error of a weight while they move fast.
-    ratio = jnp.maximum(epsilon / (_LIGHTER * eta**2), 0.1)
+    off = largest(error) / eta
+    # Not by less than a tenth: the risk shows every error of a weight while they move fast. Nor by
+    # more than at epsilon = 1, above which the inner layer is the fast one.
+    ratio = jnp.maximum(jnp.minimum(epsilon, 1.0) / (_LIGHTER * eta**2), 0.1)
     # Without a mass weights only follow, and are rounded off where neurons meet.
     weights = jnp.where(epsilon > 0, ratio * weights, 0.0)
-    return jnp.maximum(weights, positions) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
+    # Where weights are slow they count more and positions less, each by the square root of it.
+    size = jnp.maximum(weights, off / (atol + rtol)) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
+    # But at any tolerance a step must not carry neurons past what lies within a transition.
+    return jnp.maximum(size, 10.0 * off)
 
 
 def step_risk(problem: AbstractProblem) -> StepRisk | None:

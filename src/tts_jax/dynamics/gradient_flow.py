@@ -18,9 +18,10 @@ class GradientFlow(AbstractFlow):
     - `epsilon`: the ratio of the step sizes, from 1e-7 to 1e3.
     - `rtol`, `atol`: tolerances of the step size control. Where the risk is known in closed form,
       they hold for a position in units of eta, and for a weight against the largest one (rtol)
-      and in itself (atol), ten times looser than for a position where weights are so fast that
-      their errors do not last, tighter where they are slow: the relative error of the risk is of
-      the order of rtol then.
+      and in itself (atol). Where weights are fast, up to ten times as much is allowed for them,
+      since their errors do not last; where they are slow, sqrt(epsilon/20)/eta times less (from
+      epsilon = 1 on as there), and as many times more for positions, up to a tenth of eta. The
+      relative error of the risk is of the order of rtol then.
     - `solver`: None for the Rosenbrock method of the package, Rodas5P, or any diffrax solver.
     - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.

@@ -1,10 +1,10 @@
-"""The step of a symmetric system pulled back, at a price of about three steps.
+"""The step of a symmetric system pulled back.
 
-W = s M - f'(y) is symmetric here. Let left_i be W^-1 times what U_i is worth. From the last stage
-to the first, Y_i = y + sum_j a_ij U_j is worth f'(Y_i)^T left_i, and U_j, as a part of
-M sum_j (c_ij / h) U_j, is worth M left_i c_ij / h. What W is worth is - sum_i left_i U_i^T: one
-derivative of the Hessian for all eight stages. Autodiff finds the same, but keeps and reverses
-every loop inside of f.
+W, the matrix of the step, is symmetric here. Let left_i be W^-1 times the cotangent of U_i. From
+the last stage to the first, the cotangent of Y_i = y + sum_j a_ij U_j is f'(Y_i)^T left_i, and that
+of U_j, as a part of M sum_j (c_ij / h) U_j, is M left_i c_ij / h. That of W, - sum_i left_i U_i^T,
+takes one derivative of the Hessian for all eight stages. Autodiff finds the same, but keeps and
+reverses every loop inside of f.
 """
 
 import abc
@@ -27,19 +27,22 @@ from .rosenbrock import (
 )
 
 Pull = Callable[[Step], tuple[Tree, Tree]]
-"""From what a step is worth to what the numbers and the start of it are."""
+"""From the cotangents of a step to those of its numbers and its start."""
 
 
 class AbstractSymmetricSystem(AbstractSystem):
-    """A system whose `linearise` is a symmetric matrix."""
+    """A system whose `linearise` solves with a symmetric matrix W, be it only near shift M - f'(y).
+
+    Its mass is symmetric too, and the same everywhere, and its step a `rosenbrock_step`.
+    """
 
     @abc.abstractmethod
     def force_transposed(self, y: Tree, left: Tree) -> Tree:
         """f'(y)^T left."""
 
     @abc.abstractmethod
-    def between(self, y: Tree, shift: Scalar, lefts: Tree, rights: Tree) -> Scalar:
-        """sum_i lefts_i . W rights_i with the matrix W of `linearise`, i on the leading axes."""
+    def bilinear(self, y: Tree, shift: Scalar, lefts: Tree, rights: Tree) -> Scalar:
+        """sum_i lefts_i . W rights_i with the W of `linearise(y, shift)`, i on the leading axes."""
 
 
 def pull_step(
@@ -52,7 +55,7 @@ def pull_step(
     solve = system.linearise(y, shift)
     step = rosenbrock_step(system, y, h, solve)
 
-    def pull(worth: Step) -> tuple[Tree, Tree]:
+    def pull(cotangents: Step) -> tuple[Tree, Tree]:
         def back(turn: Array, state: tuple[Tree, Tree, Tree, Tree]) -> tuple:
             stages, lefts, by_numbers, by_y = state
             i = 7 - turn
@@ -81,11 +84,13 @@ def pull_step(
 
         weights = jnp.asarray(WEIGHTS)
         stages = jax.tree.map(
-            lambda rows, after: rows + _outer(weights, after), worth.stages, worth.after
+            lambda rows, after: rows + _outer(weights, after), *reversed(cotangents)
         )
         nothing = jax.tree.map(jnp.zeros_like, (stages, numbers))
-        _, lefts, by_numbers, by_y = jax.lax.fori_loop(0, 8, back, (stages, *nothing, worth.after))
-        matrix = jax.grad(lambda n, y: whole(n).between(y, shift, lefts, step.stages), (0, 1))
+        _, lefts, by_numbers, by_y = jax.lax.fori_loop(
+            0, 8, back, (stages, *nothing, cotangents.after)
+        )
+        matrix = jax.grad(lambda n, y: whole(n).bilinear(y, shift, lefts, step.stages), (0, 1))
         return jax.tree.map(jnp.subtract, (by_numbers, by_y), matrix(numbers, y))
 
     return step, pull

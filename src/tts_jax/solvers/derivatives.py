@@ -55,11 +55,11 @@ def differentiable_run(
         return one_by_one(plain, queued)(inputs, taus, control)
 
     def rule(primals: tuple, tangents: tuple) -> tuple:
-        # Only by the numbers that a derivative is asked for: all of them double what it costs.
-        moving = jax.tree.map(lambda leaf: not isinstance(leaf, SymbolicZero), tangents[0][0])
+        # Only by the numbers that are asked for: `derivative` in benchmarks/flows.py has the gain.
+        asked = jax.tree.map(lambda leaf: not isinstance(leaf, SymbolicZero), tangents[0][0])
 
         def forward(inputs: Tree, taus: Times, control: Control, tangents: Tree) -> Tree:
-            some, fixed = eqx.partition(inputs[0], moving)
+            some, fixed = eqx.partition(inputs[0], asked)
 
             def run_from(some: Tree, y: Tree) -> Tree:
                 return plain((eqx.combine(some, fixed), y), taus, control)[0]
@@ -67,12 +67,12 @@ def differentiable_run(
             return jax.jvp(run_from, (some, inputs[1]), tangents)[1]
 
         def reverse(inputs: Tree, taus: Times, control: Control, cotangents: Tree) -> Tree:
-            some, fixed = eqx.partition(inputs[0], moving)
+            some, fixed = eqx.partition(inputs[0], asked)
 
-            def part(some: Tree) -> AbstractMotion:
+            def system_of(some: Tree) -> AbstractMotion:
                 return whole(eqx.combine(some, fixed))
 
-            return _pull_back(part, (some, inputs[1]), taus, control, cotangents, max_steps)
+            return _pull_back(system_of, (some, inputs[1]), taus, control, cotangents, max_steps)
 
         def as_array(tangent: Any, leaf: Array) -> Array:
             return jnp.zeros_like(leaf) if isinstance(tangent, SymbolicZero) else tangent
@@ -83,7 +83,7 @@ def differentiable_run(
         moved = _linear(
             lambda d: one_by_one(forward)(*given, d),
             lambda d: one_by_one(reverse)(*given, d),
-            (eqx.filter(tangents[0][0], moving), by_start),
+            (eqx.filter(tangents[0][0], asked), by_start),
             jax.tree.map(jnp.zeros_like, ys),
         )
         return (ys, now), (moved, jax.tree.map(_no_tangent, now))

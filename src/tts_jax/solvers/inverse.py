@@ -96,7 +96,7 @@ class Layered(NamedTuple):
             self.edge_m * one + n @ self.across + self.block_m @ m,
         )
 
-    def between(
+    def bilinear(
         self, lefts: tuple[Array, Array, Array], rights: tuple[Array, Array, Array]
     ) -> Scalar:
         """sum_k lefts_k^T matrix rights_k, of rows (k,), (k, n) and (k, m)."""

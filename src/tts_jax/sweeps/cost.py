@@ -11,7 +11,7 @@ from .study import Study, numbers_of
 # `predict` in plan.py measures. From benchmarks/flows.py and benchmarks/sgd.py.
 _SGD_STEP = 1e-9
 """Seconds, of one neuron and one run out of many side by side."""
-_FLOW_STEP = 15e-6
+_FLOW_STEP = 10e-6
 """Seconds, at width 20."""
 _CLOSED_FORM = 1e-5
 """Seconds of the limit flow for one recorded time."""
@@ -29,8 +29,8 @@ def expected_steps(study: Study, point: Point) -> float:
     # A method of order 5 with kinks on its way; more of them at larger epsilon, where neurons
     # turn back and meet.
     epsilon = float(values.get("epsilon", 0.0))
-    kinks = 1.0 + 0.8 * float(np.clip(1 + np.log10(max(epsilon, 1e-9)) / 3, 0.0, 1.0))
-    return 320.0 * kinks * (1e-6 / float(values.get("rtol", 1e-6))) ** 0.128
+    kinks = 1.0 + 1.1 * float(np.clip(1 + np.log10(max(epsilon, 1e-9)) / 4, 0.0, 1.0))
+    return 210.0 * kinks * (1e-6 / float(values.get("rtol", 1e-6))) ** 0.17
 
 
 def expected_seconds(study: Study, point: Point) -> float:
