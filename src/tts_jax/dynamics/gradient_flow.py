@@ -21,7 +21,8 @@ class GradientFlow(AbstractFlow):
       and in itself (atol). Where weights are fast, up to ten times as much is allowed for them,
       since their errors do not last; where they are slow, sqrt(epsilon/20)/eta times less (from
       epsilon = 1 on as there), and as many times more for positions, up to a tenth of eta. The
-      relative error of the risk is of the order of rtol then.
+      relative error of the risk is of the order of rtol then, and up to ten times that at
+      epsilon = 1 (docs/solvers.md).
     - `solver`: None for the Rosenbrock method of the package, Rodas5P, or any diffrax solver.
     - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
