@@ -75,16 +75,7 @@ def test_a_run_out_of_steps_has_the_derivative_of_what_it_reached():
     np.testing.assert_allclose(reverse, forward, rtol=0, atol=1e-10 * np.max(np.abs(forward)))
 
 
-def test_some_derivatives_are_a_part_of_all():
-    of = outcome(van_der_pol, jnp.asarray(0.5))
-    at = (jnp.asarray(30.0), jnp.asarray(START))
-    by_both, _ = jax.grad(of, (0, 1), has_aux=True)(*at)
-    for place in (0, 1):
-        alone, _ = jax.grad(of, place, has_aux=True)(*at)
-        np.testing.assert_allclose(alone, by_both[place], rtol=1e-12)
-
-
-def test_reverse_mode_leaves_numbers_alone_that_are_not_asked_for(monkeypatch):
+def test_numbers_that_are_not_asked_for_are_left_alone(monkeypatch):
     seen = []
     pull_back = derivatives._pull_back
 
@@ -93,10 +84,12 @@ def test_reverse_mode_leaves_numbers_alone_that_are_not_asked_for(monkeypatch):
         return pull_back(whole, inputs, *rest)
 
     monkeypatch.setattr(derivatives, "_pull_back", watched)
-    of, at = outcome(spring, jnp.asarray(0.5)), (jnp.asarray(3.0), jnp.asarray(START))
-    for by in (1, 0, (0, 1)):
-        jax.grad(of, by, has_aux=True)(*at)
-    assert seen == [1, 2, 2]
+    of, at = outcome(van_der_pol, jnp.asarray(0.5)), (jnp.asarray(30.0), jnp.asarray(START))
+    both, _ = jax.grad(of, (0, 1), has_aux=True)(*at)
+    for place in (0, 1):
+        alone, _ = jax.grad(of, place, has_aux=True)(*at)
+        np.testing.assert_allclose(alone, both[place], rtol=1e-12)
+    assert seen == [2, 2, 1]
 
 
 def test_both_are_the_derivative_of_the_solution():
