@@ -18,6 +18,7 @@ from small_problems import (
 )
 
 import tts_jax as tts
+from tts_jax.cli import SMALL_LOOPS
 from tts_jax.simulation import _tell_if_slow
 
 TAUS = slow_times(0.05)
@@ -356,7 +357,7 @@ def test_no_64_bit_numbers_no_simulation():
 def test_a_missing_flag_is_told_once(monkeypatch, caplog):
     """XLA's flag for fast loops on a CPU: its absence only costs time."""
     problem, start = small_problem(), spread_start()
-    flag = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=4000000"
+    flag = f"--xla_backend_extra_options={SMALL_LOOPS}"
 
     def told(flags):
         monkeypatch.setenv("XLA_FLAGS", flags)

@@ -95,9 +95,9 @@ def simulate(
     if progress is not None:
         progress(1.0)
     if is_concrete(trajectory):
-        status = int(trajectory.status)
+        status = Status(int(trajectory.status))
         if throw and status != Status.OK:
-            _raise(trajectory)
+            raise _failure(trajectory, status)
         if isinstance(dynamics, SGD) and status == Status.OK:
             _warn_if_coarse(trajectory)
     return trajectory
@@ -197,9 +197,8 @@ def _warn_if_coarse(trajectory: Trajectory) -> None:
             warnings.warn(message, CoarseStepsWarning, stacklevel=3)
 
 
-def _raise(trajectory: Trajectory) -> None:
-    status = Status(int(trajectory.status))
-    raise SimulationError(
+def _failure(trajectory: Trajectory, status: Status) -> SimulationError:
+    return SimulationError(
         f"{trajectory.method} ended with {status.name}: {status.message}. The data up to there "
         "is in `.trajectory` of this exception; `throw=False` returns it instead.",
         trajectory,

@@ -15,7 +15,7 @@ from tts_jax.solvers import queue
 RUNS = 11
 TAUS = slow_times(0.2)
 RNG = np.random.default_rng(0)
-EPSILONS = jnp.asarray(10.0 ** RNG.uniform(-6, 1, size=RUNS))
+EPSILONS = jnp.asarray(10.0 ** RNG.uniform(-6, 1, size=RUNS)).at[-1].set(1e-6)
 # Two with neurons that 0 or 1 cuts, and one with some outside.
 U = RNG.uniform(0.1, 0.9, size=(RUNS, WIDTH))
 U[2, 0], U[5, 3], U[7, :2] = 0.01, 0.99, (-0.3, 1.2)
@@ -69,7 +69,7 @@ def test_every_flow_is_the_flow_alone(alone, accelerator):
     batch = results(jax.vmap(flow), EPSILONS, STARTS)
     assert_same_runs(batch, alone)
     assert np.all(np.asarray(batch.status) == tts.Status.OK)
-    assert np.max(batch.stats["steps"]) > 2 * np.min(batch.stats["steps"])
+    assert np.max(batch.stats["steps"]) > 3 * np.min(batch.stats["steps"])
 
 
 def test_the_numbers_of_the_problem_may_be_a_run_s_own(accelerator, monkeypatch):
