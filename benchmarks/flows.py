@@ -2,11 +2,12 @@
 
     python benchmarks/flows.py [PART ...]
 
-Parts: single, batch, width, cells, start, derivative, threshold, reduced, limit, kinks; all by
-default. Peers run in this process, side by side; medians of warm runs; float64. The error of a run
-is the larger, over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3), against
-a reference of SciPy's Radau at rtol 1e-12. What was measured goes to benchmarks/results/flows.json,
-and the work-precision plot to docs/work-precision.png. Needs the extra `bench`.
+Parts: single, batch, width, cells, start, derivative, threshold, own_loop, reduced, limit, kinks;
+all by default. Peers run in this process, side by side; medians of warm runs; float64. The error of
+a run is the larger, over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3),
+against a reference of SciPy's Radau at rtol 1e-12. What was measured goes to
+benchmarks/results/flows.json, and the work-precision plot to docs/work-precision.png. Needs the
+extra `bench`.
 """
 
 import functools
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ from tts_jax.cli import SMALL_LOOPS
 from tts_jax.dynamics.cell_descent import WideDescent, to_cells
 from tts_jax.dynamics.descent import StepDescent
 from tts_jax.dynamics.limit_flow import _moment
-from tts_jax.solvers import loop
+from tts_jax.solvers import differentiable_run, loop
 from tts_jax.solvers.loop import Control, attempt, begin, going
 from tts_jax.steps import StepRisk, apart
 
@@ -276,9 +278,11 @@ def gradients(epsilon):
         "by all numbers": jax.jit(jax.grad(last, argnums=(0, 1, 2, 3, 4))),
     }
     numbers = (jnp.asarray(epsilon), start(), *map(jnp.asarray, (ETA, JUMPS, VALUES)))
-    return alternately(
-        {name: lambda way=way: jax.block_until_ready(way(*numbers)) for name, way in ways.items()}
-    )
+    return alternately({name: calling(way, *numbers) for name, way in ways.items()})
+
+
+def calling(function, *arguments):
+    return lambda: jax.block_until_ready(function(*arguments))
 
 
 def threshold():
@@ -292,6 +296,48 @@ def threshold():
         out = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         found[str(size)] = float(out.stdout.split()[-1])
         print(f"{size}: {1e3 * found[str(size)]:.1f} ms")
+    return found
+
+
+def own_loop():
+    """The same step in the package's loop and in diffrax's: a run, a gradient, 32 runs by vmap."""
+    taus, every = jnp.asarray(recorded(2e-5)), jnp.asarray(list(HORIZONS) * 8)
+    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
+    control = Control(taus[-1], *(jnp.asarray(x) for x in (1e-6, 1e-8, 100_000)))
+    one, many = apart(start()), [apart(start(seed=seed)) for seed in range(32)]
+    many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
+
+    def ours(epsilon, y):
+        system = StepDescent(risk, epsilon, jnp.zeros(()))
+        ys, now = differentiable_run(system, y, taus, control, 100_000)
+        return ys.u[-1], now.steps
+
+    def theirs(epsilon, y):
+        system = StepDescent(risk, epsilon, jnp.zeros(()))
+        term = diffrax.ODETerm(lambda t, y, _: system.velocity(y))
+        steps = diffrax.PIDController(rtol=1e-6, atol=1e-8)
+        found = diffrax.diffeqsolve(
+            *(term, tts.Rodas5P(system), 0.0, taus[-1], None, y),
+            saveat=diffrax.SaveAt(ts=taus),
+            stepsize_controller=steps,
+            max_steps=4096,
+        )
+        return found.ys.u[-1], found.stats["num_steps"]
+
+    def ways(run):
+        slope = jax.grad(lambda epsilon, y: jnp.sum(run(epsilon, y)[0] ** 2), (0, 1))
+        return {
+            "run": (jax.jit(run), jnp.asarray(2e-5), one),
+            "gradient": (jax.jit(slope), jnp.asarray(2e-5), one),
+            "32 runs": (jax.jit(jax.vmap(run)), every, many),
+        }
+
+    found = {}
+    for name, (go, *given) in ways(ours).items():
+        calls = {"ours": calling(go, *given), "diffrax": calling(ways(theirs)[name][0], *given)}
+        found[name] = seconds = alternately(calls, 5)
+        ratio = seconds["diffrax"] / seconds["ours"]
+        print(f"{name}: ours {1e3 * seconds['ours']:.2f} ms, diffrax {ratio:.1f} times", flush=True)
     return found
 
 
@@ -342,6 +388,7 @@ PARTS = {
     "start": start_up,
     "derivative": derivative,
     "threshold": threshold,
+    "own_loop": own_loop,
     "reduced": reduced,
     "limit": limit,
     "kinks": kinks,
