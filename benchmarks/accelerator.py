@@ -32,8 +32,8 @@ import numpy as np  # noqa: E402
 from parts import main  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
-from tts_jax.dynamics import sgd_kernel  # noqa: E402
-from tts_jax.solvers import queue  # noqa: E402
+from tts_jax.dynamics.sgd import gpu as sgd_kernel  # noqa: E402
+from tts_jax.integrators import lane_queue as queue  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 

@@ -40,12 +40,14 @@ from single_flow import TARGETS, alternately, single
 
 import tts_jax as tts
 from tts_jax.cli import SMALL_LOOPS
-from tts_jax.dynamics.cell_descent import WideDescent, to_cells
-from tts_jax.dynamics.descent import StepDescent
+from tts_jax.closed_forms.banded_system import AdaptiveBandwidthSystem, to_cells
+from tts_jax.closed_forms.pairwise import PairwiseRisk, state_of
+from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
 from tts_jax.dynamics.limit_flow import _moment
-from tts_jax.solvers import differentiable_run, loop
-from tts_jax.solvers.loop import Control, attempt, begin, going
-from tts_jax.steps import StepRisk, apart
+from tts_jax.integrators import loop
+from tts_jax.integrators.checkpointing import differentiable_run
+from tts_jax.integrators.loop import initial_state, is_running, try_step
+from tts_jax.integrators.step_size import StepControl
 
 
 def batch():
@@ -134,23 +136,23 @@ def kinks():
     found = []
     places = np.concatenate([[0.0], JUMPS, [1.0]])
     knots = jnp.asarray(np.add.outer(places, ETA * np.asarray([-0.5, 0.0, 0.5])).ravel())
-    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
+    risk = PairwiseRisk(PROBLEM.network.activation, PROBLEM.target)
 
     @jax.jit
     def steps(epsilon, horizon, rtol, first):
-        system = StepDescent(risk, epsilon, jnp.zeros(()))
-        control = Control(horizon, rtol, 1e-2 * rtol, jnp.asarray(100_000))
+        system = PairwiseGradientSystem(risk, epsilon, jnp.zeros(()))
+        control = StepControl(horizon, rtol, 1e-2 * rtol, jnp.asarray(100_000))
 
         def body(state):
             now, counts = state
-            good, _, step, after = attempt(system, now, control)
+            good, _, step, after = try_step(system, now, control)
             before, there = now.y.u[:, None] - knots, step.after.u[:, None] - knots
             passed = jnp.any(before * there < 0)
             seen = jnp.stack([passed & good, passed & ~good, ~passed & ~good])
             return after, counts + seen
 
-        state = (begin(system, apart(first), control), jnp.zeros(3, jnp.int32))
-        now, counts = jax.lax.while_loop(lambda s: going(s[0], control), body, state)
+        state = (initial_state(system, state_of(first), control), jnp.zeros(3, jnp.int32))
+        now, counts = jax.lax.while_loop(lambda s: is_running(s[0], control), body, state)
         return now.steps, counts
 
     for epsilon, horizon in HORIZONS.items():
@@ -177,14 +179,14 @@ def kinks():
 
 def cells():
     """A step by all pairs and by cells, around the width where the flow changes over."""
-    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
+    risk = PairwiseRisk(PROBLEM.network.activation, PROBLEM.target)
     numbers = (risk, jnp.asarray(2e-5), jnp.zeros(()))
-    control = Control(*(jnp.asarray(x) for x in (HORIZONS[2e-5], 1e-6, 1e-8, 100_000)))
+    control = StepControl(*(jnp.asarray(x) for x in (HORIZONS[2e-5], 1e-6, 1e-8, 100_000)))
     go = jax.jit(loop.run)
     found = []
     for m in (24, 32, 40, 48, 60, 80):
-        by_pairs = (StepDescent(*numbers), apart(start(m)))
-        by_cells = (WideDescent(*numbers), to_cells(start(m))[0])
+        by_pairs = (PairwiseGradientSystem(*numbers), state_of(start(m)))
+        by_cells = (AdaptiveBandwidthSystem(*numbers), to_cells(start(m))[0])
         each = []
         for system, y in (by_pairs, by_cells):
             taus = jnp.asarray(recorded(2e-5))
@@ -302,18 +304,18 @@ def threshold():
 def own_loop():
     """The same step in the package's loop and in diffrax's: a run, a gradient, 32 runs by vmap."""
     taus, every = jnp.asarray(recorded(2e-5)), jnp.asarray(list(HORIZONS) * 8)
-    risk = StepRisk(PROBLEM.network.activation, PROBLEM.target)
-    control = Control(taus[-1], *(jnp.asarray(x) for x in (1e-6, 1e-8, 100_000)))
-    one, many = apart(start()), [apart(start(seed=seed)) for seed in range(32)]
+    risk = PairwiseRisk(PROBLEM.network.activation, PROBLEM.target)
+    control = StepControl(taus[-1], *(jnp.asarray(x) for x in (1e-6, 1e-8, 100_000)))
+    one, many = state_of(start()), [state_of(start(seed=seed)) for seed in range(32)]
     many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
 
     def ours(epsilon, y):
-        system = StepDescent(risk, epsilon, jnp.zeros(()))
+        system = PairwiseGradientSystem(risk, epsilon, jnp.zeros(()))
         ys, now = differentiable_run(system, y, taus, control, 100_000)
         return ys.u[-1], now.steps
 
     def theirs(epsilon, y):
-        system = StepDescent(risk, epsilon, jnp.zeros(()))
+        system = PairwiseGradientSystem(risk, epsilon, jnp.zeros(()))
         term = diffrax.ODETerm(lambda t, y, _: system.velocity(y))
         steps = diffrax.PIDController(rtol=1e-6, atol=1e-8)
         found = diffrax.diffeqsolve(

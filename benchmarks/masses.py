@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tts_jax as tts
-from tts_jax.dynamics import descent
+from tts_jax.closed_forms import pairwise_system as descent
 
 HORIZONS = {
     1e3: 30.0,

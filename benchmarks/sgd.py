@@ -28,7 +28,7 @@ from compiled_sgd import numpy_loop, scalar_loop, vector_loop  # noqa: E402
 from parts import main, timed  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
-from tts_jax.dynamics.samples import Hashed  # noqa: E402
+from tts_jax.dynamics.sgd.samples import Hashed  # noqa: E402
 
 JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 ETA, WIDTH, EPSILON, STEP, NOISE = 4e-3, 20, 1e-2, 1e-5, 1.0

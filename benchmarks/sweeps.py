@@ -26,8 +26,8 @@ from parts import main  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
-from tts_jax.sweeps.plan import Layout  # noqa: E402
-from tts_jax.sweeps.store import Store  # noqa: E402
+from tts_jax.sweeps.execution.plan import Layout  # noqa: E402
+from tts_jax.sweeps.storage.store import Store  # noqa: E402
 
 HERE = Path(__file__).parent
 CORES = len(os.sched_getaffinity(0))

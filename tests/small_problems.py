@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tts_jax as tts
-from tts_jax.steps import apart, joined
+from tts_jax.closed_forms.pairwise import params_of, state_of
 
 WIDTH = 6
 TIMES = 11
@@ -90,13 +90,13 @@ class NumpyRisk:
 
 
 def whole_gradient(risk, params):
-    """Of a `StepRisk`, which has half of it."""
-    return jax.tree.map(lambda leaf: 2 * leaf, joined(risk.gradient(apart(params))))
+    """Of a `PairwiseRisk`, which has half of it."""
+    return jax.tree.map(lambda leaf: 2 * leaf, params_of(risk.gradient(state_of(params))))
 
 
 def whole_hessian(risk, params):
     """Its blocks: by a twice (m+1, m+1), by a and u (m+1, m), and by u twice (m, m)."""
-    half = risk.hessian(apart(params))
+    half = risk.hessian(state_of(params))
     first = jnp.concatenate([jnp.ones(1), half.by_bias])[None, :]
     by_a = jnp.concatenate([first, jnp.concatenate([half.by_bias[:, None], half.by_a], 1)])
     by_a_u = jnp.concatenate([half.by_bias_u[None, :], half.by_a_u])

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from tts_jax.solvers import AbstractSystem
+from tts_jax.integrators.rosenbrock import AbstractRosenbrockSystem
 
 
-class AnySystem(AbstractSystem):
+class AnySystem(AbstractRosenbrockSystem):
     """M dy/dt = f(y, number) for one vector y, by autodiff and LAPACK.
 
     Rows of M that are zero are algebraic equations; M is diagonal.
@@ -19,19 +19,19 @@ class AnySystem(AbstractSystem):
     number: jax.Array
     masses: jax.Array
 
-    def force(self, y):
+    def vector_field(self, y):
         return self.function(y, self.number)
 
-    def mass(self, y):
+    def apply_mass(self, y):
         return self.masses * y
 
-    def linearise(self, y, shift):
-        matrix = shift * jnp.diag(self.masses) - jax.jacfwd(self.force)(y)
+    def factorise(self, y, shift):
+        matrix = shift * jnp.diag(self.masses) - jax.jacfwd(self.vector_field)(y)
         return lambda r: jnp.linalg.solve(matrix, r)
 
     def velocity(self, y):
         moving = self.masses > 0
-        return jnp.where(moving, self.force(y) / jnp.where(moving, self.masses, 1.0), 0.0)
+        return jnp.where(moving, self.vector_field(y) / jnp.where(moving, self.masses, 1.0), 0.0)
 
     def error(self, error, before, after, rtol, atol):
         size = jnp.maximum(jnp.abs(before), jnp.abs(after))

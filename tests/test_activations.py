@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.special import erf, expit
 
 import tts_jax as tts
-from tts_jax.activations import BoxGradient
+from tts_jax.models.activations import BoxGradient
 
 Z = jnp.asarray([*np.linspace(-1, 1, 81), -0.5, 0.0, 0.5, np.nextafter(0.5, 0), -40.0, 40.0])
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from small_problems import whole_gradient, whole_hessian
 
 import tts_jax as tts
-from tts_jax.cells import CellRisk, Cells
-from tts_jax.steps import StepRisk
+from tts_jax.closed_forms.banded import BandedRisk, CellState
+from tts_jax.closed_forms.pairwise import PairwiseRisk
 
 ETA = 0.1
 WIDTH = 6
@@ -71,13 +71,13 @@ def activation_and_target(eta, target=TARGET):
     return tts.CubicStep(jnp.asarray(eta)), tts.PiecewiseConstant(*target)
 
 
-def risk_of(eta, reach, target=TARGET):
-    return CellRisk(*activation_and_target(eta, target), reach)
+def risk_of(eta, bandwidth, target=TARGET):
+    return BandedRisk(*activation_and_target(eta, target), bandwidth)
 
 
 def cells_of(a, u):
     """From weights a, with the bias first."""
-    return Cells(jnp.cumsum(jnp.asarray(a, float)), jnp.asarray(u, float))
+    return CellState(jnp.cumsum(jnp.asarray(a, float)), jnp.asarray(u, float))
 
 
 def banded(rows, size, first):
@@ -92,7 +92,7 @@ def banded(rows, size, first):
 
 def dense(blocks):
     """The blocks of the Hessian by a (the bias first) and u, as `Blocks` says."""
-    width, reach = blocks.by_u.shape[1], blocks.by_u.shape[0] - 1
+    width, bandwidth = blocks.by_u.shape[1], blocks.by_u.shape[0] - 1
     sums = np.tril(np.ones((width + 1, width + 1)))
     upper = banded(blocks.by_a, width, 0)
     by_a = sums.T @ np.diag(np.asarray(blocks.by_c)) @ sums
@@ -101,7 +101,7 @@ def dense(blocks):
     for i in range(width):
         by_c_u[[i, i + 1], i] = blocks.by_c_u[i]
     by_a_u = sums.T @ by_c_u
-    by_a_u[1:] += banded(blocks.by_a_u, width, -reach).T
+    by_a_u[1:] += banded(blocks.by_a_u, width, -bandwidth).T
     upper = banded(blocks.by_u, width, 0)
     return by_a, by_a_u, upper + np.triu(upper, 1).T
 
@@ -126,12 +126,12 @@ def slack(risk, u):
     return risk.slack(u)
 
 
-def assert_exact(eta, reach, a, u):
+def assert_exact(eta, bandwidth, a, u):
     """To rounding; a gradient has terms of size |a|^2, a Hessian |a|^2 / eta^2."""
     activation, target = activation_and_target(eta)
     params = tts.Params(jnp.asarray(a, float), jnp.asarray(u, float))
-    value, gradient, blocks = by_cells(risk_of(eta, reach), cells_of(a, u))
-    expected, slopes, hessian = by_pairs(StepRisk(activation, target), params)
+    value, gradient, blocks = by_cells(risk_of(eta, bandwidth), cells_of(a, u))
+    expected, slopes, hessian = by_pairs(PairwiseRisk(activation, target), params)
     problem = tts.Problem(tts.ShallowNetwork(activation), target)
     integral, integral_slopes = by_quadrature(problem, params)
     np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
@@ -156,9 +156,9 @@ def test_value_gradient_and_hessian_are_those_of_all_pairs(u, needed, more):
 def test_there_is_slack_from_the_reach_on_that_is_needed(u, needed):
     if u == EVERYWHERE["touching"][0]:
         return  # By a rounding or not: it makes no difference.
-    for reach in range(WIDTH):
-        found = float(slack(risk_of(ETA, reach), jnp.asarray(u)))
-        assert (found >= 0.0) == (reach >= needed)
+    for bandwidth in range(WIDTH):
+        found = float(slack(risk_of(ETA, bandwidth), jnp.asarray(u)))
+        assert (found >= 0.0) == (bandwidth >= needed)
 
 
 @pytest.mark.parametrize("eta", [4e-3, 0.03, 0.3, 0.7, 1.5])
@@ -194,14 +194,14 @@ def outside(u, eta):
     return (index < first) | (index > last)
 
 
-def least_gap(u, eta, reach):
+def least_gap(u, eta, bandwidth):
     """The least distance, in order, of two neurons further apart by index than reach, less eta."""
     seen = np.clip(u, -eta / 2, 1 + eta / 2)
     exempt = outside(u, eta)
     gaps = [
         seen[j] - seen[i] - eta
         for i, j in itertools.combinations(range(u.size), 2)
-        if j - i > reach and not exempt[i] and not exempt[j]
+        if j - i > bandwidth and not exempt[i] and not exempt[j]
     ]
     return min(gaps, default=np.inf)
 
@@ -216,30 +216,30 @@ def roughly_sorted(seed, width):
 
 
 @pytest.mark.parametrize(("width", "reach"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)])
-def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_eta(width, reach):
+def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_eta(width, bandwidth):
     signs = []
     for seed in range(150):
         u, eta = roughly_sorted(seed, width)
-        gap = least_gap(u, eta, reach)
+        gap = least_gap(u, eta, bandwidth)
         assert abs(gap) > 1e-12
-        found = float(slack(risk_of(eta, reach), jnp.asarray(u)))
+        found = float(slack(risk_of(eta, bandwidth), jnp.asarray(u)))
         assert (found >= 0.0) == (gap >= 0.0)
         signs.append(gap >= 0.0)
         if 0.0 <= gap < 1.0 and not np.any(outside(u, eta)):
             # More than the least gap never: what is far is a sum of what is near.
             assert found == pytest.approx(gap, abs=1e-12)
-    assert reach == width - 1 or 5 < sum(signs) < 145
+    assert bandwidth == width - 1 or 5 < sum(signs) < 145
 
 
 @pytest.mark.parametrize(("width", "reach"), [(7, 1), (12, 3)])
-def test_where_there_is_slack_the_risk_is_exact(width, reach):
+def test_where_there_is_slack_the_risk_is_exact(width, bandwidth):
     weights = np.random.default_rng(width).normal(size=width + 1)
     held = cut = gone = 0
     for seed in range(120):
         u, eta = roughly_sorted(seed, width)
-        if float(slack(risk_of(eta, reach), jnp.asarray(u))) < 0.0:
+        if float(slack(risk_of(eta, bandwidth), jnp.asarray(u))) < 0.0:
             continue
-        assert_exact(eta, reach, weights, u)
+        assert_exact(eta, bandwidth, weights, u)
         held += 1
         cut += bool(np.any(np.abs(np.concatenate([u, u - 1])) < eta / 2))
         gone += bool(np.any((u < -eta / 2) | (u > 1 + eta / 2)))
@@ -267,11 +267,11 @@ def test_with_the_largest_reach_they_are_exact_wherever_hypothesis_puts_the_neur
 @given(
     u=st.lists(st.floats(-0.2, 1.2), min_size=WIDTH, max_size=WIDTH).map(sorted),
     eta=st.floats(0.004, 0.4),
-    reach=st.sampled_from([1, 2]),
+    bandwidth=st.sampled_from([1, 2]),
 )
-def test_in_order_they_are_exact_if_there_is_slack(u, eta, reach):
-    if float(slack(risk_of(eta, reach), jnp.asarray(u))) >= 0.0:
-        assert_exact(eta, reach, WEIGHTS, u)
+def test_in_order_they_are_exact_if_there_is_slack(u, eta, bandwidth):
+    if float(slack(risk_of(eta, bandwidth), jnp.asarray(u))) >= 0.0:
+        assert_exact(eta, bandwidth, WEIGHTS, u)
 
 
 # Derivatives by autodiff: what the derivative of a run asks for.
@@ -309,7 +309,7 @@ NUMBERS = ("eta", "jumps", "values", "c", "u")
 def pulled(numbers, share):
     """Of the gradient and of the Hessian, one number of all that they depend on."""
     eta, jumps, values, c, u = numbers
-    risk, y = risk_of(eta, REACH, (jumps, values)), Cells(c, u)
+    risk, y = risk_of(eta, REACH, (jumps, values)), CellState(c, u)
     by_c, by_u = risk.gradient(y)
     bend = sum(jnp.sum(rows**2) for rows in risk.hessian(y))
     return PULL[: WIDTH + 1] @ by_c + PULL[WIDTH + 1 :] @ by_u + share * bend

@@ -12,7 +12,7 @@ from sweeps.studies import SGD_STUDY, written
 
 import tts_jax as tts
 from tts_jax import cli
-from tts_jax.sweeps.report import open_sweep
+from tts_jax.sweeps.storage.report import open_sweep
 
 
 @pytest.fixture(autouse=True)

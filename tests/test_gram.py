@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.gram import RIDGE, solve_gram
+from tts_jax.numerics.gram import RIDGE, solve_gram
 
 
 def random_gram(seed, rows, columns):

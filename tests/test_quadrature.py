@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_jax.quadrature import SMOOTH_POINTS, cell_rule, gauss_legendre, points_per_cell
+from tts_jax.numerics.quadrature import SMOOTH_POINTS, cell_rule, gauss_legendre, points_per_cell
 
 
 @pytest.mark.parametrize("points", [1, 2, 4, 10])

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tts_jax import _device
-from tts_jax._rare import rarely
+from tts_jax.batching import devices as _device
+from tts_jax.batching.gathered_cond import gathered_cond
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["on a CPU", "elsewhere"])
@@ -18,7 +18,7 @@ def on_cpu(request, monkeypatch):
 def one(needed, scale, x):
     """x, or if it is needed a function of it, of a number, and of one that all runs share."""
     shared = jnp.asarray(0.5)
-    return rarely(needed, lambda x: jnp.sin(scale * x) + shared, x)
+    return gathered_cond(needed, lambda x: jnp.sin(scale * x) + shared, x)
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 37])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_problems import whole_gradient, whole_hessian
 
 import tts_jax as tts
-from tts_jax.steps import StepRisk
+from tts_jax.closed_forms.pairwise import PairwiseRisk
 
 ETA = 0.1
 WIDTH = 5
@@ -68,7 +68,7 @@ def integrated(problem, params):
 def pair(target=FIVE, eta=ETA):
     """The risk in closed form, and the problem that defines it."""
     activation, target = tts.CubicStep(jnp.asarray(eta)), tts.PiecewiseConstant(*target)
-    return StepRisk(activation, target), tts.Problem(tts.ShallowNetwork(activation), target)
+    return PairwiseRisk(activation, target), tts.Problem(tts.ShallowNetwork(activation), target)
 
 
 def params_of(a, u):

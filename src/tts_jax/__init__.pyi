@@ -1,7 +1,17 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
 from . import analyses, metrics, plot
 from ._errors import CoarseStepsWarning, SimulationError, Status
-from .activations import (
+from .batching.multi_device import map_runs
+from .dynamics.arrivals import arrival_times
+from .dynamics.base import AbstractDynamics
+from .dynamics.gradient_flow import GradientFlow
+from .dynamics.limit_flow import LimitFlow, hit_times
+from .dynamics.recommend import recommended_solver
+from .dynamics.reduced_flow import ReducedFlow
+from .dynamics.sgd.dynamics import SGD
+from .integrators.diffrax.chord import stiff_solver
+from .integrators.diffrax.rodas5p import Rodas5P
+from .models.activations import (
     AbstractActivation,
     AbstractStep,
     CubicStep,
@@ -11,25 +21,20 @@ from .activations import (
     Tanh,
     check_activation,
 )
-from .dynamics import (
-    SGD,
-    AbstractDynamics,
-    GradientFlow,
-    LimitFlow,
-    ReducedFlow,
-    arrival_times,
-    hit_times,
-    recommended_solver,
-)
-from .empirical import EmpiricalProblem, sample_problem
-from .networks import AbstractNetwork, AdditiveNetwork, Params, ShallowNetwork, init_uniform
-from .problem import AbstractProblem, Problem
+from .models.additive import AdditiveNetwork
+from .models.initialisers import init_uniform
+from .models.network import AbstractNetwork, Params
+from .models.shallow import ShallowNetwork
+from .models.targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
+from .problems.base import AbstractProblem
+from .problems.empirical import EmpiricalProblem, sample_problem
+from .problems.population import Problem
 from .progress import ProgressBar
-from .runs import map_runs
 from .simulation import simulate
-from .solvers import Rodas5P, stiff_solver
-from .sweeps import Study, StudyError, SweepError, read_study, sweep
-from .targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
+from .sweeps.errors import StudyError, SweepError
+from .sweeps.study.study import Study
+from .sweeps.study.toml import read_study
+from .sweeps.sweep import sweep
 from .trajectory import Trajectory
 
 __version__: str

@@ -4,8 +4,7 @@ import enum
 import math
 from typing import Any
 
-import jax
-import jax.core  # for its Tracer, which `import jax` alone does not promise
+import jax.core
 import numpy as np
 
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from ._errors import argument_error, check_type
 from ._types import Array, Float, Scalar
-from .gram import RIDGE
-from .networks import Params, ShallowNetwork
-from .problem import Problem
-from .targets import PiecewiseConstant
+from .models.network import Params
+from .models.shallow import ShallowNetwork
+from .models.targets import PiecewiseConstant
+from .numerics.gram import RIDGE
+from .problems.population import Problem
 from .trajectory import Trajectory
 
 MULTIPLE = 2.5

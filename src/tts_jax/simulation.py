@@ -22,10 +22,12 @@ from ._errors import (
     is_concrete,
 )
 from ._types import Key, Times, as_array, as_arrays
-from .dynamics import FINE, SGD, AbstractDynamics, Records, run_in_pieces
-from .dynamics.base import Given, Progress, Samples, check_taus
-from .networks import Params
-from .problem import AbstractProblem
+from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
+from .dynamics.sgd.checkpoints import run_in_pieces
+from .dynamics.sgd.diagnostics import FINE_LIMITS
+from .dynamics.sgd.dynamics import SGD
+from .models.network import Params
+from .problems.base import AbstractProblem
 from .trajectory import Trajectory
 
 
@@ -79,7 +81,7 @@ def simulate(
     # Through the classes: bound, a method of an equinox module costs more than it does here.
     type(problem).check(problem, params)
     check_finite("params", params)
-    given = Given(problem, params, taus, key, samples)
+    given = RunInputs(problem, params, taus, key, samples)
     type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
@@ -103,7 +105,7 @@ def simulate(
     return trajectory
 
 
-def _trajectory(dynamics: AbstractDynamics, given: Given, records: Records) -> Trajectory:
+def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutputs) -> Trajectory:
     return Trajectory(
         given.taus,
         records.params,
@@ -114,7 +116,7 @@ def _trajectory(dynamics: AbstractDynamics, given: Given, records: Records) -> T
     )
 
 
-def _run(dynamics: AbstractDynamics, given: Given) -> Trajectory:
+def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     """`dynamics.run`, compiled once for all numbers.
 
     Numbers become arrays: as Python floats each new value would recompile. By hand, in one pass
@@ -190,7 +192,7 @@ def _tell_if_slow() -> None:
 
 
 def _warn_if_coarse(trajectory: Trajectory) -> None:
-    for name, (limit, text) in FINE.items():
+    for name, (limit, text) in FINE_LIMITS.items():
         value = float(trajectory.stats.get(name, 0.0))
         if value > limit:
             message = f"{text.format(value)}, or do not expect SGD to follow the flow."

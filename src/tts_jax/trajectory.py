@@ -9,7 +9,7 @@ import numpy as np
 
 from ._errors import Status, is_concrete
 from ._types import Array, Times
-from .networks import Params
+from .models.network import Params
 
 if TYPE_CHECKING:
     import xarray as xr

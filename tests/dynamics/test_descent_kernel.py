@@ -8,13 +8,13 @@ from quick_programs import results
 from small_kernels import interpreted, lowered
 
 import tts_jax as tts
-from tts_jax.dynamics import descent
-from tts_jax.dynamics.descent import StepDescent
-from tts_jax.dynamics.descent_columns import WIDEST
-from tts_jax.dynamics.descent_kernel import steps_in_kernel
-from tts_jax.dynamics.kernels import RUNS
-from tts_jax.solvers import rosenbrock_step
-from tts_jax.steps import Layers, StepRisk
+from tts_jax.batching.gpu_kernel import BLOCK_RUNS
+from tts_jax.closed_forms import pairwise_system as descent
+from tts_jax.closed_forms.gpu_matrix import WIDEST
+from tts_jax.closed_forms.gpu_step import steps_on_gpu
+from tts_jax.closed_forms.pairwise import PairwiseRisk, PairwiseState
+from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
+from tts_jax.integrators.rosenbrock import rosenbrock_step
 
 ETA = 0.04
 TARGET = tts.PiecewiseConstant([0.2, 0.5], [1.0, 5.0, 1.0])
@@ -31,20 +31,22 @@ U = np.array(
     ]
 ).T
 RNG = np.random.default_rng(0)
-START = Layers(
+START = PairwiseState(
     jnp.asarray(RNG.normal(size=U.shape[1])), jnp.asarray(RNG.normal(size=U.shape)), jnp.asarray(U)
 )
 H = jnp.asarray(10.0 ** np.linspace(-6, -2, U.shape[1]))
 
 
 def system(epsilon=1e-2, ridge=0.0, eta=ETA, values=TARGET.values):
-    risk = StepRisk(tts.CubicStep(eta), tts.PiecewiseConstant(TARGET.jumps, values))
-    return jax.tree.map(jnp.asarray, StepDescent(risk, jnp.asarray(epsilon), jnp.asarray(ridge)))
+    risk = PairwiseRisk(tts.CubicStep(eta), tts.PiecewiseConstant(TARGET.jumps, values))
+    return jax.tree.map(
+        jnp.asarray, PairwiseGradientSystem(risk, jnp.asarray(epsilon), jnp.asarray(ridge))
+    )
 
 
 def by_kernel(mine, own, y=START, h=H):
     with interpreted():
-        return results(lambda *a: steps_in_kernel(a[0], own, *a[1:]), mine, y, h)
+        return results(lambda *a: steps_on_gpu(a[0], own, *a[1:]), mine, y, h)
 
 
 def assert_same_steps(found, expected):
@@ -64,7 +66,7 @@ def test_it_equals_the_step_of_each_run():
 
 def test_numbers_of_each_run_and_the_reduced_flow():
     """epsilon, also 0, ridge, eta and the target's values; runs in more than a block."""
-    runs = RUNS + 2
+    runs = BLOCK_RUNS + 2
     deck = np.arange(runs) % U.shape[1]
     y = jax.tree.map(lambda leaf: leaf[..., deck], START)
     numbers = {
@@ -96,7 +98,7 @@ def test_runs_together_take_it_and_one_alone_does_not():
     assert "mosaic_gpu" in lowered(lambda *a: steps(*a, 1e-2), START, H)
     one = jax.tree.map(lambda leaf: leaf[..., 0], START)
     assert "mosaic_gpu" not in lowered(lambda y, h: system().step(y, h), one, H[0])
-    wide = Layers(START.bias, *(jnp.zeros((WIDEST + 1, H.size)) for _ in range(2)))
+    wide = PairwiseState(START.bias, *(jnp.zeros((WIDEST + 1, H.size)) for _ in range(2)))
     assert "mosaic_gpu" not in lowered(lambda *a: steps(*a, 1e-2), wide, H)
 
 
@@ -137,8 +139,8 @@ def test_other_numbers_and_activations():
     """Single precision is taken as double; what a kernel cannot be made of goes by XLA."""
     with jax.numpy_dtype_promotion("standard"):
         assert "mosaic_gpu" in lowered(lambda *a: steps(*a, jnp.float32(1e-2)), START, H)
-    risk = StepRisk(RootStep(ETA), TARGET)
-    mine = StepDescent(risk, jnp.asarray(1e-2), jnp.asarray(0.0))
+    risk = PairwiseRisk(RootStep(ETA), TARGET)
+    mine = PairwiseGradientSystem(risk, jnp.asarray(1e-2), jnp.asarray(0.0))
     each = jax.vmap(lambda y, h: mine.step(y, h), in_axes=-1, out_axes=-1)
     assert "mosaic_gpu" not in lowered(each, START, H)
 
@@ -146,5 +148,5 @@ def test_other_numbers_and_activations():
 @pytest.mark.usefixtures("gpu")
 def test_it_lowers_for_the_widest():
     width = WIDEST
-    y = Layers(jnp.zeros(2), *(jnp.zeros((width, 2)) for _ in range(2)))
+    y = PairwiseState(jnp.zeros(2), *(jnp.zeros((width, 2)) for _ in range(2)))
     assert "mosaic_gpu" in lowered(lambda *a: steps(*a, 1e-2), y, jnp.ones(2))

@@ -12,7 +12,7 @@ from small_problems import slow_times, small_problem
 
 import tts_jax as tts
 from tts_jax._types import Real, as_real
-from tts_jax.activations import AbstractStep
+from tts_jax.models.activations import AbstractStep
 
 TAUS = slow_times(0.05)
 WEIGHTS = jnp.asarray([0.5, 1.0, -2.0, 0.7, 1.5, -1.1, 0.3])

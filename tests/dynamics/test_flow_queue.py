@@ -8,18 +8,18 @@ from quick_programs import results
 from small_problems import WIDTH, slow_times, small_problem
 
 import tts_jax as tts
-from tts_jax import _device
-from tts_jax.dynamics import cell_descent
-from tts_jax.solvers import queue
+from tts_jax.batching import devices as _device
+from tts_jax.closed_forms import banded_system as cell_descent
+from tts_jax.integrators import lane_queue as queue
 
-RUNS = 11
+BLOCK_RUNS = 11
 TAUS = slow_times(0.2)
 RNG = np.random.default_rng(0)
-EPSILONS = jnp.asarray(10.0 ** RNG.uniform(-6, 1, size=RUNS)).at[-1].set(1e-6)
+EPSILONS = jnp.asarray(10.0 ** RNG.uniform(-6, 1, size=BLOCK_RUNS)).at[-1].set(1e-6)
 # Two with neurons that 0 or 1 cuts, and one with some outside.
-U = RNG.uniform(0.1, 0.9, size=(RUNS, WIDTH))
+U = RNG.uniform(0.1, 0.9, size=(BLOCK_RUNS, WIDTH))
 U[2, 0], U[5, 3], U[7, :2] = 0.01, 0.99, (-0.3, 1.2)
-STARTS = tts.Params(jnp.asarray(RNG.normal(size=(RUNS, WIDTH + 1))), jnp.asarray(U))
+STARTS = tts.Params(jnp.asarray(RNG.normal(size=(BLOCK_RUNS, WIDTH + 1))), jnp.asarray(U))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_flows_that_fail_are_labelled_and_leave_the_others_alone(alone, accelera
     assert most < np.max(alone.stats["steps"])
     few = jax.vmap(lambda *own: flow(*own, max_steps=most + 1))
     batch = results(few, EPSILONS, STARTS._replace(a=a))
-    status = np.full(RUNS, tts.Status.OK)
+    status = np.full(BLOCK_RUNS, tts.Status.OK)
     status[[1, 9]], status[slowest] = tts.Status.NON_FINITE, tts.Status.MAX_STEPS
     np.testing.assert_array_equal(batch.status, status)
     fine = np.flatnonzero(status == tts.Status.OK)
@@ -139,7 +139,7 @@ def test_the_reduced_flow_too(accelerator, monkeypatch):
 
 @pytest.mark.slow
 def test_wide_flows_too(accelerator, monkeypatch):
-    monkeypatch.setattr(cell_descent, "_REACHES", (8,))
+    monkeypatch.setattr(cell_descent, "_BANDWIDTHS", (8,))
     width = 49
     start = tts.Params(
         jnp.asarray(0.3 * RNG.normal(size=width + 1)), (jnp.arange(float(width)) + 0.5) / width
@@ -152,6 +152,6 @@ def test_wide_flows_too(accelerator, monkeypatch):
     epsilons = jnp.asarray([1e-3, 1.0, 1e-1, 1e-2, 0.3])
     batch = jax.jit(jax.vmap(lambda own: wide(own)))(epsilons)
     monkeypatch.undo()
-    monkeypatch.setattr(cell_descent, "_REACHES", (8,))
+    monkeypatch.setattr(cell_descent, "_BANDWIDTHS", (8,))
     jax.clear_caches()
     assert_same_runs(batch, each(jax.jit(wide), epsilons))

@@ -14,7 +14,7 @@ import pytest
 from small_problems import random_problem
 
 import tts_jax as tts
-from tts_jax.dynamics import long_runs
+from tts_jax.dynamics.sgd import checkpoints as long_runs
 
 SCRIPT = """
 import sys

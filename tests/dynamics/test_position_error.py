@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.dynamics.descent import position_error
+from tts_jax.closed_forms.pairwise_system import position_error
 
 ETA, RTOL, ATOL = 1e-2, 9e-7, 1e-7
 

@@ -9,7 +9,7 @@ from scipy import stats
 from small_problems import small_problem
 
 import tts_jax as tts
-from tts_jax.dynamics.samples import CHUNK, Drawn, Hashed, Replayed, of_dtype, threefry
+from tts_jax.dynamics.sgd.samples import CHUNK, Drawn, Hashed, Replayed, of_dtype, threefry
 
 SEED = (0x0123ABCD, 0xFEDC9876)
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)

@@ -17,7 +17,7 @@ from small_problems import (
 )
 
 import tts_jax as tts
-from tts_jax.dynamics import long_runs
+from tts_jax.dynamics.sgd import checkpoints as long_runs
 
 # So small that no sample moves a neuron by a transition width: above that SGD is chaotic, and two
 # correct programs end far apart.

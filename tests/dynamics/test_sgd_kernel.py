@@ -15,12 +15,15 @@ from quick_programs import results
 from small_kernels import interpreted
 
 import tts_jax as tts
-from tts_jax import _device, simulation
-from tts_jax.dynamics import samples, sgd, sgd_kernel, sgd_runs
-from tts_jax.dynamics.base import Records
-from tts_jax.dynamics.sgd_kernel import RUNS, kernel_step
-from tts_jax.dynamics.sgd_runs import _FEW
-from tts_jax.dynamics.unrolled import Number, entries
+from tts_jax.batching import devices as _device
+from tts_jax.batching.scalar_program import Number, entries
+from tts_jax.dynamics.base import RunOutputs
+from tts_jax.dynamics.sgd import dynamics as sgd
+from tts_jax.dynamics.sgd import gpu as sgd_kernel
+from tts_jax.dynamics.sgd import many_runs as sgd_runs
+from tts_jax.dynamics.sgd import samples
+from tts_jax.dynamics.sgd.gpu import BLOCK_RUNS, kernel_step
+from tts_jax.dynamics.sgd.many_runs import _FEW
 
 WIDTH, SIZE = 2, 4
 EPSILON, STEP = 0.5, 0.02
@@ -48,9 +51,9 @@ def _short_chunks(monkeypatch):
 def bare(monkeypatch):
     """Records without risk and scales, which the kernel has no part in and which compile long."""
 
-    def records(dynamics: Any, given: Any, ys: tts.Params, steps: Any) -> Records:
+    def records(dynamics: Any, given: Any, ys: tts.Params, steps: Any) -> RunOutputs:
         zero = jnp.zeros((), jnp.int32)
-        return Records(ys, jnp.zeros(given.taus.shape), zero, {"steps": steps})
+        return RunOutputs(ys, jnp.zeros(given.taus.shape), zero, {"steps": steps})
 
     full = sgd.records
     monkeypatch.setattr(sgd, "records", records)
@@ -266,7 +269,7 @@ def test_a_stream_whose_labels_are_a_run_s_own():
     assert_kernel_equals_plain(jax.vmap(run, (0, None, None)), values, *stream(LENGTH))
 
 
-@pytest.mark.parametrize("size", [1, RUNS + 2])
+@pytest.mark.parametrize("size", [1, BLOCK_RUNS + 2])
 def test_other_numbers_of_runs(size):
     run = jax.vmap(functools.partial(replay, stops=(4,)), (0, None, None))
     params = start(size, "float32")

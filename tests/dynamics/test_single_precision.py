@@ -9,7 +9,7 @@ import pytest
 from small_kernels import lowered
 
 import tts_jax as tts
-from tts_jax import _device
+from tts_jax.batching import devices as _device
 
 # A step of a neuron that a sample hits is at most 2 epsilon h |residual| |a| sigma'/eta, here some
 # 1e-8 to 1e-7. Between .5 and 1 float32 numbers are 6e-8 apart.

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tts_jax as tts
-from tts_jax.dynamics.unrolled import Number, Unrolled, entries, known, operations
+from tts_jax.batching.scalar_program import Number, ScalarProgram, entries, known, operation_count
 
 LANES = (5,)
 few = settings(
@@ -44,8 +44,8 @@ def joined(unrolled, found):
 def unrolled(function, *runs):
     """What the function's program makes of these runs."""
     closed = traced(function, *runs)
-    assert operations(closed) is not None
-    step = Unrolled(closed, LANES)
+    assert operation_count(closed) is not None
+    step = ScalarProgram(closed, LANES)
     return [joined(step, found) for found in step(*(numbers_of(v) for v in runs))]
 
 
@@ -241,7 +241,7 @@ def test_one_number_for_all_runs():
         return x * y, 2.0 * y
 
     x, y = runs(2), jnp.asarray(1.5)
-    step = Unrolled(jax.make_jaxpr(function)(x[:, 0], y), LANES)
+    step = ScalarProgram(jax.make_jaxpr(function)(x[:, 0], y), LANES)
     product, double = step(numbers_of(jnp.asarray(x)), entries([Number(y)], ()))
     np.testing.assert_allclose(joined(step, product), x * 1.5, rtol=0)
     assert np.ndim(double[()].value) == 0
@@ -260,7 +260,7 @@ def test_what_is_known_is_computed_while_tracing():
         return known_sum, x
 
     closed = jax.make_jaxpr(function)(1.0)
-    step = Unrolled(closed, LANES)
+    step = ScalarProgram(closed, LANES)
     found = []
 
     def whole(x):
@@ -278,7 +278,7 @@ def test_what_is_known_is_computed_while_tracing():
 
 
 def test_known_arguments_cost_nothing():
-    step = Unrolled(jax.make_jaxpr(lambda x, y: (x + 1.0) * y)(jnp.ones(3), 1.0), LANES)
+    step = ScalarProgram(jax.make_jaxpr(lambda x, y: (x + 1.0) * y)(jnp.ones(3), 1.0), LANES)
 
     def whole(y):
         found = step(known(np.arange(3.0)), entries([Number(y)], ()))[0]
@@ -303,7 +303,7 @@ def test_known_entries_have_the_shape_and_the_type():
 
 
 def count(function, *shapes) -> Any:
-    return operations(jax.make_jaxpr(function)(*(jnp.zeros(shape) for shape in shapes)))
+    return operation_count(jax.make_jaxpr(function)(*(jnp.zeros(shape) for shape in shapes)))
 
 
 def test_operations_are_counted_by_hand():
@@ -342,11 +342,11 @@ CANNOT = {
 @names(CANNOT)
 def test_what_cannot_be_taken_apart(name):
     closed = jax.make_jaxpr(CANNOT[name])(jnp.zeros(4))
-    assert operations(closed) is None
+    assert operation_count(closed) is None
 
 
 @names(["while", "scan", "cond", "sort", "square root", "gather", "inside"])
 def test_it_is_not_taken_apart_wrongly(name):
-    step = Unrolled(jax.make_jaxpr(CANNOT[name])(jnp.zeros(4)), LANES)
+    step = ScalarProgram(jax.make_jaxpr(CANNOT[name])(jnp.zeros(4)), LANES)
     with pytest.raises(NotImplementedError):
         step(numbers_of(jnp.zeros((4, *LANES))))

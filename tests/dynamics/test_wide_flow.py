@@ -11,12 +11,14 @@ import pytest
 from quick_programs import quickly
 
 import tts_jax as tts
-from tts_jax.cells import CellRisk, Cells
-from tts_jax.dynamics import cell_descent, flow
-from tts_jax.dynamics.cell_descent import CellDescent, from_cells, to_cells
-from tts_jax.dynamics.descent import StepDescent
-from tts_jax.solvers import Control, loop
-from tts_jax.steps import Layers, StepRisk, apart, joined
+from tts_jax.closed_forms import banded_system as cell_descent
+from tts_jax.closed_forms.banded import BandedRisk, CellState
+from tts_jax.closed_forms.banded_system import BandedGradientSystem, from_cells, to_cells
+from tts_jax.closed_forms.pairwise import PairwiseRisk, PairwiseState, params_of, state_of
+from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
+from tts_jax.dynamics import flow
+from tts_jax.integrators import loop
+from tts_jax.integrators.step_size import StepControl
 
 WIDTH = 40
 """A width that is made to go by cells here; with reaches of 8, 16, 32 and 39."""
@@ -37,7 +39,7 @@ RANDOM = np.sort(np.random.default_rng(0).uniform(size=WIDTH))
 WEIGHTS = 0.3 * np.random.default_rng(1).normal(size=WIDTH + 1)
 
 # eta, epsilon, the places and the last time.
-RUNS = {
+BLOCK_RUNS = {
     "narrow steps": (0.02, 1.0, RANDOM, 0.05),
     "small epsilon": (0.02, 1e-4, RANDOM, 0.05),
     "wide steps": (0.3, 1.0, RANDOM, 0.2),
@@ -55,7 +57,7 @@ def problem_of(eta, jumps=JUMPS, values=VALUES):
     return tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta)), target)
 
 
-def params_of(a, u):
+def make_params(a, u):
     return tts.Params(jnp.asarray(a, float), jnp.asarray(u, float))
 
 
@@ -78,12 +80,12 @@ by_cells = quickly(flow_of)
 
 
 def step_risk(eta):
-    return StepRisk(tts.CubicStep(jnp.asarray(eta)), tts.PiecewiseConstant(JUMPS, VALUES))
+    return PairwiseRisk(tts.CubicStep(jnp.asarray(eta)), tts.PiecewiseConstant(JUMPS, VALUES))
 
 
 def by_pairs(eta, epsilon, params, last, ridge=0.0):
     """(T, m+1) weights and (T, m) positions."""
-    system = StepDescent(step_risk(eta), jnp.asarray(epsilon), jnp.asarray(ridge))
+    system = PairwiseGradientSystem(step_risk(eta), jnp.asarray(epsilon), jnp.asarray(ridge))
     ys, now = run_by_pairs(system, params, times(last))
     assert float(now.t) == last
     return ys
@@ -91,9 +93,9 @@ def by_pairs(eta, epsilon, params, last, ridge=0.0):
 
 @eqx.filter_jit
 def run_by_pairs(system, params, taus):
-    control = Control(taus[-1], jnp.asarray(RTOL), jnp.asarray(ATOL), jnp.asarray(4096))
-    records, now = loop.run(system, apart(params), taus, control)
-    return joined(records.ys), now
+    control = StepControl(taus[-1], jnp.asarray(RTOL), jnp.asarray(ATOL), jnp.asarray(4096))
+    records, now = loop.run(system, state_of(params), taus, control)
+    return params_of(records.ys), now
 
 
 @quickly
@@ -110,11 +112,11 @@ def needed_reach(u, eta):
     return int(np.max(near * np.abs(index[:, None] - index[None, :])))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", BLOCK_RUNS)
 def test_the_run_is_that_by_all_pairs(name):
-    eta, epsilon, u, last = RUNS[name]
+    eta, epsilon, u, last = BLOCK_RUNS[name]
     run = by_cells(numbers_of(eta, epsilon, u), times(last))
-    expected = by_pairs(eta, epsilon, params_of(WEIGHTS, u), last)
+    expected = by_pairs(eta, epsilon, make_params(WEIGHTS, u), last)
     assert run.status == tts.Status.OK
     np.testing.assert_allclose(run.params.u, expected.u, rtol=0, atol=1e-9)
     np.testing.assert_allclose(run.params.a, expected.a, rtol=0, atol=1e-8)
@@ -125,7 +127,7 @@ def test_the_run_is_that_by_all_pairs(name):
 def test_runs_go_through_every_reach_and_out_of_the_interval():
     """So that the runs above do test what they are for."""
     first, last, left = {}, {}, set()
-    for name, (eta, epsilon, u, end) in RUNS.items():
+    for name, (eta, epsilon, u, end) in BLOCK_RUNS.items():
         us = np.asarray(by_cells(numbers_of(eta, epsilon, u), times(end)).params.u)
         first[name], last[name] = (needed_reach(us[i], eta) for i in (0, -1))
         if np.any((us[-1] < 0) | (us[-1] > 1)) and np.all((us[0] > 0) & (us[0] < 1)):
@@ -192,7 +194,7 @@ OTHER = 42
 
 @pytest.fixture
 def one_reach(monkeypatch):
-    monkeypatch.setattr(cell_descent, "_REACHES", (8,))
+    monkeypatch.setattr(cell_descent, "_BANDWIDTHS", (8,))
 
 
 @pytest.mark.usefixtures("one_reach")
@@ -203,7 +205,7 @@ def test_runs_of_a_batch_are_those_by_all_pairs():
     batch = stacked([numbers_of(*case, a) for case in cases])
     together = quickly(jax.vmap(flow_of, (0, None)))(batch, times(0.05))
     for i, (eta, epsilon, u) in enumerate(cases):
-        expected = by_pairs(eta, epsilon, params_of(a, u), 0.05)
+        expected = by_pairs(eta, epsilon, make_params(a, u), 0.05)
         assert together.status[i] == tts.Status.OK
         np.testing.assert_allclose(together.params.u[i], expected.u, rtol=0, atol=1e-9)
         np.testing.assert_allclose(together.params.a[i], expected.a, rtol=0, atol=1e-8)
@@ -224,8 +226,8 @@ def reduced():
         return tts.simulate(problem_of(eta), flow, start, times(0.01))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell_descent, "_REACHES", (8,))
-        return run(jnp.asarray(0.02), params_of(WEIGHTS, EVEN[::-1]))
+        patch.setattr(cell_descent, "_BANDWIDTHS", (8,))
+        return run(jnp.asarray(0.02), make_params(WEIGHTS, EVEN[::-1]))
 
 
 def test_the_reduced_flow_is_that_by_all_pairs(reduced):
@@ -244,12 +246,12 @@ def test_the_reduced_flow_records_the_best_outer_layer(reduced):
 
 
 def test_the_gradient_flow_tends_to_the_reduced_one(reduced):
-    apart = []
+    state_of = []
     for epsilon in (1e-4, 1e-5):
         start = reduced.at(0)
         run = by_cells(numbers_of(0.02, epsilon, start.u, start.a), times(0.01))
-        apart.append(float(np.max(np.abs(run.params.u - reduced.params.u))))
-    assert apart[1] < 0.2 * apart[0] < 1e-3
+        state_of.append(float(np.max(np.abs(run.params.u - reduced.params.u))))
+    assert state_of[1] < 0.2 * state_of[0] < 1e-3
 
 
 # Derivatives of the final risk.
@@ -305,7 +307,7 @@ def test_derivatives_are_those_of_finite_differences(eta, places, last):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["narrow steps", "wide steps", "all together", "all cut by 1"])
 def test_derivatives_are_those_of_finite_differences_at_every_reach(name):
-    eta, epsilon, u, last = RUNS[name]
+    eta, epsilon, u, last = BLOCK_RUNS[name]
     assert_derivatives(numbers_of(eta, epsilon, u), times(0.1 * last))
 
 
@@ -318,14 +320,14 @@ SUMS = np.tril(np.ones((NARROW + 1, NARROW + 1)))
 @eqx.filter_jit
 def parts(system, y, other, shift):
     error = system.error(other, y, y, jnp.asarray(1e-8), jnp.asarray(1e-10))
-    solved = system.linearise(y, shift)(other)
-    return system.force(y), system.mass(y), system.velocity(y), error, solved
+    solved = system.factorise(y, shift)(other)
+    return system.vector_field(y), system.apply_mass(y), system.velocity(y), error, solved
 
 
 def by_layers(dense, params, other, shift):
-    """`parts` of a `StepDescent`, as parameters."""
-    found = parts(dense, apart(params), apart(other), shift)
-    return [joined(part) if isinstance(part, Layers) else part for part in found]
+    """`parts` of a `PairwiseGradientSystem`, as parameters."""
+    found = parts(dense, state_of(params), state_of(other), shift)
+    return [params_of(part) if isinstance(part, PairwiseState) else part for part in found]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
@@ -338,35 +340,35 @@ def by_layers(dense, params, other, shift):
     ],
     ids=["pairs", "cut and outside", "together"],
 )
-def test_the_system_is_that_by_all_pairs_in_other_coordinates(u, reach, epsilon):
+def test_the_system_is_that_by_all_pairs_in_other_coordinates(u, bandwidth, epsilon):
     """Of c = S a: what is by a is S^T what is by c, and the matrix of a step as well."""
     rng = np.random.default_rng(4)
     a, r_a, r_u = rng.normal(size=NARROW + 1), rng.normal(size=NARROW + 1), rng.normal(size=NARROW)
     risk = step_risk(0.1)
     numbers = (jnp.asarray(epsilon), jnp.asarray(0.02))
-    ours = CellDescent(CellRisk(risk.activation, risk.target, reach), *numbers)
-    y, other = (Cells(jnp.asarray(SUMS @ v), jnp.asarray(w)) for v, w in ((a, u), (r_a, r_u)))
+    ours = BandedGradientSystem(BandedRisk(risk.activation, risk.target, bandwidth), *numbers)
+    y, other = (CellState(jnp.asarray(SUMS @ v), jnp.asarray(w)) for v, w in ((a, u), (r_a, r_u)))
     # A force by c for the solve, a state for the error: these numbers serve as both.
     shift = jnp.asarray(30.0)
-    force, mass, velocity, error, solved = parts(ours, y, other, shift)
-    dense = StepDescent(risk, *numbers)
-    wanted = by_layers(dense, params_of(a, u), params_of(r_a, r_u), shift)
+    vector_field, apply_mass, velocity, error, solved = parts(ours, y, other, shift)
+    dense = PairwiseGradientSystem(risk, *numbers)
+    wanted = by_layers(dense, make_params(a, u), make_params(r_a, r_u), shift)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
-    for found, expected in zip((force, mass), wanted, strict=False):
+    for found, expected in zip((vector_field, apply_mass), wanted, strict=False):
         close(SUMS.T @ np.asarray(found.c), expected.a)
         close(found.u, expected.u)
     close(velocity.c, SUMS @ np.asarray(wanted[2].a))
     close(velocity.u, wanted[2].u)
     close(error, wanted[3])
-    by_a = params_of(SUMS.T @ np.asarray(other.c), r_u)
-    expected = by_layers(dense, params_of(a, u), by_a, shift)[4]
+    by_a = make_params(SUMS.T @ np.asarray(other.c), r_u)
+    expected = by_layers(dense, make_params(a, u), by_a, shift)[4]
     close(solved.c, SUMS @ np.asarray(expected.a), atol=1e-9)
     close(solved.u, expected.u, atol=1e-9)
 
 
 def test_cells_and_parameters_are_one_to_one():
     rng = np.random.default_rng(5)
-    params = params_of(rng.normal(size=6), [0.5, 0.1, 0.9, 0.1, 0.3])
+    params = make_params(rng.normal(size=6), [0.5, 0.1, 0.9, 0.1, 0.3])
     cells, order = to_cells(params)
     np.testing.assert_array_equal(cells.u, np.sort(np.asarray(params.u)))
     # The value of a network of sharp steps between its neurons.
@@ -393,7 +395,7 @@ def crowded():
         return tts.simulate(problem_of(0.2), slow, tts.Params(weights, u), times(0.01))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell_descent, "_REACHES", (14,))
+        patch.setattr(cell_descent, "_BANDWIDTHS", (14,))
         return {name: run(jnp.asarray(s * even)) for name, s in (("start", 0.1), ("way", 0.6))}
 
 
@@ -431,7 +433,7 @@ def test_a_run_that_gets_too_crowded_says_so(crowded):
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "expected"), [(513, "MAX_STEPS"), (514, "CROWDED")])
 def test_more_than_a_reach_of_512_within_eta_is_too_crowded(width, expected):
-    start = params_of(0.01 * np.ones(width + 1), np.linspace(0.4, 0.45, width))
+    start = make_params(0.01 * np.ones(width + 1), np.linspace(0.4, 0.45, width))
     flow = tts.GradientFlow(1.0, max_steps=2)
     run = tts.simulate(problem_of(0.1), flow, start, times(0.1), throw=False)
     assert tts.Status(int(run.status)).name == expected

@@ -8,20 +8,20 @@ import pytest
 from small_systems import AnySystem
 
 from tts_jax import CubicStep, PiecewiseConstant
-from tts_jax.dynamics.descent import StepDescent
-from tts_jax.solvers import Step, rosenbrock_step
-from tts_jax.solvers.adjoint import AbstractSymmetricSystem, pull_step
-from tts_jax.steps import Layers, StepRisk
+from tts_jax.closed_forms.pairwise import PairwiseRisk, PairwiseState
+from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
+from tts_jax.integrators.rosenbrock import SolverStep, rosenbrock_step
+from tts_jax.integrators.step_adjoint import AbstractSymmetricSystem, pull_step
 
 
 class Descent(AnySystem, AbstractSymmetricSystem):
     """Of any function of y and a number, by autodiff."""
 
-    def force(self, y):
+    def vector_field(self, y):
         return -jax.grad(self.function)(y, self.number)
 
-    def force_transposed(self, y, left):
-        return jax.vjp(self.force, y)[1](left)[0]
+    def vector_field_transposed(self, y, left):
+        return jax.vjp(self.vector_field, y)[1](left)[0]
 
     def bilinear(self, y, shift, lefts, rights):
         matrix = shift * jnp.diag(self.masses) + jax.hessian(self.function)(y, self.number)
@@ -38,11 +38,13 @@ def small():
 
 
 def steps(u, epsilon=1e-2):
-    risk = StepRisk(CubicStep(eta=jnp.asarray(0.1)), PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 0.5]))
+    risk = PairwiseRisk(
+        CubicStep(eta=jnp.asarray(0.1)), PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 0.5])
+    )
     risk = jax.tree.map(jnp.asarray, risk)
-    system = StepDescent(risk, jnp.asarray(epsilon), jnp.asarray(1e-3))
+    system = PairwiseGradientSystem(risk, jnp.asarray(epsilon), jnp.asarray(1e-3))
     a = np.random.default_rng(1).normal(size=5)
-    return system, Layers(jnp.asarray(a[0]), jnp.asarray(a[1:]), jnp.asarray(u)), 0.01
+    return system, PairwiseState(jnp.asarray(a[0]), jnp.asarray(a[1:]), jnp.asarray(u)), 0.01
 
 
 CASES = {
@@ -75,7 +77,7 @@ def test_it_is_what_autodiff_finds(case):
         return jnp.asarray(rng.normal(size=leaf.shape))
 
     stages = jax.tree.map(lambda leaf: like(jnp.zeros((8, *leaf.shape))), y)
-    cotangents = Step(jax.tree.map(like, y), stages)
+    cotangents = SolverStep(jax.tree.map(like, y), stages)
     ours, plain = ways(system, y, jnp.asarray(h), cotangents)
     for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         size = np.max(np.abs(expected))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tts_jax.solvers import banded_solver
+from tts_jax.numerics.banded import banded_solver
 
 # Size and number of diagonals beside the main one: none, few, all of them, and more than there are.
 SHAPES = [(1, 0), (6, 0), (1, 2), (2, 1), (7, 1), (9, 3), (5, 4), (5, 5), (4, 9), (40, 6), (91, 19)]

@@ -8,7 +8,9 @@ import pytest
 from scipy.linalg import expm
 from small_systems import any_system
 
-from tts_jax.solvers import Control, derivatives, differentiable_run
+from tts_jax.integrators import checkpointing as derivatives
+from tts_jax.integrators.checkpointing import differentiable_run
+from tts_jax.integrators.step_size import StepControl
 
 PARTS = np.asarray([0.0, 0.3, 0.30001, 0.7, 1.0])
 WEIGHTS = np.random.default_rng(0).normal(size=(PARTS.size, 2))
@@ -39,7 +41,7 @@ def outcome(function, horizon):
         system = any_system(function, masses=[1, 1])
         system = eqx.tree_at(lambda s: s.number, system, stiffness)
         tolerance = jnp.asarray(1e-8)
-        control = Control(horizon, tolerance, tolerance, jnp.asarray(MAX_STEPS))
+        control = StepControl(horizon, tolerance, tolerance, jnp.asarray(MAX_STEPS))
         ys, now = differentiable_run(system, start, horizon * PARTS, control, MAX_STEPS)
         return jnp.sum(jnp.where(jnp.isnan(ys), 0.0, ys) * WEIGHTS), now
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tts_jax import _device
-from tts_jax.solvers.inverse import Layered, inverse, layered_solver, symmetric_solver
+from tts_jax.batching import devices as _device
+from tts_jax.numerics.symmetric import LayeredMatrix, inverse, layered_solver, symmetric_solver
 
 SIZES = (1, 2, 5, 41)
 
@@ -134,7 +134,7 @@ def test_a_batch_of_solves_equals_one_by_one(size):
 def layered(matrix, n):
     """The blocks of a symmetric matrix for one number, n more, and all the others."""
     one, middle, last = 0, slice(1, n + 1), slice(n + 1, None)
-    return Layered(
+    return LayeredMatrix(
         matrix[one, one],
         matrix[one, middle],
         matrix[one, last],

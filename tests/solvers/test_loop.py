@@ -7,18 +7,19 @@ import pytest
 from scipy.integrate import solve_ivp
 from small_systems import any_system
 
-from tts_jax.solvers import loop
-from tts_jax.solvers.loop import Control, going
+from tts_jax.integrators import loop
+from tts_jax.integrators.loop import is_running
+from tts_jax.integrators.step_size import StepControl
 
 HORIZON = 3.0
 TAUS = np.asarray([0.0, 1e-9, 0.4, 0.41, 0.42, 1.234, 2.9, HORIZON])
 
-run, begin, attempt = map(eqx.filter_jit, (loop.run, loop.begin, loop.attempt))
+run, begin, try_step = map(eqx.filter_jit, (loop.run, loop.begin, loop.try_step))
 
 
 def control(rtol=1e-8, *, horizon=HORIZON, max_steps=10_000):
     numbers = (jnp.asarray(float(v)) for v in (horizon, rtol, 1e-2 * rtol))
-    return Control(*numbers, jnp.asarray(max_steps))
+    return StepControl(*numbers, jnp.asarray(max_steps))
 
 
 def integrate(system, start, taus=TAUS, **asked):
@@ -107,18 +108,18 @@ def test_after_the_step_limit_the_records_are_nan_and_those_before_stay():
 def test_it_goes_on_until_the_horizon_the_step_limit_or_the_end_of_the_clock():
     asked = control(max_steps=5)
     now = begin(SMOOTH, jnp.asarray(START), asked)
-    assert going(now, asked)
-    assert going(now._replace(t=asked.horizon * (1 - 1e-15)), asked)
-    assert not going(now._replace(t=asked.horizon), asked)
-    assert going(now._replace(steps=jnp.asarray(4)), asked)
-    assert not going(now._replace(steps=jnp.asarray(5)), asked)
+    assert is_running(now, asked)
+    assert is_running(now._replace(t=asked.horizon * (1 - 1e-15)), asked)
+    assert not is_running(now._replace(t=asked.horizon), asked)
+    assert is_running(now._replace(steps=jnp.asarray(4)), asked)
+    assert not is_running(now._replace(steps=jnp.asarray(5)), asked)
     for h in (1e-16 * HORIZON, 0.0, np.nan):
-        assert not going(now._replace(h=jnp.asarray(h)), asked)
+        assert not is_running(now._replace(h=jnp.asarray(h)), asked)
 
 
 def test_a_rejected_step_moves_nothing_but_the_step_size_and_the_count():
     now = begin(SMOOTH, jnp.asarray(START), control())._replace(h=jnp.asarray(2.0))
-    good, h, _, after = attempt(SMOOTH, now, control())
+    good, h, _, after = try_step(SMOOTH, now, control())
     assert not good
     assert float(after.h) < float(h) == 2.0
     assert (int(after.steps), int(after.accepted)) == (1, 0)

@@ -8,8 +8,10 @@ import pytest
 from quick_programs import quickly
 from small_systems import any_system
 
-from tts_jax import _device
-from tts_jax.solvers import Control, differentiable_run, queue
+from tts_jax.batching import devices as _device
+from tts_jax.integrators import lane_queue as queue
+from tts_jax.integrators.checkpointing import differentiable_run
+from tts_jax.integrators.step_size import StepControl
 
 LANES, TURNS = 4, 3
 PARTS = np.asarray([0.0, 1e-3, 0.1, 0.1001, 0.1002, 0.5, 0.97, 1.0])
@@ -36,7 +38,7 @@ def outcome(stiffness, start, horizon=3.0, rtol=1e-6, max_steps=MAX_STEPS, funct
     system = any_system(function, masses=jnp.ones(2))
     system = eqx.tree_at(lambda s: s.number, system, stiffness)
     horizon, rtol = jnp.asarray(horizon, float), jnp.asarray(rtol, float)
-    control = Control(horizon, rtol, rtol, jnp.asarray(max_steps, jnp.int32))
+    control = StepControl(horizon, rtol, rtol, jnp.asarray(max_steps, jnp.int32))
     return differentiable_run(system, start, horizon * PARTS, control, MAX_STEPS)
 
 
@@ -180,11 +182,11 @@ def test_a_run_that_gets_stuck_frees_its_lane():
 @pytest.fixture
 def counted(monkeypatch):
     """A function of the arguments of runs: the steps of each, and how many turns all lanes took."""
-    taken, attempt = [], queue.attempt
+    taken, try_step = [], queue.try_step
 
     def told(system, now, control):
         jax.debug.callback(lambda: taken.append(1))
-        return attempt(system, now, control)
+        return try_step(system, now, control)
 
     monkeypatch.setattr(queue, "attempt", told)
     batch = jax.jit(jax.vmap(lambda *own: outcome(*own)[1].steps))

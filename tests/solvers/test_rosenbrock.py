@@ -10,8 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from small_systems import any_system
 
-from tts_jax.solvers import rosenbrock
-from tts_jax.solvers.rosenbrock import GAMMA, interpolate, last_stage, rosenbrock_step
+from tts_jax.integrators import rosenbrock
+from tts_jax.integrators.rosenbrock import GAMMA, interpolate, last_stage, rosenbrock_step
 
 PARTS = (0.0, 0.3, 0.75, 1.0)
 
@@ -45,17 +45,17 @@ def size(error):
 
 # The coefficients, in the form of theory: k_i = h f(y + sum alpha_ij k_j) + h J sum gamma_ij k_j.
 
-INNER = np.linalg.inv(np.eye(8) / GAMMA - rosenbrock.COUPLINGS)
-ALPHA = rosenbrock.STAGES @ INNER
+INNER = np.linalg.inv(np.eye(8) / GAMMA - rosenbrock.TABLEAU_C)
+ALPHA = rosenbrock.TABLEAU_A @ INNER
 BETA = ALPHA + INNER
-WEIGHTS = rosenbrock.WEIGHTS @ INNER
-EMBEDDED = (rosenbrock.WEIGHTS - np.eye(8)[7]) @ INNER
+TABLEAU_M = rosenbrock.TABLEAU_M @ INNER
+EMBEDDED = (rosenbrock.TABLEAU_M - np.eye(8)[7]) @ INNER
 
 
 def dense_weights(part):
-    first, second, third = rosenbrock.DENSE
+    first, second, third = rosenbrock.TABLEAU_H
     bend = first + part * (second + part * third)
-    return part * (rosenbrock.WEIGHTS + (1 - part) * bend) @ INNER
+    return part * (rosenbrock.TABLEAU_M + (1 - part) * bend) @ INNER
 
 
 @functools.cache
@@ -97,8 +97,8 @@ def defects(weights, order, part=1.0):
 def test_the_coefficients_fulfil_all_conditions_of_order_five():
     assert [len(trees(order)) for order in range(1, 6)] == [1, 1, 2, 4, 9]
     for order in range(1, 6):
-        np.testing.assert_allclose(defects(WEIGHTS, order), 0.0, atol=1e-13)
-    assert size(defects(WEIGHTS, 6)) > 1e-5
+        np.testing.assert_allclose(defects(TABLEAU_M, order), 0.0, atol=1e-13)
+    assert size(defects(TABLEAU_M, 6)) > 1e-5
 
 
 def test_the_embedded_method_is_of_order_four():
@@ -123,11 +123,11 @@ def test_the_stages_stand_at_the_published_times():
 
 def test_the_method_is_stiffly_accurate_and_stable():
     """The last row of beta is the weights; |R(iy)| <= 1, and R vanishes at infinity."""
-    np.testing.assert_allclose(BETA[7], WEIGHTS, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(BETA[7], TABLEAU_M, rtol=0, atol=1e-13)
     np.testing.assert_allclose(np.diag(BETA), GAMMA, rtol=1e-14)
 
     def growth(z):
-        return 1 + z * WEIGHTS @ np.linalg.solve(np.eye(8) - z * BETA, np.ones(8))
+        return 1 + z * TABLEAU_M @ np.linalg.solve(np.eye(8) - z * BETA, np.ones(8))
 
     assert all(abs(growth(1j * y)) <= 1 + 1e-12 for y in np.geomspace(1e-3, 1e6, 400))
     assert abs(growth(-1e12)) < 1e-9
@@ -219,7 +219,7 @@ def test_it_keeps_order_five_with_an_algebraic_equation():
 def test_the_algebraic_equation_holds_after_a_step_as_well_as_the_step_is_exact():
     system = any_system(constrained, masses=[1, 0])
     after, error, _ = one_step(system, jnp.ones(2), jnp.asarray(0.1))
-    assert size(system.force(after)[1]) < size(error)
+    assert size(system.vector_field(after)[1]) < size(error)
 
 
 # Stiffness.
@@ -258,13 +258,13 @@ def test_linear_decay_at_rates_from_one_to_a_hundred_million():
 
 def test_any_pytree_steps_as_its_vector_does():
     class Pair(type(SMOOTH)):
-        def force(self, y):
+        def vector_field(self, y):
             return jax.tree.map(lambda leaf: self.number * leaf**2, y)
 
-        def mass(self, y):
+        def apply_mass(self, y):
             return y
 
-        def linearise(self, y, shift):
+        def factorise(self, y, shift):
             scale = jax.tree.map(lambda leaf: 1 / (shift - 2 * self.number * leaf), y)
             return lambda r: jax.tree.map(jnp.multiply, scale, r)
 

@@ -10,7 +10,7 @@ from sweeps.studies import SGD_STUDY, finished, same, written
 
 import tts_jax as tts
 from tts_jax import cli
-from tts_jax.sweeps.cluster import client_of
+from tts_jax.sweeps.execution.dask import client_of
 from tts_jax.sweeps.sweep import run_study
 
 distributed = pytest.importorskip("distributed")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.sweeps.grid import make_grid, stream
+from tts_jax.sweeps.study.grid import make_grid, stream
 
 
 def test_a_product_has_every_combination_once():

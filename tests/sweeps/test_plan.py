@@ -9,10 +9,10 @@ import pytest
 from sweeps.studies import small_problem
 
 import tts_jax as tts
-from tts_jax.sweeps import plan as tts_plan
-from tts_jax.sweeps.cost import expected_seconds, expected_steps
-from tts_jax.sweeps.engine import on_devices
-from tts_jax.sweeps.plan import Efficiency, Layout
+from tts_jax.sweeps.execution import plan as tts_plan
+from tts_jax.sweeps.execution.cost import expected_seconds, expected_steps
+from tts_jax.sweeps.execution.local import on_devices
+from tts_jax.sweeps.execution.plan import Efficiency, Layout
 from tts_jax.sweeps.sweep import plan_of
 
 SGD = tts.SGD(0.05, 1e-3)

@@ -9,8 +9,8 @@ import pytest
 from sweeps.studies import SGD_STUDY, small_problem, written
 
 import tts_jax as tts
-from tts_jax.sweeps.comparison import check_same
-from tts_jax.sweeps.files import study_from
+from tts_jax.sweeps.study.comparison import check_same
+from tts_jax.sweeps.study.toml import study_from
 
 STUDIES = sorted((Path(__file__).parents[2] / "experiments" / "studies").glob("*.toml"))
 

@@ -10,9 +10,9 @@ import xarray as xr
 from sweeps.studies import files, same, small_problem
 
 import tts_jax as tts
-from tts_jax.sweeps.grid import stream
-from tts_jax.sweeps.plan import Layout
-from tts_jax.sweeps.store import PENDING, open_store
+from tts_jax.sweeps.execution.plan import Layout
+from tts_jax.sweeps.storage.store import PENDING, open_store
+from tts_jax.sweeps.study.grid import stream
 
 TAUS = np.linspace(0.0, 0.3, 4)
 FLOW = tts.GradientFlow(1.0, rtol=1e-6, atol=1e-8)

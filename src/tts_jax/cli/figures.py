@@ -1,7 +1,6 @@
 """`tts-jax figures`: the figures of the paper."""
 
 import difflib
-import importlib
 import importlib.util
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ import xarray as xr
 
 from .. import analyses
 from .. import plot as draw
-from ..sweeps.report import open_sweep, undamaged
+from ..sweeps.storage.report import open_sweep, undamaged
 from .errors import UsageError
 
 _SUFFIXES = (".png", ".pdf", ".svg")

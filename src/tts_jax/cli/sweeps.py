@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..sweeps import Study
     from ..sweeps.plan import Plan
 
+
 Folder = Annotated[Path, tyro.conf.Positional]
 
 
@@ -36,7 +37,7 @@ def sweep(
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
     """
     prepare_jax()
-    from ..sweeps import read_study
+    from ..sweeps.study.toml import read_study
     from ..sweeps.sweep import plan_of
 
     with _explained():
@@ -58,7 +59,7 @@ def resume(folder: Folder, /, cluster: str | None = None) -> int:
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
     """
     prepare_jax()
-    from ..sweeps.store import open_store
+    from ..sweeps.storage.store import open_store
 
     with _explained():
         return _run(open_store(folder).study(), folder, cluster)
@@ -70,7 +71,7 @@ def status(folder: Folder, /) -> int:
     Args:
         folder: The folder of the store.
     """
-    from ..sweeps.report import report
+    from ..sweeps.storage.report import report
 
     with _explained():
         print(report(folder))
@@ -114,7 +115,7 @@ def export(folder: Folder, file: Folder, /) -> int:
         folder: The folder of the store.
         file: The file to write, such as sweep.nc; `xarray.open_dataset` reads it.
     """
-    from ..sweeps.report import export_netcdf
+    from ..sweeps.storage.report import export_netcdf
 
     with _explained():
         if file.is_dir():
@@ -126,7 +127,7 @@ def export(folder: Folder, file: Folder, /) -> int:
 
 def _run(study: "Study", folder: Path, cluster: str | None) -> int:
     from ..progress import ProgressBar
-    from ..sweeps.report import report
+    from ..sweeps.storage.report import report
     from ..sweeps.sweep import run_study
 
     bars: list[ProgressBar] = []

@@ -8,12 +8,13 @@ import optimistix as optx
 
 from .._errors import argument_error, check_64_bit, check_scalar, check_type
 from .._types import Array, Float, Real, Scalar, as_arrays
-from ..networks import Params
-from ..problem import Problem
-from ..solvers import Rodas5P
-from ..steps import Layers, apart
-from ..targets import PiecewiseConstant
-from .descent import StepDescent, step_risk
+from ..closed_forms.pairwise import PairwiseState, state_of
+from ..closed_forms.pairwise_system import PairwiseGradientSystem
+from ..integrators.diffrax.rodas5p import Rodas5P
+from ..models.network import Params
+from ..models.targets import PiecewiseConstant
+from ..problems.population import Problem
+from .autodiff_system import step_risk
 from .gradient_flow import GradientFlow
 
 
@@ -44,18 +45,18 @@ def arrival_times(
             "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
         )
     problem.check(params)
-    start = apart(jax.tree.map(jnp.asarray, params))
+    start = state_of(jax.tree.map(jnp.asarray, params))
     return _arrivals(*as_arrays((problem, flow, start, horizon, within)))
 
 
 @eqx.filter_jit
 def _arrivals(
-    problem: Problem, flow: GradientFlow, start: Layers, horizon: Scalar, within: Scalar
+    problem: Problem, flow: GradientFlow, start: PairwiseState, horizon: Scalar, within: Scalar
 ) -> Array:
     risk, target = step_risk(problem), problem.target
     assert risk is not None
     assert isinstance(target, PiecewiseConstant)
-    system = StepDescent(risk, jnp.asarray(flow.epsilon), jnp.zeros(()))
+    system = PairwiseGradientSystem(risk, jnp.asarray(flow.epsilon), jnp.zeros(()))
 
     def distance(u: Array, jump: Scalar, within: Scalar) -> Scalar:
         return jnp.min(jnp.abs(u - jump)) - within
@@ -80,7 +81,11 @@ def _arrivals(
 
 
 def _event_time(
-    system: StepDescent, flow: GradientFlow, start: Layers, horizon: Scalar, event: diffrax.Event
+    system: PairwiseGradientSystem,
+    flow: GradientFlow,
+    start: PairwiseState,
+    horizon: Scalar,
+    event: diffrax.Event,
 ) -> Scalar:
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: system.velocity(y)),

@@ -10,14 +10,14 @@ import numpy as np
 
 from .._errors import argument_error, check_finite, is_concrete
 from .._types import Array, Key, Times, Tree
-from ..networks import Params
-from ..problem import AbstractProblem
+from ..models.network import Params
+from ..problems.base import AbstractProblem
 
 Samples = tuple[Array, Array]
 Progress = Callable[[float], object]
 
 
-class Given(NamedTuple):
+class RunInputs(NamedTuple):
     """What `simulate` was asked for, beside the dynamics."""
 
     problem: AbstractProblem
@@ -27,7 +27,7 @@ class Given(NamedTuple):
     samples: Samples | None
 
 
-class Records(NamedTuple):
+class RunOutputs(NamedTuple):
     """What a run leaves: params with leading axis T, risk (T,), a status code, and counts."""
 
     params: Params
@@ -45,11 +45,11 @@ class AbstractDynamics(eqx.Module):
     draws: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def check(self, given: Given) -> None:
+    def check(self, given: RunInputs) -> None:
         """Raise `ValueError` for arguments that this dynamics cannot run with."""
 
     @abc.abstractmethod
-    def run(self, given: Given) -> Records:
+    def run(self, given: RunInputs) -> RunOutputs:
         """The run itself, traced: from `given.params` at tau = 0, recorded at `given.taus`."""
 
 

@@ -9,14 +9,18 @@ import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Scalar, Times, Tree, as_real
-from ..solvers import AbstractMotion, Control, all_finite, differentiable_run
-from ..steps import StepRisk, apart, joined
-from .base import AbstractDynamics, Given, Records
-from .cell_descent import WideDescent, from_cells, to_cells, wide_risks
-from .descent import StepDescent, risks
+from ..closed_forms.banded_system import AdaptiveBandwidthSystem, from_cells, to_cells, wide_risks
+from ..closed_forms.pairwise import PairwiseRisk, params_of, state_of
+from ..closed_forms.pairwise_system import PairwiseGradientSystem
+from ..integrators.checkpointing import differentiable_run
+from ..integrators.rosenbrock import AbstractSystem
+from ..integrators.step_size import StepControl, all_finite
+from .autodiff_system import risks
+from .base import AbstractDynamics, RunInputs, RunOutputs
 
 if TYPE_CHECKING:
     import diffrax
+
 
 _WIDE = 48
 """From this width on banded matrices pay: see `cells` in benchmarks/flows.py."""
@@ -43,19 +47,19 @@ class AbstractFlow(AbstractDynamics):
         if self.adjoint is not None and self.solver is None:
             raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
 
-    def state_at(self, tau: Scalar, system: AbstractMotion, start: Tree) -> Tree:
+    def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
         """Where a system is at tau, NaN if it does not get there. tau is not differentiated."""
         taus = jax.lax.stop_gradient(tau)[None]
         return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
 
     def _integrate(
-        self, system: AbstractMotion, start: Tree, taus: Times
+        self, system: AbstractSystem, start: Tree, taus: Times
     ) -> tuple[Tree, Array, dict[str, Any], Tree]:
         """Integrate a system from y(0) = start with the method of the package.
 
         Returns what `_integrate_with` returns, and the last state.
         """
-        control = Control(
+        control = StepControl(
             taus[-1], jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
         )
         ys, now = differentiable_run(system, start, taus, control, self.max_steps)
@@ -70,20 +74,22 @@ class AbstractFlow(AbstractDynamics):
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats, now.y
 
-    def _descend(self, risk: StepRisk, epsilon: Scalar, ridge: Scalar, given: Given) -> Records:
+    def _descend(
+        self, risk: PairwiseRisk, epsilon: Scalar, ridge: Scalar, given: RunInputs
+    ) -> RunOutputs:
         """Descend a risk that is known in closed form."""
         if given.params.u.size < _WIDE:
-            system = StepDescent(risk, epsilon, ridge)
-            ys, status, stats, _ = self._integrate(system, apart(given.params), given.taus)
-            ys = joined(ys)
-            return Records(ys, risks(given.problem, ys), status, stats)
+            system = PairwiseGradientSystem(risk, epsilon, ridge)
+            ys, status, stats, _ = self._integrate(system, state_of(given.params), given.taus)
+            ys = params_of(ys)
+            return RunOutputs(ys, risks(given.problem, ys), status, stats)
         start, order = to_cells(given.params)
-        system = WideDescent(risk, epsilon, ridge)
+        system = AdaptiveBandwidthSystem(risk, epsilon, ridge)
         ys, status, stats, end = self._integrate(system, start, given.taus)
         stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
         crowded = stopped & system.crowded(end)
         status = jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)
-        return Records(from_cells(ys, order), wide_risks(risk, ys), status, stats)
+        return RunOutputs(from_cells(ys, order), wide_risks(risk, ys), status, stats)
 
     def _integrate_with(
         self,
@@ -94,7 +100,7 @@ class AbstractFlow(AbstractDynamics):
     ) -> Integrated:
         """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax."""
         # Here, since diffrax takes longer to import than a run without it.
-        from .by_diffrax import integrate
+        from ..integrators.diffrax.integrate import integrate
 
         ys, status, stats = integrate(
             solver, velocity, start, taus, self.rtol, self.atol, self.max_steps, self.adjoint

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from .._errors import check_scalar
 from .._types import Real, as_real
-from .base import Given, Records, check_no_samples, only_real
-from .descent import PlainDescent, risks, step_risk
+from .autodiff_system import AutodiffGradientSystem, risks, step_risk
+from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow
 
 
@@ -39,19 +39,19 @@ class GradientFlow(AbstractFlow):
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)
 
-    def check(self, given: Given) -> None:
+    def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "GradientFlow")
         only_real(given.params, "params")
 
-    def run(self, given: Given) -> Records:
+    def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
         risk = step_risk(problem)
         if self.solver is not None:
-            velocity = PlainDescent(problem, jnp.asarray(self.epsilon)).velocity
+            velocity = AutodiffGradientSystem(problem, jnp.asarray(self.epsilon)).velocity
             ys, status, stats = self._integrate_with(self.solver, velocity, params, taus)
         elif risk is not None:
             return self._descend(risk, jnp.asarray(self.epsilon), jnp.zeros(()), given)
         else:
-            system = PlainDescent(problem, jnp.asarray(self.epsilon))
+            system = AutodiffGradientSystem(problem, jnp.asarray(self.epsilon))
             ys, status, stats, _ = self._integrate(system, params, taus)
-        return Records(ys, risks(problem, ys), status, stats)
+        return RunOutputs(ys, risks(problem, ys), status, stats)

@@ -22,10 +22,11 @@ import numpy as np
 
 from .._errors import Status, argument_error, check_64_bit, is_concrete
 from .._types import Array, Float, Scalar
-from ..networks import Params, ShallowNetwork
-from ..problem import Problem
-from ..targets import PiecewiseConstant
-from .base import AbstractDynamics, Given, Records, check_no_samples, only_real
+from ..models.network import Params
+from ..models.shallow import ShallowNetwork
+from ..models.targets import PiecewiseConstant
+from ..problems.population import Problem
+from .base import AbstractDynamics, RunInputs, RunOutputs, check_no_samples, only_real
 
 _POWERS = np.arange(52)
 _BINOMIALS = np.cumprod([1.0, *((_POWERS[1:] - 2 / 3) / _POWERS[1:])])
@@ -176,7 +177,7 @@ class LimitFlow(AbstractDynamics):
     Source: arXiv 2304.09576, the limit there.
     """
 
-    def check(self, given: Given) -> None:
+    def check(self, given: RunInputs) -> None:
         problem, params = given.problem, given.params
         check_no_samples(given.samples, "LimitFlow")
         only_real(params.u, "params.u")
@@ -193,7 +194,7 @@ class LimitFlow(AbstractDynamics):
             raise argument_error("network", "one with a bias for LimitFlow", network)
         _check_pieces("params.u", params.u, problem.target)
 
-    def run(self, given: Given) -> Records:
+    def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
         assert isinstance(problem, Problem)
         assert isinstance(problem.target, PiecewiseConstant)
@@ -231,4 +232,4 @@ class LimitFlow(AbstractDynamics):
         enough = jnp.all(_counts(start, target) >= 2)
         ys, risk = jax.tree.map(lambda v: jnp.where(enough, v, jnp.nan), jax.vmap(at)(taus))
         status = jnp.where(enough, Status.OK, Status.TOO_FEW_NEURONS).astype(jnp.int32)
-        return Records(ys, risk, status, {})
+        return RunOutputs(ys, risk, status, {})

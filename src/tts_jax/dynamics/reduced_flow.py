@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 from .._errors import argument_error, check_scalar
 from .._types import Real, Tree, as_real
-from ..networks import Params
-from ..problem import AbstractProblem
-from ..solvers import stiff_solver
-from .base import Given, Records, check_no_samples, only_real
-from .descent import step_risk
+from ..integrators.diffrax.chord import stiff_solver
+from ..models.network import Params
+from ..problems.base import AbstractProblem
+from .autodiff_system import step_risk
+from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow
 
 
@@ -35,7 +35,7 @@ class ReducedFlow(AbstractFlow):
     def __check_init__(self):
         check_scalar("ridge", self.ridge, minimum=0.0, strict=True)
 
-    def check(self, given: Given) -> None:
+    def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "ReducedFlow")
         only_real(given.params.u, "params.u")
         if type(given.problem).best_outer is AbstractProblem.best_outer:
@@ -45,7 +45,7 @@ class ReducedFlow(AbstractFlow):
                 f"a {type(given.problem).__name__}",
             )
 
-    def run(self, given: Given) -> Records:
+    def run(self, given: RunInputs) -> RunOutputs:
         problem = given.problem
 
         def velocity(u: Tree) -> Tree:
@@ -63,4 +63,4 @@ class ReducedFlow(AbstractFlow):
         us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
         ys = Params(outer, us)
-        return Records(ys, jax.vmap(problem.risk)(ys), status, stats)
+        return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)

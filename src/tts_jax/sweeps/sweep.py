@@ -15,21 +15,20 @@ import xarray as xr
 
 from .._errors import argument_error
 from .._types import Times
-from ..dynamics import AbstractDynamics
-from ..dynamics.base import Progress
-from ..networks import init_uniform
-from ..problem import AbstractProblem
-from .cluster import client_of, on_cluster, workers_of
-from .comparison import check_same
-from .engine import Results, on_devices
+from ..dynamics.base import AbstractDynamics, Progress
+from ..models.initialisers import init_uniform
+from ..problems.base import AbstractProblem
 from .errors import SweepError
-from .files import grid_from
-from .grid import Grid
-from .plan import Efficiency, Index, Layout, Plan, Unit, make_plan
-from .report import open_sweep
-from .store import Store, create_store, locked, open_store
-from .study import Start, Study
-from .tables import TableError
+from .execution.dask import client_of, on_cluster, workers_of
+from .execution.local import Results, on_devices
+from .execution.plan import Efficiency, Index, Layout, Plan, Unit, make_plan
+from .storage.report import open_sweep
+from .storage.store import Store, create_store, locked, open_store
+from .study.comparison import check_same
+from .study.grid import Grid
+from .study.study import Start, Study
+from .study.tables import TableError
+from .study.toml import grid_from
 
 
 def sweep(

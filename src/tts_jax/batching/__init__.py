@@ -1,0 +1,1 @@
+"""How many runs share a machine: in turn, in lanes, over devices. No mathematics here."""

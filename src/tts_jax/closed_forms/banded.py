@@ -1,0 +1,266 @@
+"""The risk of a network of steps by cells and by pairs that touch, for wide networks.
+
+In cell coordinates c_j = a_0 + ... + a_j is the value between neurons j and j+1. With neurons in
+order of position, E_j the place of neuron j where 0 or 1 cuts its step, Phi_j the integral of f*
+times what the step lacks,
+
+    L = sum_j c_j^2 (E_{j+1} - E_j) - 2 c_j (Phi_{j+1} - Phi_j) - eta sum_ij a_i a_j W_ij
+        + integral of f*^2,
+
+where W_ij is zero unless steps i and j overlap inside [0, 1]. The sums are over the `bandwidth` nearest
+neighbours by index: exact if `slack` is at least 0. Among themselves these may be in any order.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Float, Scalar, Tree, put
+from ..batching.gathered_cond import gathered_cond
+from .step_integrals import AbstractStepIntegrals, ProductIntegrals
+
+
+class CellState(NamedTuple):
+    """c (m+1,) and u (m,)."""
+
+    c: Array
+    u: Array
+
+
+class BandedHessian(NamedTuple):
+    """The Hessian of L, by diagonals. A row for offset d holds the entries (i, i + d).
+
+    `by_a` (k+1, m) for a_1, ... in pairs; `by_c` (m+1,) what is diagonal in c; `by_a_u` (2k+1, m)
+    for (a_{i+d}, u_i), d from -k on; `by_c_u` (m,) for c_{i-1} and c_i with u_i; `by_u` (k+1, m).
+    """
+
+    by_a: Array
+    by_c: Array
+    by_a_u: Array
+    by_c_u: Array
+    by_u: Array
+
+
+class _Single(NamedTuple):
+    """(m,) for each step where 0 and 1 cut it: its place E, Phi, and their derivatives by u."""
+
+    place: Array
+    slope: Array
+    bend: Array
+    phi: Array
+    level: Array
+    rise: Array
+
+
+class BandedRisk(AbstractStepIntegrals):
+    """L(c, u), its gradient and its Hessian in O(m reach)."""
+
+    bandwidth: int = eqx.field(static=True)
+
+    def __call__(self, y: CellState) -> Scalar:
+        x, a = self._place(y.u), jnp.diff(y.c)
+        value, _ = self._sums(x, a)
+        lengths, sums = self._by_cell(self._single(x))
+        cells = jnp.sum(y.c * (y.c * lengths - 2 * sums))
+        return cells - self.eta * (a @ value) + self._moments()[1]
+
+    def gradient(self, y: CellState) -> CellState:
+        x, a = self._place(y.u), jnp.diff(y.c)
+        value, slope = self._sums(x, a)
+        single = self._single(x)
+        lengths, sums = self._by_cell(single._replace(phi=single.phi - self.eta * value))
+        over_a = single.slope * _means(y.c) - single.level + slope
+        return CellState(2 * (y.c * lengths - sums), -2 * a * over_a)
+
+    def hessian(self, y: CellState) -> BandedHessian:
+        x, a, k = self._place(y.u), jnp.diff(y.c), self.bandwidth
+        single, (value, once, both, twice) = self._single(x), self._pairs(x)
+        others = self._neighbours(a)
+        own = np.arange(-k, k + 1)[:, None] == 0
+        over_a = single.slope * _means(y.c) - single.level + jnp.sum(once * others, 0)
+        bend = single.bend * _means(y.c) - single.rise + jnp.sum(twice * others, 0) / self.eta
+        by_a_u = jnp.where(own, over_a[None, :], 0.0) + a[None, :] * once
+        by_u = jnp.where(own, bend[None, :], 0.0) + both * others / self.eta
+        return BandedHessian(
+            -2 * self.eta * value[k:],
+            2 * self._by_cell(single)[0],
+            -2 * by_a_u,
+            -a * single.slope,
+            -2 * a[None, :] * by_u[k:],
+        )
+
+    def slack(self, u: Float[Array, " m"]) -> Scalar:
+        """How far apart neurons are, less eta, that are too far apart by index to be a pair."""
+        x = self._place(u)
+        beyond = _padded(x, 2 * self.bandwidth + 1, 1e9)
+
+        def gap(far: Array, least: Scalar) -> Scalar:
+            start = 2 * self.bandwidth + 1 + far
+            return jnp.minimum(least, jnp.min(_slice(beyond, start, u.size) - x) - 1.0)
+
+        # Any larger distance by index is a sum of these.
+        return self.eta * jax.lax.fori_loop(
+            self.bandwidth + 1, 2 * self.bandwidth + 2, gap, jnp.inf
+        )
+
+    def _place(self, u: Array) -> Array:
+        """(m,) x. The first and last neurons are set apart, if outside: there they touch none."""
+        end, index = 1.0 / self.eta, np.arange(u.size)
+        x = jnp.clip(u / self.eta, -0.5, end + 0.5)
+        first = jnp.min(jnp.where(x > -0.5, index, u.size))
+        last = jnp.max(jnp.where(x < end + 0.5, index, -1))
+        x = jnp.where(index < first, 2.0 * (index - u.size) - 0.5, x)
+        return jnp.where(index > last, end + 2.5 + 2.0 * index, x)
+
+    def _single(self, x: Array) -> _Single:
+        end, values = 1.0 / self.eta, jnp.asarray(self.target.values)
+        x = jnp.clip(x, -0.5, end + 0.5)
+        u, first, last = self.eta * x, values[0], values[-1]
+        left, right = self.activation.primitive(-x), self.activation.primitive(x - end)
+        (below, below_slope), (above, above_slope) = self._jet(-x), self._jet(x - end)
+        return _Single(
+            place=u + self.eta * (left - right),
+            slope=1.0 - below - above,
+            bend=(below_slope - above_slope) / self.eta,
+            phi=self._primitive(u) + self.eta * (first * left - last * right),
+            level=self.smoothed(u) - first * below - last * above,
+            rise=self.slope(u) + (first * below_slope - last * above_slope) / self.eta,
+        )
+
+    def _by_cell(self, single: _Single) -> tuple[Array, Array]:
+        """(m+1,) increments of E and of Phi."""
+        zero, total = jnp.zeros(1), self._moments()[0]
+        places = jnp.concatenate([zero, single.place, zero + 1.0])
+        sums = jnp.concatenate([zero, single.phi, zero + total])
+        return places[1:] - places[:-1], sums[1:] - sums[:-1]
+
+    def _sums(self, x: Array, a: Array) -> tuple[Array, Array]:
+        """(m,) sum_j W_ij a_j, and its derivative by x_i."""
+        places, weights, k = (
+            _padded(x, self.bandwidth, 1e9),
+            _padded(a, self.bandwidth, 0.0),
+            self.bandwidth,
+        )
+
+        def add(step: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            offset = jnp.where(step < k, step, step + 1)
+            other, weight = (_slice(v, offset, x.size) for v in (places, weights))
+            sign = jnp.where(step < k, -1.0, 1.0)
+            t = sign * (x - other)
+            value, slope = jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
+            return sums[0] + value * weight, sums[1] + sign * slope * weight
+
+        sums = jax.lax.fori_loop(0, 2 * k, add, (self._own(x) * a, jnp.zeros_like(a)))
+
+        def cut(sums: tuple[Array, Array]) -> tuple[Array, Array]:
+            for start, more in self._cut(x):
+                weight = _slice(a, start, more.value.shape[0])
+                value = _added(sums[0], more.value @ weight, start)
+                sums = (value, _added(sums[1], more.by_first @ weight, start))
+            return sums
+
+        return self._where_cut(x, cut, sums)
+
+    def _pairs(self, x: Array) -> ProductIntegrals:
+        """(2k+1, m) W_{i, i+d}, and its derivatives by x_i and x_{i+d}."""
+        places, k = _padded(x, self.bandwidth, 1e9), self.bandwidth
+
+        def add(step: Array, rows: ProductIntegrals) -> ProductIntegrals:
+            offset = jnp.where(step < k, step, step + 1)
+            sign = jnp.where(step < k, -1.0, 1.0)
+            t = sign * (x - _slice(places, offset, x.size))
+            value, once, twice = self.overlap_jet(t)
+            new = ProductIntegrals(value, sign * once, -twice, twice)
+            return jax.tree.map(lambda all_, one: put(all_, offset, one), rows, new)
+
+        none = jnp.zeros((2 * k + 1, x.size))
+        start = ProductIntegrals(put(none, k, self._own(x)), none, none, none)
+        rows = jax.lax.fori_loop(0, 2 * k, add, start)
+
+        def cut(rows: ProductIntegrals) -> ProductIntegrals:
+            for start, more in self._cut(x):
+                new = jax.tree.map(lambda square: _diagonals(square, k), more)
+                rows = jax.tree.map(lambda all_, one, s=start: _added(all_, one, s), rows, new)
+            return rows
+
+        return self._where_cut(x, cut, rows)
+
+    def _own(self, x: Array) -> Array:
+        """(m,) W_ii, but for what 0 and 1 cut."""
+        inside = (x > -1.0) & (x < 1.0 / self.eta + 1.0)
+        return jnp.where(inside, self.activation.overlap(jnp.zeros(())), 0.0)
+
+    def _where_cut(self, x: Array, cut: Callable[[Tree], Tree], parts: Tree) -> Tree:
+        # Also by a neuron that has left, but not at either end of the row, which is not set apart.
+        end = 1.0 / self.eta
+        touched = jnp.any(((x > -1.0) & (x < 0.5)) | ((x > end - 0.5) & (x < end + 1.0)))
+        return gathered_cond(touched, cut, parts)
+
+    def _cut(self, x: Array) -> list[tuple[Array, ProductIntegrals]]:
+        """What 0 and 1 change: first index, and (n, n) by the n neurons from there on."""
+        end = 1.0 / self.eta
+        below, above = jnp.sum(x < -1.0), jnp.sum(x > end + 1.0)
+        left_start, left = self._cut_by_zero(x, below)
+        right_start, right = self._cut_by_zero(jnp.flip(end - x), above)
+        right = jax.tree.map(jnp.flip, right)._replace(by_first=-jnp.flip(right.by_first))
+        return [(left_start, left), (x.size - right_start - left.value.shape[0], right)]
+
+    def _cut_by_zero(self, x: Array, outside: Array) -> tuple[Array, ProductIntegrals]:
+        # More cannot be cut at once, being within eta of each other.
+        count = min(self.bandwidth + 1, x.size)
+        start = jnp.minimum(outside, x.size - count)
+        z = jnp.maximum(_slice(x, start, count), -0.5)
+        products = self.beyond(z[:, None], z[None, :])
+        single = self.activation.primitive(-z)
+        height, slope = self._jet(-z)
+        # The place of the later one has what it is cut already.
+        later = np.tril(np.ones((count, count))) - 0.5 * np.eye(count)
+        value = products.value - later * single[:, None] - later.T * single[None, :]
+        by_first = products.by_first + later * height[:, None]
+        twice = products.twice - later * slope[:, None]
+        inside = (start + np.arange(count) >= outside).astype(x.dtype)
+        mask = inside[:, None] * inside[None, :]
+        return start, jax.tree.map(
+            lambda part: mask * part, ProductIntegrals(value, by_first, products.by_both, twice)
+        )
+
+    def _neighbours(self, v: Array) -> Array:
+        """(2k+1, m) v_{i+d}."""
+        padded, width = _padded(v, self.bandwidth, 0.0), v.size
+
+        def add(offset: Array, rows: Array) -> Array:
+            return put(rows, offset, _slice(padded, offset, width))
+
+        count = 2 * self.bandwidth + 1
+        return jax.lax.fori_loop(0, count, add, jnp.zeros((count, width)))
+
+
+def _means(c: Array) -> Array:
+    return 0.5 * (c[1:] + c[:-1])
+
+
+def _padded(v: Array, bandwidth: int, far: float) -> Array:
+    ends = jnp.full(bandwidth, far)
+    return jnp.concatenate([-ends, v, ends])
+
+
+def _slice(v: Array, start: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(v, start, size, axis=-1)
+
+
+def _added(rows: Array, more: Array, start: Array) -> Array:
+    """`rows` (..., m) with `more` (..., n) added from column `start` on."""
+    now = _slice(rows, start, more.shape[-1])
+    return jax.lax.dynamic_update_slice_in_dim(rows, now + more, start, axis=-1)
+
+
+def _diagonals(square: Array, bandwidth: int) -> Array:
+    """(2 reach + 1, n): entry (reach + d, i) is entry (i, i + d) of (n, n), or 0."""
+    count = square.shape[0]
+    wide = jnp.pad(square, ((0, 0), (bandwidth, bandwidth))).ravel()
+    turns = jnp.pad(wide, (0, count)).reshape(count, -1)
+    return turns[:, : 2 * bandwidth + 1].T

@@ -1,0 +1,220 @@
+"""Gradient descent of a wide network of steps, in cell coordinates: O(m) for every step.
+
+The matrix of a step is banded when cells and positions alternate, c_0, u_1, c_1, ..., u_m, c_m.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Bool, Scalar, Times, Tree, put
+from ..batching.sequential import in_turn
+from ..integrators.rosenbrock import (
+    TABLEAU_A,
+    AbstractRosenbrockSystem,
+    AbstractSystem,
+    SolverStep,
+    rosenbrock_step,
+)
+from ..models.network import Params
+from ..numerics.banded import banded_solver
+from .banded import BandedHessian, BandedRisk, CellState
+from .pairwise import PairwiseRisk
+from .pairwise_system import fast_velocity, largest, position_error
+
+_BANDWIDTHS = (8, 16, 32, 128, 512)
+_SPARE = 0.25
+"""Neurons that are so many eta further apart than needed count as apart: a step moves them."""
+
+
+class BandedGradientSystem(AbstractRosenbrockSystem):
+    """`PairwiseGradientSystem` in cell coordinates, for neurons in order of position, one reach."""
+
+    risk: BandedRisk
+    epsilon: Scalar
+    ridge: Scalar
+
+    def vector_field(self, y: CellState) -> CellState:
+        by_c, by_u = self.risk.gradient(y)
+        weights = _with_bias(self.risk.squares(y.u)) * _weights(y.c)
+        return CellState(-by_c - 2 * self.ridge * _to_cells(weights), -by_u)
+
+    def apply_mass(self, y: CellState) -> CellState:
+        return CellState(self.epsilon * _to_cells(_weights(y.c)), y.u)
+
+    def factorise(self, y: CellState, shift: Scalar) -> Callable[[CellState], CellState]:
+        blocks = self.risk.hessian(y)
+        stiff = shift * self.epsilon + 2 * self.ridge * _with_bias(self.risk.squares(y.u))
+        blocks = blocks._replace(
+            by_a=put(blocks.by_a, 0, blocks.by_a[0] + stiff[1:]),
+            by_c=blocks.by_c + np.eye(1, y.c.size)[0] * stiff[0],
+            by_u=put(blocks.by_u, 0, blocks.by_u[0] + shift),
+        )
+        solve = banded_solver(_rows(blocks))
+        return lambda r: _apart(solve(_alternating(r)))
+
+    def velocity(self, y: CellState) -> CellState:
+        vector_field = self.vector_field(y)
+        by_a = jnp.flip(jnp.cumsum(jnp.flip(vector_field.c)))
+        return CellState(jnp.cumsum(fast_velocity(by_a, self.epsilon)), vector_field.u)
+
+    def error(
+        self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        off, old, new = (largest(_weights(y.c)) for y in (error, before, after))
+        weights = off / (atol + rtol * jnp.maximum(old, new))
+        return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
+
+
+class AdaptiveBandwidthSystem(AbstractSystem):
+    """`BandedGradientSystem` with the reach that each step needs. A step beyond the largest is NaN."""
+
+    risk: PairwiseRisk
+    epsilon: Scalar
+    ridge: Scalar
+
+    def crowded(self, y: CellState) -> Bool[Array, ""]:
+        """Whether more neurons overlap than the largest reach holds, or are about to."""
+        return self._widest(y).risk.slack(y.u) < 1e-3 * self.risk.eta
+
+    def velocity(self, y: CellState) -> CellState:
+        return self._widest(y).velocity(y)
+
+    def error(
+        self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        return self._widest(before).error(error, before, after, rtol, atol)
+
+    def step(self, y: CellState, h: Scalar) -> SolverStep:
+        def with_bandwidth(risk: BandedRisk, y: CellState) -> SolverStep:
+            step = rosenbrock_step(self._at(risk), y, h)
+            passed = jnp.concatenate(
+                [y.u[None, :] + TABLEAU_A @ step.stages.u, step.after.u[None, :]]
+            )
+            held = jnp.all(jax.vmap(risk.slack)(passed) >= 0.0)
+            return step._replace(
+                stages=jax.tree.map(lambda leaf: jnp.where(held, leaf, jnp.nan), step.stages)
+            )
+
+        return with_enough_bandwidth(self.risk, y, with_bandwidth)
+
+    def _widest(self, y: CellState) -> BandedGradientSystem:
+        return self._at(_with_bandwidth(self.risk, largest_bandwidth(y.u.size)))
+
+    def _at(self, risk: BandedRisk) -> BandedGradientSystem:
+        return BandedGradientSystem(risk, self.epsilon, self.ridge)
+
+
+def with_enough_bandwidth(
+    risk: PairwiseRisk, y: CellState, function: Callable[[BandedRisk, CellState], Tree]
+) -> Tree:
+    """`function(risk, y)` with the smallest reach that leaves some room."""
+    widest = largest_bandwidth(y.u.size)
+    bandwidths = [bandwidth for bandwidth in _BANDWIDTHS if bandwidth < widest] + [widest]
+    risks = [_with_bandwidth(risk, bandwidth) for bandwidth in bandwidths]
+
+    def chosen(place: int, y: CellState) -> Tree:
+        if place == len(risks) - 1:
+            return function(risks[place], y)
+        enough = risks[place].slack(y.u) > _SPARE * risk.eta
+        return jax.lax.cond(
+            enough, lambda y: function(risks[place], y), lambda y: chosen(place + 1, y), y
+        )
+
+    return chosen(0, y)
+
+
+def wide_risks(risk: PairwiseRisk, ys: CellState) -> Times:
+    """(T,) the risk of cells with a leading axis (T,), in any order. NaN if they are crowded."""
+
+    def one(risk: PairwiseRisk, y: CellState) -> Scalar:
+        sorted_ = to_cells(Params(_weights(y.c), y.u))[0]
+        return with_enough_bandwidth(
+            risk,
+            sorted_,
+            lambda risk, y: jnp.where(risk.slack(y.u) >= 0.0, risk(y), jnp.nan),
+        )
+
+    numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
+
+    def every(numbers: Tree, ys: CellState) -> Times:
+        return jax.lax.map(lambda y: one(eqx.combine(numbers, rest), y), ys)
+
+    return in_turn(every)(numbers, ys)
+
+
+def largest_bandwidth(width: int) -> int:
+    return min(width - 1, _BANDWIDTHS[-1])
+
+
+def to_cells(params: Params) -> tuple[CellState, Array]:
+    """Cells, with neurons in order of position, and that order."""
+    order = jnp.argsort(params.u)
+    a = jnp.concatenate([params.a[:1], params.a[1:][order]])
+    return CellState(jnp.cumsum(a), params.u[order]), order
+
+
+def from_cells(y: CellState, order: Array) -> Params:
+    """Parameters in the first order, of cells with a leading axis."""
+    back = jnp.argsort(order)
+    a = jnp.diff(y.c, axis=-1)[..., back]
+    return Params(jnp.concatenate([y.c[..., :1], a], axis=-1), y.u[..., back])
+
+
+def _with_bandwidth(risk: PairwiseRisk, bandwidth: int) -> BandedRisk:
+    return BandedRisk(risk.activation, risk.target, bandwidth)
+
+
+def _weights(c: Array) -> Array:
+    return jnp.concatenate([c[:1], c[1:] - c[:-1]])
+
+
+def _with_bias(squares: Array) -> Array:
+    """The square integral of the bias is 1."""
+    return jnp.concatenate([jnp.ones(1), squares])
+
+
+def _to_cells(by_a: Array) -> Array:
+    """What is by a_0, ..., a_m, by c."""
+    return jnp.concatenate([by_a[:-1] - by_a[1:], by_a[-1:]])
+
+
+def _alternating(y: CellState) -> Array:
+    return jnp.concatenate([y.c[:1], jnp.stack([y.u, y.c[1:]], axis=1).ravel()])
+
+
+def _apart(v: Array) -> CellState:
+    return CellState(v[0::2], v[1::2])
+
+
+def _rows(blocks: BandedHessian) -> Array:
+    """(2m+1, 2k+3): the Hessian in the alternating order, entry (i, i + o) at row i, column o."""
+    k, width = blocks.by_a.shape[0] - 1, blocks.by_u.shape[1]
+    # c with c: entry (i, i + d) of the weights by differences of both. Rows from d = -1 on.
+    by_a = jnp.pad(blocks.by_a, ((1, 2), (1, 1)))
+    below = jnp.pad(by_a[2, :-1], (1, 0))
+    by_a = jnp.concatenate([below[None, :], by_a[1:]])
+    by_a = jnp.pad(by_a, ((0, 1), (0, 0)))
+    by_c = by_a[1:-1, :-1] - by_a[:-2, 1:] - by_a[2:, :-1] + by_a[1:-1, 1:]
+    by_c = by_c[: k + 2] + jnp.pad(blocks.by_c[None, :], ((0, k + 1), (0, 0)))
+    # c with u: entries (c_{i+d}, u_i), d from -k-1 to k.
+    by_a_u = jnp.pad(blocks.by_a_u, ((1, 1), (0, 0)))
+    near = np.isin(np.arange(-k - 1, k + 1), (0, -1)).astype(float)[:, None]
+    by_c_u = by_a_u[:-1] - by_a_u[1:] + near * blocks.by_c_u[None, :]
+    far = jnp.pad(by_c_u, ((0, 0), (0, k + 2)))
+
+    def shifted(d: Array, rows: Array) -> Array:
+        """Entries (c_i, u_{i+d+1})."""
+        row = jax.lax.dynamic_index_in_dim(far, k - d, 0, False)
+        return put(rows, d, jax.lax.dynamic_slice_in_dim(row, d, width + 1))
+
+    ahead = jax.lax.fori_loop(0, k + 1, shifted, jnp.zeros((k + 1, width + 1)))
+    of_c = jnp.stack([ahead, by_c[1:]], axis=1).reshape(2 * k + 2, width + 1)
+    of_c = jnp.concatenate([by_c[:1], of_c])
+    of_u = jnp.stack([blocks.by_u, by_c_u[k + 1 :]], axis=1).reshape(2 * k + 2, width)
+    of_u = jnp.pad(of_u, ((0, 1), (0, 0)))
+    pairs = jnp.stack([of_u.T, of_c[:, 1:].T], axis=1).reshape(2 * width, 2 * k + 3)
+    return jnp.concatenate([of_c[:, :1].T, pairs])

@@ -1,0 +1,287 @@
+"""The risk of a network of steps against a target of steps, in closed form.
+
+With x = u/eta, X_ij = overlap(x_i - x_j), F(u) = f*_0 u + eta sum_k w_k primitive((u - v_k)/eta),
+A the integral of f* and s = sum_j a_j (1 - u_j),
+
+    L = a_0^2 + 2 a_0 (s - A) + sum_i a_i (s - 2 A + 2 F(u_i)) - eta sum_ij a_i a_j X_ij
+        + integral of f*^2,
+
+since 1 - u_j - eta X_ij, which is symmetric, is the integral of the product of steps i and j.
+It holds for neurons in any order, also equal ones: X and its derivatives are smooth there.
+
+Where 0 or 1 cuts a step, these integrals reach too far. What lies beyond comes off again, network
+and target going on as constants there. A neuron that is outside altogether counts as standing at
+the nearest place that is.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Bool, Float, Scalar
+from ..batching import devices as _device
+from ..batching.gathered_cond import gathered_cond
+from ..models.network import Params
+from .step_integrals import AbstractStepIntegrals, ProductIntegrals
+
+_UNROLL = 4
+"""Neurons per turn of a loop that adds up pairs."""
+
+
+class PairwiseState(NamedTuple):
+    """Parameters with the bias apart. XLA computes what is concatenated one number at a time."""
+
+    bias: Scalar
+    a: Float[Array, " m"]
+    u: Float[Array, " m"]
+
+
+def state_of(params: Params) -> PairwiseState:
+    return PairwiseState(params.a[0], params.a[1:], params.u)
+
+
+def params_of(y: PairwiseState) -> Params:
+    """The parameters, also with leading axes."""
+    return Params(jnp.concatenate([y.bias[..., None], y.a], axis=-1), y.u)
+
+
+class PairwiseHessian(NamedTuple):
+    """Half of the Hessian but for a one, by the bias twice: by the bias and a (m,), by a twice
+    (m, m), by the bias and u (m,), by a and u (m, m), and by u twice (m, m)."""
+
+    by_bias: Array
+    by_a: Array
+    by_bias_u: Array
+    by_a_u: Array
+    by_u: Array
+
+
+class PairSums(NamedTuple):
+    """Sums over the neurons j, weighted with a_j, for each neuron i (m,): of the overlaps and of
+    their derivatives by x_i, and the same of `PairwiseRisk._products`."""
+
+    overlaps: Array
+    slopes: Array
+    products: Array
+    by_first: Array
+
+
+class BeyondEnd(NamedTuple):
+    """What lies beyond one end of [0, 1]."""
+
+    gap: Scalar
+    """Network less target at the end."""
+    single: Float[Array, " m"]
+    """The integral of each step beyond the end (right: of what it lacks), in units of eta."""
+    height: Float[Array, " m"]
+    """Its value there, and its slope by x."""
+    slope: Float[Array, " m"]
+
+
+class PairwiseRisk(AbstractStepIntegrals):
+    """L(a, u), its gradient and its Hessian, by sums over all pairs of neurons.
+
+    u (m,) may be in any order.
+    """
+
+    def __call__(self, params: Params) -> Scalar:
+        bias, a, u = self._seen(state_of(params))
+        overlaps, _, cut = self._overlap_sums(u, a)
+        mean, square = self._moments()
+        single = jnp.sum(a * (1.0 - u))
+        ours = bias**2 + jnp.sum(a) * single + 2 * bias * single - self.eta * (a @ overlaps)
+        total = ours - 2 * (bias + jnp.sum(a)) * mean + 2 * (a @ self._primitive(u)) + square
+
+        def beyond(total: Scalar) -> Scalar:
+            left, right = self.ends(PairwiseState(bias, a, u))
+            single = left.gap * left.single - right.gap * right.single
+            return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * single))
+
+        return gathered_cond(cut, beyond, total)
+
+    def gradient(self, y: PairwiseState) -> PairwiseState:
+        """Half of it."""
+        seen = self._seen(y)
+        overlaps, slopes, cut = self._overlap_sums(seen.u, seen.a)
+        parts = self._within(seen, overlaps, slopes)
+
+        def beyond(parts: PairwiseState) -> PairwiseState:
+            return self._less_beyond(seen, parts, *self._product_sums(seen.u, seen.a))
+
+        parts = gathered_cond(cut, beyond, parts)
+        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
+
+    def gradient_by_sums(self, y: PairwiseState, sums: PairSums) -> PairwiseState:
+        """The same from the sums over the other neurons."""
+        seen = self._seen(y)
+        parts = self._within(seen, sums.overlaps, sums.slopes)
+        parts = self._less_beyond(seen, parts, sums.products, sums.by_first)
+        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
+
+    def _within(self, y: PairwiseState, overlaps: Array, slopes: Array) -> PairwiseState:
+        """Half of the gradient if no step were cut, by u before the factor a."""
+        bias, a, u = y
+        by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
+        by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
+        return PairwiseState(by_bias, by_a, self.smoothed(u) - bias - slopes)
+
+    def _less_beyond(
+        self, y: PairwiseState, parts: PairwiseState, products: Array, by_first: Array
+    ) -> PairwiseState:
+        """The same without what lies beyond 0 and 1."""
+        by_bias, by_a, by_u = parts
+        left, right = self.ends(y)
+        rise, fall = self.eta * (right.single @ y.a), self.eta * (left.single @ y.a)
+        single = left.gap * left.single - right.gap * right.single
+        return PairwiseState(
+            by_bias + rise - fall,
+            by_a + rise - self.eta * (products + single),
+            by_u - by_first + left.gap * left.height + right.gap * right.height,
+        )
+
+    def hessian(self, y: PairwiseState) -> PairwiseHessian:
+        """Half of it, by blocks."""
+        bias, a, u = self._seen(y)
+        eta, eye = self.eta, np.eye(u.size)
+        # A product would be rounded anew in every difference: the blocks would not be symmetric.
+        value, slope, twice = self._overlaps(u / eta)
+        by_bias = 1.0 - u
+        by_a = by_bias[None, :] - eta * value
+        by_bias_u = -a
+        level, rise = self._levels(u)
+        over_a = level - bias - slope @ a
+        by_a_u = (slope - 1.0) * a[None, :] + eye * over_a[None, :]
+        bend = rise - twice @ a
+        by_u = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
+
+        def beyond(blocks: PairwiseHessian) -> PairwiseHessian:
+            left, right = self.ends(PairwiseState(bias, a, u))
+            products = self._products(u)
+            both = right.single[:, None] + right.single[None, :]
+            lift, fall = a * right.height, a * left.height
+            over_a = left.gap * left.height + right.gap * right.height - products.by_first @ a
+            bend = products.twice @ a + left.gap * left.slope - right.gap * right.slope
+            return PairwiseHessian(
+                blocks.by_bias + eta * (right.single - left.single),
+                blocks.by_a + eta * (both - products.value),
+                blocks.by_bias_u + lift + fall,
+                blocks.by_a_u
+                - products.by_first.T * a[None, :]
+                + eye * over_a[None, :]
+                + lift[None, :],
+                blocks.by_u - jnp.outer(a, a) * products.by_both - eye * (a * bend)[None, :],
+            )
+
+        blocks = PairwiseHessian(by_bias, by_a, by_bias_u, by_a_u, by_u)
+        cut = jnp.any((u < 0.5 * eta) | (u > 1.0 - 0.5 * eta))
+        blocks = gathered_cond(cut, beyond, blocks)
+        inside = self.inside(y.u).astype(u.dtype)
+        return blocks._replace(
+            by_bias_u=blocks.by_bias_u * inside,
+            by_a_u=blocks.by_a_u * inside[None, :],
+            by_u=inside[:, None] * inside[None, :] * self.per_eta * blocks.by_u,
+        )
+
+    def seen(self, u: Array) -> Array:
+        """(m,) where neurons count as standing."""
+        return jnp.clip(u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
+
+    def _seen(self, y: PairwiseState) -> PairwiseState:
+        return y._replace(u=self.seen(y.u))
+
+    def inside(self, u: Array) -> Array:
+        """(m,) which neurons are not outside altogether."""
+        return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
+
+    def ends(self, y: PairwiseState) -> tuple[BeyondEnd, BeyondEnd]:
+        """What lies beyond 0, and beyond 1."""
+        values = jnp.asarray(self.target.values)
+        first, last = y.bias - values[0], y.bias + jnp.sum(y.a) - values[-1]
+        return self._end(y.u * self.per_eta, first), self._end((1.0 - y.u) * self.per_eta, last)
+
+    def _end(self, z: Array, gap: Scalar) -> BeyondEnd:
+        return BeyondEnd(gap, self.activation.primitive(-z), *self._jet(-z))
+
+    def _overlaps(self, x: Array) -> tuple[Array, Array, Array]:
+        """(m, m) X, and its derivatives by x_i, once and twice."""
+        return self.overlap_jet(x[:, None] - x[None, :])
+
+    def _overlap_sums(self, u: Array, a: Array) -> tuple[Array, Array, Bool[Array, ""]]:
+        """(m,) sum_j X_ij a_j and its derivative by x_i; whether 0 or 1 cuts any step.
+
+        That is asked here, between the sums, instead of in a search of its own.
+        """
+        places, end = u * self.per_eta, self.per_eta - 0.5
+        x = _filled(places, 0.0)
+
+        def add(j: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            overlaps, slopes, cut = so_far
+            other, weight = (jax.lax.dynamic_index_in_dim(v, j, 0, False) for v in (places, a))
+            t = x - other
+            overlap, slope = jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
+            cut = cut | (other < 0.5) | (other > end)
+            return overlaps + weight * overlap, slopes + weight * slope, cut
+
+        # Neuron by neuron, and not by two matrices, which would go through memory. On anything but
+        # a CPU every turn would be a launch.
+        turns = _UNROLL if _device.on_cpu() else u.size
+        start = (jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), bool))
+        overlaps, slopes, cut = jax.lax.fori_loop(0, u.size, add, start, unroll=turns)
+        return overlaps[: u.size], slopes[: u.size], cut
+
+    def _product_sums(self, u: Array, a: Array) -> tuple[Array, Array]:
+        """(m,) sums over j of `_products`: of the values, and of their first derivatives."""
+        weights = _filled(a, 0.0)
+
+        def row(p: Array, q: Array) -> Array:
+            value, by_first, _, _ = self.beyond(p, q)
+            return jnp.stack([value @ weights, by_first @ weights])
+
+        left, right = self._rows(u, row, (2,))
+        return left[:, 0] + right[:, 0], left[:, 1] - right[:, 1]
+
+    def _products(self, u: Array) -> ProductIntegrals:
+        """(m, m) integrals of the products of steps beyond 0 and 1, in units of eta."""
+
+        def row(p: Array, q: Array) -> Array:
+            return jnp.stack(self.beyond(p, q))[:, : u.size]
+
+        left, right = self._rows(u, row, (4, u.size))
+        total = left + np.reshape([1.0, -1.0, 1.0, 1.0], (1, 4, 1)) * right
+        return ProductIntegrals(*(total[:, k] for k in range(4)))
+
+    def _rows(
+        self, u: Array, row: Callable[[Array, Array], Array], shape: tuple[int, ...]
+    ) -> tuple[Array, Array]:
+        """(m, *shape) row(p, q) for every step p that 0 cuts, and for every one that 1 cuts.
+
+        p () and q (n,) are positions from that end, in units of eta, of the m steps and of some
+        that are not cut. On a CPU a loop, since few are; elsewhere the few cost less than a loop.
+        """
+        ends = jnp.stack([_filled(u, 1.0), _filled(1.0 - u, 1.0)]) * self.per_eta
+
+        def end_at_once(q: Array) -> Array:
+            rows = jax.vmap(row, (0, None))(q[: u.size], q)
+            return jnp.where((q[: u.size] < 0.5).reshape(-1, *(1,) * len(shape)), rows, 0.0)
+
+        def end(q: Array) -> Array:
+            def one(p: Array) -> Array:
+                return jax.lax.cond(
+                    p < 0.5, jax.checkpoint(lambda: row(p, q)), lambda: jnp.zeros(shape)
+                )
+
+            nothing = jnp.zeros((u.size, *shape))
+            return jax.lax.cond(
+                jnp.any(q < 0.5), lambda: jax.lax.map(one, q[: u.size]), lambda: nothing
+            )
+
+        rows = jax.lax.map(end, ends) if _device.on_cpu() else jax.vmap(end_at_once)(ends)
+        return rows[0], rows[1]
+
+
+def _filled(v: Array, value: float) -> Array:
+    """Up to whole vector registers."""
+    return jnp.concatenate([v, jnp.full(-v.size % 8, value)])

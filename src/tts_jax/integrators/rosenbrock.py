@@ -1,0 +1,168 @@
+"""One step of Rodas5P, a Rosenbrock method of order 5 for M dy/dt = f(y).
+
+Eight stages, one linearisation: with s = 1 / (gamma h),
+
+    (s M - f'(y)) U_i = f(y + sum_j a_ij U_j) + M sum_j (c_ij / h) U_j,
+
+after which y + sum_j m_j U_j is the new state and U_8 the error of the embedded method of order
+4. L-stable, stiffly accurate, also for singular M, with dense output of order 4.
+
+Source of the coefficients: G. Steinebach, Construction of Rosenbrock-Wanner method Rodas5P and
+numerical benchmarks within the Julia Differential Equations package, BIT 63:27 (2023).
+"""
+
+import abc
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Array, Scalar, Tree, put
+
+ORDER = 5
+GAMMA = 0.21193756319429014
+
+
+def _numbers(text: str) -> np.ndarray:
+    return np.asarray([float(number) for number in text.split()])
+
+
+def _lower(text: str) -> np.ndarray:
+    """(8, 8), filled row by row below the diagonal."""
+    matrix = np.zeros((8, 8))
+    matrix[np.tril_indices(8, -1)] = _numbers(text)
+    return matrix
+
+
+TABLEAU_M = _numbers("""
+    -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
+    0.030198172008377946 1.0 1.0 1.0
+""")
+TABLEAU_A = _lower("""
+    3.0
+    2.849394379747939 0.45842242204463923
+    -6.954028509809101 2.489845061869568 -10.358996098473584
+    2.8029986275628964 0.5072464736228206 -0.3988312541770524 -0.04721187230404641
+    -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
+        0.030198172008377946
+    -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
+        0.030198172008377946 1.0
+    -7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256
+        0.030198172008377946 1.0 1.0
+""")
+TABLEAU_C = _lower("""
+    -14.155112264123755
+    -17.97296035885952 -2.859693295451294
+    147.12150275711716 -1.41221402718213 71.68940251302358
+    165.43517024871676 -0.4592823456491126 42.90938336958603 -5.961986721573306
+    24.854864614690072 -3.0009227002832186 47.4931110020768 5.5814197821558125
+        -0.6610691825249471
+    30.91273214028599 -3.1208243349937974 77.79954646070892 34.28646028294783
+        -19.097331116725623 -28.087943162872662
+    37.80277123390563 -3.2571969029072276 112.26918849496327 66.9347231244047
+        -40.06618937091002 -54.66780262877968 -9.48861652309627
+""")
+TABLEAU_H = _numbers("""
+    25.948786856663858 -2.5579724845846235 10.433815404888879 -2.3679251022685204
+        0.524948541321073 1.1241088310450404 0.4272876194431874 -0.17202221070155493
+    -9.91568850695171 -0.9689944594115154 3.0438037242978453 -24.495224566215796
+        20.176138334709044 15.98066361424651 -6.789040303419874 -6.710236069923372
+    11.419903575922262 2.8879645146136994 72.92137995996029 80.12511834622643
+        -52.072871366152654 -59.78993625266729 -0.15582684282751913 4.883087185713722
+""").reshape(3, 8)
+
+
+class SolverStep(NamedTuple):
+    """`after` (like y), and the stages, with a leading axis (8,) on every leaf of y."""
+
+    after: Tree
+    stages: Tree
+
+
+class AbstractSystem(eqx.Module):
+    """What the loop over steps asks. y is any pytree."""
+
+    @abc.abstractmethod
+    def velocity(self, y: Tree) -> Tree:
+        """dy/dt, zero where M is singular. Only for a first guess of the step size."""
+
+    @abc.abstractmethod
+    def error(self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
+        """The size of an error of a step in units of what is allowed."""
+
+    @abc.abstractmethod
+    def step(self, y: Tree, h: Scalar) -> SolverStep:
+        """One step of size h from y."""
+
+
+class AbstractRosenbrockSystem(AbstractSystem):
+    """M dy/dt = f(y), autonomous, with what a Rosenbrock step asks of it."""
+
+    @abc.abstractmethod
+    def vector_field(self, y: Tree) -> Tree:
+        """f(y)."""
+
+    @abc.abstractmethod
+    def apply_mass(self, y: Tree) -> Tree:
+        """M y."""
+
+    @abc.abstractmethod
+    def factorise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
+        """The function r -> (shift M - f'(y))^-1 r, factorised once."""
+
+    def step(self, y: Tree, h: Scalar) -> SolverStep:
+        return rosenbrock_step(self, y, h)
+
+
+def rosenbrock_step(
+    system: AbstractRosenbrockSystem,
+    y: Tree,
+    h: Scalar,
+    solve: Callable[[Tree], Tree] | None = None,
+) -> SolverStep:
+    """One step of size h from y, with its `system.linearise` if that is there already."""
+    per_h = 1.0 / h
+    solve = system.factorise(y, per_h / GAMMA) if solve is None else solve
+
+    def stage(i: Array, stages: Tree) -> Tree:
+        row, coupling = row_of(TABLEAU_A, i), row_of(TABLEAU_C, i)
+        vector_field = system.vector_field(jax.tree.map(jnp.add, y, combine(row, stages)))
+        pull = system.apply_mass(combine(coupling, stages))
+        new = solve(jax.tree.map(lambda f, g: f + g * per_h, vector_field, pull))
+        return jax.tree.map(lambda all_, one: put(all_, i, one), stages, new)
+
+    stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
+    stages = jax.lax.fori_loop(0, 8, stage, stages)
+    return SolverStep(jax.tree.map(jnp.add, y, combine(jnp.asarray(TABLEAU_M), stages)), stages)
+
+
+def last_stage(step: SolverStep) -> Tree:
+    """The error estimate of a step."""
+    return jax.tree.map(lambda leaf: leaf[7], step.stages)
+
+
+def interpolate(y: Tree, step: SolverStep, part: Scalar) -> Tree:
+    """The state at the fraction `part` of a step from y."""
+
+    first, second, third = (jnp.asarray(row) for row in TABLEAU_H)
+    weights = first + part * (second + part * third)
+
+    def leaf(before: Array, after: Array, stages: Array) -> Array:
+        return (1.0 - part) * before + part * (after + (1.0 - part) * _sum(weights, stages))
+
+    return jax.tree.map(leaf, y, step.after, step.stages)
+
+
+def row_of(table: Array | np.ndarray, i: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(jnp.asarray(table), i, 0, False)
+
+
+def combine(row: Array, stages: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: _sum(row, leaf), stages)
+
+
+def _sum(row: Array, leaf: Array) -> Array:
+    return jnp.sum(row.reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf, axis=0)

@@ -1,0 +1,1 @@
+"""Activations, networks, targets, and where training starts."""

@@ -1,0 +1,71 @@
+"""What a network is: linear in its outer layer, whatever its inputs are."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import argument_error, check_finite, check_type
+from .._types import Array, Tree
+from .activations import AbstractActivation
+
+
+class Params(NamedTuple):
+    """The two halves of the parameters: `a`, trained fast, and `u`, trained slowly.
+
+    Each is an array or any pytree. In a trajectory both carry a leading axis of recorded times.
+    """
+
+    a: Tree
+    u: Tree
+
+
+class AbstractNetwork(eqx.Module):
+    """A network f(x; a, u) = sum over the entries of a of a * features(u, x)."""
+
+    activation: eqx.AbstractVar[AbstractActivation]
+
+    def __check_init__(self):
+        check_type("activation", self.activation, AbstractActivation)
+
+    @abc.abstractmethod
+    def features(self, u: Array, x: Array) -> Array:
+        """What the outer layer sees: the axes of the inputs, then those of a."""
+
+    @abc.abstractmethod
+    def outer_shape(self, u: Array) -> tuple[int, ...]:
+        """The shape of a that belongs to u."""
+
+    @abc.abstractmethod
+    def cuts(self, u: Array) -> Array:
+        """Inputs (k,) where the pieces of the network meet, for a network of one input."""
+
+    @abc.abstractmethod
+    def check(self, params: Params) -> None:
+        """Raise `ValueError` unless the shapes of the parameters fit the network."""
+
+    @abc.abstractmethod
+    def __call__(self, params: Params, x: Array) -> Array:
+        """f(x), of the shape of the axes of inputs."""
+
+
+def check_shapes(network: AbstractNetwork, params: Params, inner_axes: int, what: str) -> None:
+    for name, half in (("params.a", params.a), ("params.u", params.u)):
+        if not hasattr(half, "dtype"):
+            raise argument_error(name, "one array", f"a {type(half).__name__}")
+    if np.ndim(params.u) != inner_axes:
+        raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
+    expected = type(network).outer_shape(network, params.u)  # see `simulate`
+    if np.shape(params.a) != expected:
+        raise argument_error(
+            "params.a",
+            f"of shape {expected} for inner positions of shape {np.shape(params.u)}",
+            f"of shape {np.shape(params.a)}",
+        )
+    for name, half in (("params.a", params.a), ("params.u", params.u)):
+        if not jnp.issubdtype(half.dtype, jnp.floating):
+            raise argument_error(name, "of a floating dtype", f"of {half.dtype}")
+    check_finite("params.a", params.a)
+    check_finite("params.u", params.u)

@@ -1,0 +1,197 @@
+"""Targets: the functions f* that a network is trained to match.
+
+A target of one input states, beside its values, its `cuts` (inputs where its pieces meet) and its
+`degree` between them (None if not polynomial), so that the risk can be integrated exactly.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import argument_error, check_finite, check_increasing
+from .._types import Array, Float, as_floats
+from .network import AbstractNetwork, Params
+
+
+class AbstractTarget(eqx.Module):
+    """What a population `Problem` needs of its target. Subclasses are final."""
+
+    @property
+    @abc.abstractmethod
+    def degree(self) -> int | None:
+        """Degree of the polynomial on every piece, or None."""
+
+    @abc.abstractmethod
+    def cuts(self) -> Float[Array, " k"]:
+        """Inputs where the pieces meet."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Array) -> Array:
+        """f*(x); a jump belongs to the piece on its right."""
+
+    @abc.abstractmethod
+    def on_cells(self, x: Float[Array, "k q"], lower: Float[Array, " k"]) -> Float[Array, "k q"]:
+        """f* at the nodes x of cells with lower ends `lower`, none of which holds a cut inside.
+
+        The piece is chosen by the lower end: a node of a cell of width zero may round to either
+        side of a jump, which would spoil the derivative there.
+        """
+
+
+_FEW_JUMPS = 32
+"""Up to so many a comparison with each is faster than a search."""
+
+
+class PiecewiseConstant(AbstractTarget):
+    """f* = values[k] between jumps[k-1] and jumps[k], on [0, 1].
+
+    **Arguments:** `jumps` (n-1,), increasing inside (0, 1); `values` (n,), one more. Both may be
+    traced and differentiated.
+
+    **Raises:** `ValueError` for jumps unsorted, repeated or outside (0, 1), counts that do not
+    match, and numbers that are not finite.
+    """
+
+    jumps: Float[Array, " n-1"] = eqx.field(converter=as_floats)
+    values: Float[Array, " n"] = eqx.field(converter=as_floats)
+
+    def __init__(self, jumps: Sequence[float] | Array, values: Sequence[float] | Array):
+        self.jumps = jumps  # pyright: ignore[reportAttributeAccessIssue]
+        self.values = values  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __check_init__(self):
+        check_increasing("jumps", self.jumps, low=0.0, high=1.0, what="jumps")
+        expected = (np.size(self.jumps) + 1,)
+        if np.shape(self.values) != expected:
+            raise argument_error(
+                "values",
+                f"of shape {expected} for {np.size(self.jumps)} jumps",
+                f"of shape {np.shape(self.values)}",
+            )
+        check_finite("values", self.values)
+
+    @property
+    def heights(self) -> Float[Array, " n-1"]:
+        """w_k = values[k] - values[k-1], the heights of the jumps."""
+        return jnp.diff(jnp.asarray(self.values))
+
+    @property
+    def degree(self) -> int | None:
+        return 0
+
+    def cuts(self) -> Array:
+        return jnp.asarray(self.jumps)
+
+    def __call__(self, x: Array) -> Array:
+        jumps, values = jnp.asarray(self.jumps), jnp.asarray(self.values)
+        if jumps.size > _FEW_JUMPS:
+            return values[jnp.searchsorted(jumps, x, side="right")]
+        found = jnp.broadcast_to(values[0], jnp.shape(x))
+        for jump, value in zip(jumps, values[1:], strict=True):
+            found = jnp.where(x >= jump, value, found)
+        return found
+
+    def on_cells(self, x: Array, lower: Array) -> Array:
+        return jnp.broadcast_to(self(lower)[:, None], x.shape)
+
+
+class AdditiveSteps(AbstractTarget):
+    """f*(x) = sum over the d coordinates and over the jumps c of weight_c [x_k >= c].
+
+    **Arguments:** `jumps` (n,), increasing inside (0, 1); `weights` (n,), by default all 1.
+    Inputs x: (..., d), for any d.
+
+    **Raises:** `ValueError` as `PiecewiseConstant`.
+    """
+
+    jumps: Float[Array, " n"] = eqx.field(converter=as_floats)
+    weights: Float[Array, " n"] = eqx.field(converter=as_floats)
+
+    def __init__(
+        self, jumps: Sequence[float] | Array, weights: Sequence[float] | Array | None = None
+    ):
+        self.jumps = jumps  # pyright: ignore[reportAttributeAccessIssue]
+        self.weights = (  # pyright: ignore[reportAttributeAccessIssue]
+            np.ones(np.shape(self.jumps)) if weights is None else weights
+        )
+
+    def __check_init__(self):
+        check_increasing("jumps", self.jumps, low=0.0, high=1.0, what="jumps")
+        if np.shape(self.weights) != np.shape(self.jumps):
+            raise argument_error(
+                "weights", f"of shape {np.shape(self.jumps)}", f"of shape {np.shape(self.weights)}"
+            )
+        check_finite("weights", self.weights)
+
+    @property
+    def degree(self) -> int | None:
+        return 0
+
+    def cuts(self) -> Array:
+        raise NotImplementedError("AdditiveSteps has d inputs: its cuts are not points.")
+
+    def __call__(self, x: Array) -> Array:
+        jumps = jnp.reshape(jnp.asarray(self.jumps), (1,) * jnp.ndim(x) + np.shape(self.jumps))
+        weights = jnp.reshape(jnp.asarray(self.weights), jumps.shape)
+        return jnp.sum(jnp.where(x[..., None] >= jumps, weights, 0.0), axis=(-2, -1))
+
+    def on_cells(self, x: Array, lower: Array) -> Array:
+        raise NotImplementedError("AdditiveSteps has d inputs: it has no cells.")
+
+
+class Teacher(AbstractTarget):
+    """A network with fixed parameters as target: f*(x) = network(params, x)."""
+
+    network: AbstractNetwork
+    params: Params
+
+    def __check_init__(self):
+        self.network.check(self.params)
+
+    @property
+    def degree(self) -> int | None:
+        return self.network.activation.degree
+
+    def cuts(self) -> Array:
+        return self.network.cuts(jnp.asarray(self.params.u))
+
+    def __call__(self, x: Array) -> Array:
+        return self.network(Params(*map(jnp.asarray, self.params)), x)
+
+    def on_cells(self, x: Array, lower: Array) -> Array:
+        return self(x)
+
+
+class Function(AbstractTarget):
+    """Any function of one input, elementwise on arrays.
+
+    **Arguments:** `function`; `kinks`, increasing inside (0, 1): where it or its derivatives jump
+    (a value at a jump must be the one on its right, as x >= c gives it);
+    `degree`, if it is a polynomial between the kinks; `cells`: without a degree, the risk is
+    integrated by a composite rule on this many equal cells, cut further at all kinks.
+    """
+
+    function: Callable[[Array], Array]
+    kinks: Float[Array, " k"] = eqx.field(converter=as_floats, default=(), kw_only=True)
+    degree: int | None = eqx.field(static=True, default=None, kw_only=True)  # pyright: ignore
+    cells: int = eqx.field(static=True, default=32, kw_only=True)
+
+    def __check_init__(self):
+        check_increasing("kinks", self.kinks, low=0.0, high=1.0, what="kinks")
+        if self.cells < 1:
+            raise argument_error("cells", "at least 1", self.cells)
+
+    def cuts(self) -> Array:
+        kinks = jnp.asarray(self.kinks)
+        if self.degree is not None:
+            return kinks
+        return jnp.concatenate([kinks, jnp.linspace(0, 1, self.cells + 1, dtype=kinks.dtype)])
+
+    def __call__(self, x: Array) -> Array:
+        return self.function(x)
+
+    def on_cells(self, x: Array, lower: Array) -> Array:
+        return self(x)

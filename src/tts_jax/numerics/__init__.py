@@ -1,0 +1,1 @@
+"""Linear solves and quadrature."""

@@ -1,0 +1,1 @@
+"""What is learnt, and the risk that training lowers."""

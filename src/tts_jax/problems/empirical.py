@@ -1,0 +1,125 @@
+"""Problems on a given sample: d inputs, full batch or minibatches."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import argument_error, check_finite, check_type
+from .._types import Array, Key, Scalar, as_floats
+from ..models.additive import AdditiveNetwork
+from ..models.network import AbstractNetwork, Params
+from ..models.targets import AbstractTarget
+from ..numerics.gram import RIDGE, solve_gram
+from .base import AbstractProblem
+
+BLOCK = 256
+"""Inputs evaluated at a time."""
+
+
+class EmpiricalProblem(AbstractProblem):
+    """A network fitted to a sample (x_i, y_i), i = 1..N.
+
+    **Arguments:** `network`; `x` (N,) for a `ShallowNetwork` or (N, d) for an `AdditiveNetwork`;
+    `y` (N,); `loss`: with residuals r_i = f(x_i) - y_i of the n samples in a batch, "squared" is
+    the mean of r_i^2 and "norm" is ||r||_2 / n, the loss of the paper's notebooks.
+
+    **Raises:** `ValueError` where shapes do not match or numbers are not finite.
+    """
+
+    network: AbstractNetwork
+    x: Array = eqx.field(converter=as_floats)
+    y: Array = eqx.field(converter=as_floats)
+    loss: Literal["squared", "norm"] = eqx.field(static=True, default="squared", kw_only=True)
+
+    def __check_init__(self):
+        check_type("network", self.network, AbstractNetwork)
+        if self.loss not in ("squared", "norm"):
+            raise argument_error("loss", '"squared" or "norm"', repr(self.loss))
+        if np.ndim(self.x) not in (1, 2) or np.shape(self.x)[0] == 0:
+            raise argument_error("x", "of shape (N,) or (N, d)", f"of shape {np.shape(self.x)}")
+        if np.shape(self.y) != np.shape(self.x)[:1]:
+            expected = f"of shape {np.shape(self.x)[:1]}, one number for each input"
+            raise argument_error("y", expected, f"of shape {np.shape(self.y)}")
+        check_finite("x", self.x)
+        check_finite("y", self.y)
+
+    def risk(self, params: Params) -> Scalar:
+        """The loss on the whole sample."""
+        return self.sample_loss(params, jnp.asarray(self.x), jnp.asarray(self.y))
+
+    def predict(self, params: Params, x: Array) -> Array:
+        """f(x; a, u) for inputs x (n,) or (n, d)."""
+        return self.network(params, x)
+
+    def draw(self, key: Key, count: int) -> tuple[Array, Array]:
+        """`count` of the samples, drawn with replacement."""
+        index = jax.random.randint(key, (count,), 0, self.x.shape[0])
+        return jnp.asarray(self.x)[index], jnp.asarray(self.y)[index]
+
+    def _in_blocks(self, params: Params, x: Array) -> Array:
+        """f(x), for many inputs a block at a time.
+
+        A block's features fit into the cache; with checkpoints the backward pass computes them
+        again instead of fetching them from memory, which stays bounded.
+        """
+        count = x.shape[0]
+        blocks = -(-count // BLOCK)
+        if blocks == 1:
+            return self.network(params, x)
+        size = -(-count // blocks)
+        padded = jnp.pad(x, [(0, blocks * size - count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+        parts = padded.reshape(blocks, size, *x.shape[1:])
+        values = jax.lax.map(jax.checkpoint(lambda part: self.network(params, part)), parts)
+        return values.ravel()[:count]
+
+    def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
+        residual = self._in_blocks(params, x) - y
+        if self.loss == "squared":
+            return jnp.mean(residual**2)
+        square = jnp.sum(residual**2)
+        # The norm has no derivative at an exact fit; zero is the one that leaves it there.
+        positive = square > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0) / y.shape[0]
+
+    def best_outer(self, u: Array, *, ridge: float | Scalar = RIDGE) -> Array:
+        """Least squares, which minimises both losses."""
+        features = self.network.features(u, jnp.asarray(self.x))
+        count = features.shape[0]
+        flat = jnp.reshape(features, (count, -1))
+        a = solve_gram(flat.T @ flat / count, jnp.asarray(self.y) @ flat / count, ridge=ridge)
+        return jnp.reshape(a, features.shape[1:])
+
+    def check(self, params: Params) -> None:
+        self.network.check(params)
+        if isinstance(self.network, AdditiveNetwork):
+            fits = self.x.shape[1:] == np.shape(params.u)[:1]
+        else:
+            x = jax.ShapeDtypeStruct(self.x.shape, float)
+            fits = jax.eval_shape(self.network, params, x).shape == self.y.shape
+        if not fits:
+            raise argument_error(
+                "params.u",
+                f"made for inputs x of shape {self.x.shape}",
+                f"of shape {np.shape(params.u)}",
+            )
+
+
+def sample_problem(
+    key: Key,
+    network: AbstractNetwork,
+    target: AbstractTarget,
+    count: int,
+    *,
+    inputs: int | None = None,
+    loss: Literal["squared", "norm"] = "squared",
+) -> EmpiricalProblem:
+    """An `EmpiricalProblem` on `count` inputs drawn from U[0, 1], or U[0, 1]^inputs, labelled by
+    the target without noise."""
+    if count < 1:
+        raise argument_error("count", "at least 1", count)
+    shape = (count,) if inputs is None else (count, inputs)
+    x = jax.random.uniform(key, shape)
+    return EmpiricalProblem(network, x, target(x), loss=loss)

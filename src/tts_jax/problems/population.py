@@ -1,0 +1,91 @@
+"""Problems: what is learnt, and the risk that training lowers. The one definition of the loss."""
+
+import jax
+import jax.numpy as jnp
+
+from .._errors import argument_error, check_type
+from .._types import Array, Float, Key, Scalar
+from ..models.additive import AdditiveNetwork
+from ..models.network import AbstractNetwork, Params
+from ..models.shallow import ShallowNetwork
+from ..models.targets import AbstractTarget, AdditiveSteps
+from ..numerics.gram import RIDGE, solve_gram
+from ..numerics.quadrature import cell_rule, points_per_cell
+from .base import AbstractProblem
+
+
+class Problem(AbstractProblem):
+    """A network of one input, a target, and inputs uniform on [0, 1].
+
+    The risk is exact: L(a, u) = integral over [0, 1] of (f(x; a, u) - f*(x))^2 dx, without a
+    factor 1/2, for neurons in any order, coinciding, cut by 0 or 1, or outside [0, 1]. Where the
+    activation or the target is not polynomial it is a composite rule; the activation states its
+    error.
+    """
+
+    network: AbstractNetwork
+    target: AbstractTarget
+
+    def __check_init__(self):
+        check_type("network", self.network, AbstractNetwork)
+        check_type("target", self.target, AbstractTarget, hint=" (tts.Function wraps a function)")
+        for name, value, several in (
+            ("network", self.network, AdditiveNetwork),
+            ("target", self.target, AdditiveSteps),
+        ):
+            if isinstance(value, several):
+                raise argument_error(
+                    name,
+                    "of one input (for d inputs use EmpiricalProblem)",
+                    f"a {several.__name__}",
+                )
+
+    def rule(self, u: Array) -> tuple[Array, Array, Array]:
+        """Nodes (N,), weights (N,) and targets (N,) of the rule that is exact for u."""
+        # The target's cuts stand first: where a neuron sits exactly on a jump, the derivative by
+        # the jump must see the values on either side of it.
+        cuts = jnp.concatenate([self.target.cuts(), self.network.cuts(u)])
+        points = points_per_cell(self.network.activation.degree, self.target.degree)
+        nodes, weights, lower = cell_rule(cuts, points)
+        wanted = self.target.on_cells(nodes, lower)
+        return nodes.ravel(), weights.ravel(), wanted.ravel()
+
+    def risk(self, params: Params) -> Scalar:
+        nodes, weights, wanted = self.rule(params.u)
+        return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
+
+    def predict(self, params: Params, x: Array) -> Array:
+        """f(x; a, u), of the shape of x."""
+        return self.network(params, x)
+
+    def normal_equations(self, u: Float[Array, " m"]) -> tuple[Array, Array]:
+        """H (p, p), the Gram matrix of the p features, and b (p,), their moments with f*."""
+        nodes, weights, wanted = self.rule(u)
+        features = self.network.features(u, nodes)
+        weighted = features * weights[:, None]
+        return features.T @ weighted, wanted @ weighted
+
+    def best_outer(self, u: Float[Array, " m"], *, ridge: float | Scalar = RIDGE) -> Array:
+        return solve_gram(*self.normal_equations(u), ridge=ridge)
+
+    def draw(self, key: Key, count: int) -> tuple[Array, Array]:
+        return self.from_uniform(jax.random.uniform(key, (count,), dtype=jnp.result_type(float)))
+
+    def from_uniform(self, v: Array) -> tuple[Array, Array]:
+        return v, self.label(v)
+
+    def label(self, x: Array) -> Array:
+        return self.target(x)
+
+    def sample_loss(self, params: Params, x: Float[Array, " b"], y: Float[Array, " b"]) -> Scalar:
+        """The mean over the batch of (f(x) - y)^2."""
+        return jnp.mean((self.network(params, x) - y) ** 2, axis=0)
+
+    def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
+        own = type(self).sample_loss is not Problem.sample_loss
+        if own or type(self.network) is not ShallowNetwork:
+            return super().sample_losses(params, x, y)
+        return self.sample_loss(params, x, y)  # it takes the runs along
+
+    def check(self, params: Params) -> None:
+        type(self.network).check(self.network, params)  # see `simulate`

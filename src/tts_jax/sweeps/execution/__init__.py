@@ -1,0 +1,1 @@
+"""How a sweep is computed: its plan, its cost, on devices or on a cluster."""

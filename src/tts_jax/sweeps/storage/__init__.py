@@ -1,0 +1,1 @@
+"""Where the runs of a sweep are kept, and what is read from there."""

@@ -1,0 +1,42 @@
+"""What stands in a store beside the runs: their coordinates, and the floor of the risk."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from ...metrics import floor
+from ...problems.population import Problem
+from ..study.study import Study
+
+
+def coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
+    """Names, values and dimensions of the coordinates; None for one value that holds everywhere."""
+    for axis in study.axes.axes:
+        for name in axis.names:
+            yield name, _array_of(study.axes.values(name)), axis.dimension
+    for name, value in study.axes.fixed:
+        yield name, np.asarray(value), None
+    yield "tau", np.asarray(study.taus), "tau"
+
+
+def _array_of(values: tuple) -> np.ndarray:
+    return np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+
+
+def floor_dimensions(study: Study) -> tuple[str, ...]:
+    return tuple(axis.dimension for axis in study.axes.along("eta", "target")[0])
+
+
+def floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
+    """The risk of one neuron on each jump, `metrics.floor`, NaN where there is no such thing."""
+    axes, points = study.axes.along("eta", "target")
+    found = np.full(len(points), np.nan)
+    for i, point in enumerate(points):
+        numbers = {"eta": float(point["eta"])} if "eta" in point else {}
+        target = dict(study.axes.targets).get(str(point.get("target")))
+        problem = study.at(numbers, target)[0]
+        if isinstance(problem, Problem):
+            with suppress(ValueError):  # there is none for other targets and activations
+                found[i] = float(floor(problem))
+    yield "floor", found.reshape([len(axis.values) for axis in axes])

@@ -1,0 +1,60 @@
+"""Whether two studies are the same, but for values that one has more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import SweepError
+
+
+def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) -> None:
+    """Raise `SweepError` with the differences, unless the study asked for has new values at most.
+
+    Both as tables; `where` is the folder of the stored one.
+    """
+    lines = differences({**stored, "grid": None}, {**asked, "grid": None})
+    shape = [_names(table["grid"]) for table in (stored, asked)]
+    if shape[0] != shape[1]:
+        lines.append(f"grid: stored {shape[0]}, asked {shape[1]}")
+    else:
+        old, new = stored["grid"], asked["grid"]
+        lines += [
+            line
+            for name in old
+            if not isinstance(old[name], list | dict) or name == "target"
+            for line in differences(
+                _common(old[name], new[name]), _common(new[name], old[name]), f"grid.{name}"
+            )
+        ]
+    if lines:
+        shown = "\n  ".join(lines)
+        raise SweepError(
+            f"{where} belongs to another study:\n  {shown}\nTake another folder, or ask for "
+            "the same study; only the values on its axes may be more."
+        )
+
+
+def _common(table: Any, other: Any) -> Any:
+    """Of two tables of labelled targets, what has a label in both; all else as it is."""
+    if isinstance(table, dict) and isinstance(other, dict):
+        return {label: value for label, value in table.items() if label in other}
+    return table
+
+
+def _names(grid: Mapping[str, Any]) -> list[str]:
+    return [
+        name if isinstance(v, list | dict) else f"{name} (one value)" for name, v in grid.items()
+    ]
+
+
+def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
+    """Where two tables differ, a line each."""
+    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
+        names = [*stored, *(name for name in asked if name not in stored)]
+        return [
+            line
+            for name in names
+            for line in differences(
+                stored.get(name), asked.get(name), f"{path}.{name}" if path else name
+            )
+        ]
+    return [] if stored == asked else [f"{path}: stored {stored!r}, asked {asked!r}"]

@@ -1,0 +1,190 @@
+"""The grid of a sweep: named axes, their values, and the point of every run."""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..._errors import argument_error
+from ...models.targets import AbstractTarget
+
+Value: TypeAlias = float | int | str
+Point: TypeAlias = dict[str, Value]
+"""The coordinates of a run by name. A target stands there by its label."""
+
+WHOLE = ("seed", "width")
+"""Names whose values are whole numbers. All others hold numbers, but `target`, which has labels."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a sweep: a name with its values, or several names zipped, which go together."""
+
+    names: tuple[str, ...]
+    values: tuple[tuple[Value, ...], ...]
+
+    @property
+    def dimension(self) -> str:
+        return "_".join(self.names)
+
+    def extended(self, other: "Axis") -> "Axis":
+        """This one's values, then those of the other that it lacks."""
+        there = set(self.values)
+        new = tuple(value for value in other.values if value not in there)
+        return Axis(self.names, self.values + new)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations of the values of `axes`, with `fixed` values at every point."""
+
+    axes: tuple[Axis, ...]
+    fixed: tuple[tuple[str, Value], ...]
+    targets: tuple[tuple[str, AbstractTarget], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(itertools.chain(*(axis.names for axis in self.axes), dict(self.fixed)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis.values) for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def values(self, name: str) -> tuple[Value, ...]:
+        """All values that a name takes."""
+        for axis in self.axes:
+            if name in axis.names:
+                place = axis.names.index(name)
+                return tuple(value[place] for value in axis.values)
+        return (dict(self.fixed)[name],)
+
+    def point(self, index: Sequence[int]) -> Point:
+        """The coordinates at an index, one number for each axis."""
+        found = dict(self.fixed)
+        for axis, i in zip(self.axes, index, strict=True):
+            found |= dict(zip(axis.names, axis.values[i], strict=True))
+        return found
+
+    def along(self, *names: str) -> tuple[list[Axis], list[Point]]:
+        """The axes that hold any of these names, and a point for every place on them.
+
+        On the other axes it is the first one.
+        """
+        mine = [bool(set(names) & set(axis.names)) for axis in self.axes]
+        ranges = [range(n if own else 1) for n, own in zip(self.shape, mine, strict=True)]
+        axes = [axis for axis, own in zip(self.axes, mine, strict=True) if own]
+        return axes, [self.point(index) for index in itertools.product(*ranges)]
+
+    def extended(self, other: "Grid") -> "Grid":
+        """With the values of another grid that has the same names, appended to the axes."""
+        axes = tuple(mine.extended(its) for mine, its in zip(self.axes, other.axes, strict=True))
+        return Grid(axes, self.fixed, tuple((dict(self.targets) | dict(other.targets)).items()))
+
+
+def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
+    """A `Grid` from a mapping of names to values.
+
+    `{"epsilon": [0.1, 1.0], "seed": range(20)}` is a product of axes, a key of several names such
+    as `("width", "eta"): [(10, 1e-2), (20, 4e-3)]` one axis on which they go together, a single
+    value holds everywhere, and `"target"` has labels: `{"stairs": target, ...}`.
+
+    **Raises:** `ValueError` for what is no such mapping, names given twice, axes that are empty,
+    repeat a value, or hold something else than numbers.
+    """
+    if isinstance(given, Grid):
+        return given
+    if not isinstance(given, Mapping):
+        raise argument_error("grid", "a mapping of names to values", f"a {type(given).__name__}")
+    axes, fixed, targets = [], {}, ()
+    for key, values in given.items():
+        if not isinstance(key, str | tuple) or not key:
+            raise argument_error("grid", "a mapping of names to values", f"one of {key!r}")
+        names = tuple([key] if isinstance(key, str) else key)
+        if len(names) == 1 and names[0] == "target":
+            targets = _targets(values)
+            values = tuple(label for label, _ in targets)
+        single = isinstance(values, str) or not isinstance(values, Iterable)
+        if single or getattr(values, "shape", None) == ():
+            if len(names) > 1:
+                raise argument_error(f"grid[{names}]", "rows of values", repr(values))
+            for name in names:
+                fixed[name] = _value(name, values)
+        else:
+            axes.append(_axis(names, list(values)))
+    grid = Grid(tuple(axes), tuple(fixed.items()), targets)
+    twice = {name for name in grid.names if grid.names.count(name) > 1}
+    if twice:
+        raise argument_error("grid", "of names given once", f"of {sorted(twice)} given twice")
+    return grid
+
+
+def _axis(names: tuple[str, ...], values: list) -> Axis:
+    label = "grid[" + ", ".join(map(repr, names)) + "]"
+    rows = [(value,) if len(names) == 1 else value for value in values]
+    if len(names) > 1 and "target" in names:
+        raise argument_error(label, "without `target`, which has an axis of its own", "with it")
+    if not rows:
+        raise argument_error(label, "at least one value", "empty")
+    found = []
+    for row in rows:
+        if not isinstance(row, Sequence | np.ndarray) or len(row) != len(names):
+            raise argument_error(label, f"rows of {len(names)} values", repr(row))
+        cells = zip(names, row, strict=True)
+        found.append(tuple(_value(name, value) for name, value in cells))
+    if len(set(found)) < len(found):
+        again = next(row for row in found if found.count(row) > 1)
+        shown = again[0] if len(names) == 1 else again
+        raise argument_error(label, "each value once", f"{shown!r} more than once")
+    return Axis(names, tuple(found))
+
+
+def _targets(given: Any) -> tuple[tuple[str, AbstractTarget], ...]:
+    if not isinstance(given, Mapping) or not given:
+        raise argument_error("grid['target']", "a mapping of labels to targets", repr(given))
+    for label, target in given.items():
+        if not isinstance(label, str) or not isinstance(target, AbstractTarget):
+            expected = "a mapping of labels to targets"
+            raise argument_error("grid['target']", expected, f"{label!r}: {type(target).__name__}")
+    return tuple(given.items())
+
+
+def _value(name: str, value: Any) -> Value:
+    """A coordinate as a Python number, so that it prints and compares the same everywhere."""
+    label = f"grid[{name!r}]"
+    if name == "target":
+        return str(value)
+    if isinstance(value, str | bool | Sequence | Mapping):
+        raise argument_error(label, "numbers", repr(value))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise argument_error(label, "numbers", repr(value)) from None
+    if not math.isfinite(number):
+        raise argument_error(label, "finite numbers", number)
+    if name in WHOLE:
+        if number != int(number) or number < (1 if name == "width" else 0):
+            expected = "whole numbers of at least " + ("1" if name == "width" else "0")
+            raise argument_error(label, expected, repr(value))
+        whole = int(value)  # through a float it would lose digits
+        if whole >= 2**63:
+            raise argument_error(label, "whole numbers below 2^63", repr(value))
+        return whole
+    return number
+
+
+def stream(point: Point) -> int:
+    """A number below 2^64 from all coordinates but the seed: which stream of noise a run hears.
+
+    It depends on the run alone, and not on what else is swept.
+    """
+    own = {name: value for name, value in sorted(point.items()) if name != "seed"}
+    return int.from_bytes(hashlib.sha256(json.dumps(own).encode()).digest()[:8])

@@ -1,0 +1,120 @@
+"""Objects of the package as plain tables, which JSON and TOML can hold, and back.
+
+A table names the class in `type`, and has the arguments that differ from their defaults.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from ..._digest import digest
+from ...dynamics.gradient_flow import GradientFlow
+from ...dynamics.limit_flow import LimitFlow
+from ...dynamics.reduced_flow import ReducedFlow
+from ...dynamics.sgd.dynamics import SGD
+from ...models.activations import CubicStep, Erf, Logistic, ReLU, Tanh
+from ...models.additive import AdditiveNetwork
+from ...models.network import Params
+from ...models.shallow import ShallowNetwork
+from ...models.targets import AdditiveSteps, PiecewiseConstant, Teacher
+from ...problems.population import Problem
+
+SWEPT = "grid"
+"""Stands in a table where the grid has the values."""
+
+_OBJECTS = ("solver", "adjoint", "optimiser")
+
+KNOWN = {
+    kind.__name__: kind
+    for kind in (
+        *(Problem, ShallowNetwork, AdditiveNetwork, Params),
+        *(CubicStep, Tanh, Erf, Logistic, ReLU),
+        *(PiecewiseConstant, AdditiveSteps, Teacher),
+        *(GradientFlow, ReducedFlow, LimitFlow, SGD),
+    )
+}
+"""What can be built from a table."""
+
+
+class TableError(ValueError):
+    """A table that is wrong at `path`, a tuple of names that lead there."""
+
+    def __init__(self, path: tuple[str, ...], message: str):
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+def describe(thing: Any) -> Any:
+    """A plain table, list, number or word that stands for a thing.
+
+    A function, or an object of a class that is not of this package, stands there with a hash of
+    what it does: two of them can be told apart, but not be built.
+    """
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, Params) or (eqx.is_array_like(thing) and np.ndim(thing) > 0):
+        return _table(thing) if isinstance(thing, Params) else np.asarray(thing).tolist()
+    if eqx.is_array_like(thing):
+        return np.asarray(thing).item()
+    if isinstance(thing, eqx.Module) and KNOWN.get(type(thing).__name__) is type(thing):
+        return _table(thing)
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return {"type": f"{getattr(thing, '__module__', '')}.{name}", "digest": digest(thing)}
+
+
+def _table(thing: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": type(thing).__name__}
+    if isinstance(thing, Params):
+        return found | {name: describe(half) for name, half in thing._asdict().items()}
+    for field in dataclasses.fields(thing):
+        value = getattr(thing, field.name)
+        plain = value is None or isinstance(value, bool | int | float | str)
+        if not (plain and value == field.default):
+            found[field.name] = describe(value)
+    return found
+
+
+def build(table: Any, path: tuple[str, ...] = ()) -> Any:
+    """The thing that a plain table stands for.
+
+    **Raises:** `TableError` for an unknown class or argument, a missing one, and what the class
+    itself complains of.
+    """
+    if isinstance(table, list | tuple):
+        try:
+            return np.asarray(table, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TableError(path, f"`{'.'.join(path)}` must be a list of numbers.") from None
+    if not isinstance(table, Mapping):
+        return table
+    given = dict(table)
+    kind = given.pop("type", None)
+    if not isinstance(kind, str) or kind not in KNOWN:
+        got = "missing" if kind is None else f"`{kind}`"
+        message = f"`{'.'.join((*path, 'type'))}` is {got}: it must be one of {', '.join(KNOWN)}."
+        raise TableError((*path, "type") if kind is not None else path, message)
+    allowed = list(inspect.signature(KNOWN[kind]).parameters)
+    for name in given:
+        if name not in allowed:
+            message = f"a {kind} has no `{name}`; it has {', '.join(allowed) or 'nothing'}."
+            raise TableError((*path, name), message)
+        if name in _OBJECTS and isinstance(given[name], str | bool | int | float):
+            message = f"`{name}` is an object that a table cannot hold; leave it out."
+            raise TableError((*path, name), message)
+        if name == "bias" and not isinstance(given[name], bool):
+            message = f"`bias` must be true or false, but is {given[name]!r}."
+            raise TableError((*path, name), message)
+    made = {name: build(value, (*path, name)) for name, value in given.items()}
+    try:
+        return KNOWN[kind](**made)
+    except TypeError as error:
+        message = str(error).replace(f"{kind}.__init__() ", "").replace("__init__() ", "")
+        raise TableError(path, f"{kind}: {message}.") from error
+    except ValueError as error:
+        named = next((name for name in given if f"`{name}`" in str(error)), None)
+        raise TableError(path if named is None else (*path, named), str(error)) from error

@@ -1,0 +1,210 @@
+"""Studies as TOML files, and as the tables that a store keeps."""
+
+import inspect
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import StudyError
+from .grid import WHOLE
+from .study import Study
+from .tables import KNOWN, SWEPT, TableError, build
+
+_SPACED = {"from", "to", "count", "scale"}
+_PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start")
+
+
+def read_study(path: str | Path) -> Study:
+    """A `Study` from a TOML file.
+
+    **Raises:** `StudyError` with the file, the line that is wrong, and what is expected there.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: {error}.") from error
+    try:
+        return study_from(table)
+    except TableError as error:
+        raise StudyError(f"{path}, line {_line(text, error.path)}: {error.message}") from error
+
+
+def study_from(table: Mapping[str, Any]) -> Study:
+    """The study that a plain table stands for, the inverse of `Study.description`.
+
+    **Raises:** `TableError`.
+    """
+    for name in table:
+        if name not in _PARTS:
+            raise TableError((name,), f"a study has no `{name}`; it has {', '.join(_PARTS)}.")
+    for name in ("problem", "dynamics", "taus", "grid"):
+        if name not in table:
+            raise TableError((), f"`{name}` is missing.")
+    if "start" in table:
+        raise TableError(("start",), f"`start` is a function, which no file has: {table['start']}.")
+    grid = grid_from(table["grid"])
+    _check_names(grid, table["dynamics"])
+    try:
+        problem = build(_with_types(table["problem"], grid), ("problem",))
+        dynamics = build(_filled(table["dynamics"], grid, "dynamics"), ("dynamics",))
+    except TableError as error:
+        name = error.path[-1] if error.path else ""
+        if name in table["grid"]:  # it is the grid's first value that is wrong
+            raise TableError(("grid", name), error.message) from error
+        raise
+    taus = _values("taus", table["taus"], ("taus",))
+    options = {name: table[name] for name in ("keep", "precision") if name in table}
+    try:
+        return Study(problem, dynamics, grid, taus, **options)
+    except ValueError as error:
+        found = re.search(r"`(\w+)`|grid\['(\w+)'", str(error))
+        name = (found[1] or found[2]) if found else ""
+        path = (name,) if name in table else ("grid", name) if name in grid else ("grid",)
+        raise TableError(path, str(error)) from error
+
+
+def _check_names(grid: Mapping[Any, Any], dynamics: Any) -> None:
+    kind = dynamics.get("type") if isinstance(dynamics, Mapping) else None
+    if not isinstance(kind, str) or kind not in KNOWN:
+        return  # `build` will tell
+    known = ["seed", "width", "eta", "target", *inspect.signature(KNOWN[kind]).parameters]
+    for key in grid:
+        for name in (key,) if isinstance(key, str) else key:
+            if name not in known:
+                message = f"there is no `{name}` to sweep; there are {', '.join(known)}."
+                raise TableError(("grid", name if isinstance(key, str) else key[0]), message)
+
+
+def _with_types(table: Any, grid: Mapping[Any, Any]) -> dict[str, Any]:
+    """A problem's table with the usual classes where none are named, and swept values filled in."""
+    if not isinstance(table, Mapping):
+        raise TableError(("problem",), "`problem` must be a table.")
+    problem = {"type": "Problem", **table}
+    if problem["type"] != "Problem":
+        return problem
+    if not isinstance(problem.get("network", {}), Mapping):
+        raise TableError(("problem", "network"), "`problem.network` must be a table.")
+    network = {"type": "ShallowNetwork", **problem.get("network", {})}
+    if "activation" in network:
+        network["activation"] = _filled(network["activation"], grid, "problem", only=("eta",))
+    problem["network"] = network
+    if "target" in grid and problem.get("target", SWEPT) == SWEPT:
+        problem.pop("target", None)
+        # Built already: it goes through `build` as it is.
+        return problem | {"target": next(iter(grid["target"].values()))}
+    return problem
+
+
+def _filled(
+    table: Any, grid: Mapping[Any, Any], where: str, only: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """A table with a first value wherever the grid has the values."""
+    if not isinstance(table, Mapping):
+        raise TableError((where,), f"`{where}` must be a table.")
+    names = [name for key in grid for name in ((key,) if isinstance(key, str) else key)]
+    for name, value in table.items():
+        if value == SWEPT and name not in names:
+            raise TableError((where, name), f'`{name}` is "{SWEPT}", but the grid has no `{name}`.')
+    found = {name: value for name, value in table.items() if value != SWEPT}
+    kind = found.get("type")
+    known = isinstance(kind, str) and kind in KNOWN and inspect.signature(KNOWN[kind]).parameters
+    for key, values in grid.items():
+        names = (key,) if isinstance(key, str) else key
+        for place, name in enumerate(names):
+            if not known or name not in known or (only is not None and name not in only):
+                continue
+            first = values if np.ndim(values) == 0 else next(iter(values))
+            found.setdefault(name, first if np.ndim(first) == 0 else first[place])
+    return found
+
+
+def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any, Any]:
+    """The mapping that `Study` takes. Targets that are there already need not be built.
+
+    **Raises:** `TableError`.
+    """
+    there = targets or {}
+    if not isinstance(table, Mapping):
+        raise TableError(("grid",), "`grid` must be a table.")
+    found: dict[Any, Any] = {}
+    for name, values in table.items():
+        path = ("grid", name)
+        if name == "target":
+            if not isinstance(values, Mapping) or not values:
+                raise TableError(path, "`grid.target` must be a table of labels and targets.")
+            found[name] = {
+                label: there[label] if label in there else build(value, (*path, label))
+                for label, value in values.items()
+            }
+        elif isinstance(values, Mapping) and not set(values) & _SPACED:
+            columns = {inner: _values(inner, v, (*path, inner)) for inner, v in values.items()}
+            if not all(isinstance(column, list | range) for column in columns.values()):
+                raise TableError(path, f"`{name}` must zip lists.")
+            lengths = {len(column) for column in columns.values()}
+            if len(lengths) != 1:
+                raise TableError(path, f"`{name}` zips lists of different lengths, {lengths}.")
+            found[tuple(columns)] = list(zip(*columns.values(), strict=True))
+        else:
+            found[name] = _values(name, values, path)
+    return found
+
+
+def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
+    """Values that are listed, a single one, or `{from, to, count, scale}`."""
+    if not isinstance(given, Mapping):
+        if isinstance(given, list) and (
+            not given or any(isinstance(v, bool) or not isinstance(v, int | float) for v in given)
+        ):
+            raise TableError(path, f"`{name}` must be a list of numbers with one at least.")
+        return given
+    for key, value in given.items():
+        if key not in _SPACED:
+            message = f"values are a list, or a table of from, to, count and scale, not `{key}`."
+            raise TableError((*path, key), message)
+        if key != "scale" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TableError((*path, key), f"`{key}` must be a number, but is {value!r}.")
+    count, first = given.get("count"), given.get("from", 0)
+    if not isinstance(count, int) or count < 1:
+        message = f"`count` must be a whole number of at least 1, but is {count!r}."
+        raise TableError((*path, "count"), message)
+    if name in WHOLE and "to" not in given:
+        if first != int(first):
+            raise TableError((*path, "from"), f"`from` must be a whole number, but is {first}.")
+        return range(int(first), int(first) + count)
+    if "to" not in given:
+        raise TableError(path, f"`{name}` needs a `to`.")
+    scale = given.get("scale", "linear")
+    if scale == "log" and first > 0 and given["to"] > 0:
+        return np.geomspace(first, given["to"], count).tolist()
+    if scale != "linear":
+        expected = '"linear", or "log" between positive numbers'
+        raise TableError(path, f"`scale` must be {expected}, but is {scale!r} from {first}.")
+    spaced = np.linspace(first, given["to"], count)
+    return np.unique(np.round(spaced).astype(int)).tolist() if name in WHOLE else spaced.tolist()
+
+
+def _line(text: str, path: tuple[str, ...]) -> int:
+    """The line of a TOML text where the value at a path begins, or the table that it is in."""
+    best, at, table = 0, 1, ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[+([^\[\]]+)\]+", line)
+        key = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        if header:
+            table = tuple(re.findall(r"[\w-]+", header[1]))
+            here = table
+        elif key:
+            here = (*table, *re.findall(r"[\w-]+", key[1]))
+        else:
+            continue
+        shared = len(here) if here == path[: len(here)] else 0
+        if shared > best:
+            best, at = shared, number
+    return at
