@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from sweeps.studies import files, same, small_problem
+from small_studies import files, same, small_problem
 
 import tts_jax as tts
 from tts_jax.sweeps.execution.plan import Layout

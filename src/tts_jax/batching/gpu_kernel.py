@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Tree
+from .._types import Array
 from . import devices as _device
 from .scalar_program import Entries, Number, entries, known
 
@@ -30,12 +30,6 @@ def on_gpu() -> bool:
         return all(float(d.compute_capability) >= _HOPPER for d in jax.local_devices())
     except (AttributeError, ValueError):  # not of NVIDIA's
         return False
-
-
-def by_device(kernel: Callable[..., Tree], plain: Callable[..., Tree], *given: Tree) -> Tree:
-    """`kernel(*given)` on a GPU, `plain(*given)` where the program is compiled for another device,
-    such as for arrays that were put on a CPU."""
-    return jax.lax.platform_dependent(*given, cuda=kernel, default=plain)
 
 
 class KernelOperand(NamedTuple):

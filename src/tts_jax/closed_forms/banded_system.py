@@ -22,8 +22,9 @@ from ..integrators.rosenbrock import (
 from ..models.network import Params
 from ..numerics.banded import banded_solver
 from .banded import BandedHessian, BandedRisk, CellState
+from .error_norm import largest, position_error
 from .pairwise import PairwiseRisk
-from .pairwise_system import fast_velocity, largest, position_error
+from .pairwise_system import fast_velocity
 
 _BANDWIDTHS = (8, 16, 32, 128, 512)
 _SPARE = 0.25
@@ -127,23 +128,26 @@ def with_enough_bandwidth(
     return chosen(0, y)
 
 
-def wide_risks(risk: PairwiseRisk, ys: CellState) -> Times:
-    """(T,) the risk of cells with a leading axis (T,), in any order. NaN if they are crowded."""
+def wide_risks(risk: PairwiseRisk, params: Params) -> Times:
+    """Return the risks (T,) of parameters with a leading axis (T,), neurons in any order.
 
-    def one(risk: PairwiseRisk, y: CellState) -> Scalar:
-        sorted_ = to_cells(Params(_weights(y.c), y.u))[0]
-        return with_enough_bandwidth(
-            risk,
-            sorted_,
-            lambda risk, y: jnp.where(risk.slack(y.u) >= 0.0, risk(y), jnp.nan),
-        )
+    Where more neurons overlap than the largest bandwidth holds, by all pairs.
+    """
+
+    def one(risk: PairwiseRisk, params: Params) -> Scalar:
+        def banded(bands: BandedRisk, y: CellState) -> Scalar:
+            return jax.lax.cond(
+                bands.slack(y.u) >= 0.0, lambda y: bands(y), lambda y: risk(params), y
+            )
+
+        return with_enough_bandwidth(risk, to_cells(params)[0], banded)
 
     numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
 
-    def every(numbers: Tree, ys: CellState) -> Times:
-        return jax.lax.map(lambda y: one(eqx.combine(numbers, rest), y), ys)
+    def every(numbers: Tree, params: Params) -> Times:
+        return jax.lax.map(lambda each: one(eqx.combine(numbers, rest), each), params)
 
-    return in_turn(every)(numbers, ys)
+    return in_turn(every)(numbers, params)
 
 
 def largest_bandwidth(width: int) -> int:

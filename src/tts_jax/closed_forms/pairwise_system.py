@@ -4,25 +4,22 @@ The matrix of a step is symmetric: the mass of the two layers plus the Hessian o
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar
-from ..batching.gpu_kernel import by_device, on_gpu
+from .._types import Array, Scalar, Tree
+from ..batching.gpu_dispatch import vmap_to_kernel
+from ..batching.gpu_kernel import on_gpu
 from ..integrators.rosenbrock import SolverStep, rosenbrock_step
 from ..integrators.step_adjoint import AbstractSymmetricSystem
 from ..numerics.symmetric import LayeredMatrix, layered_solver
+from .error_norm import largest, position_error
 from .gpu_matrix import fits
 from .gpu_step import steps_on_gpu
 from .pairwise import PairwiseRisk, PairwiseState
-
-_LIGHTER = 20.0
-"""How much less the mass of a weight counts: see benchmarks/masses.py. Between 5 and 50 it makes
-little difference."""
 
 
 class PairwiseGradientSystem(AbstractSymmetricSystem):
@@ -90,40 +87,13 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
             return rosenbrock_step(self, y, h)
         numbers, rest = eqx.partition(self, eqx.is_array)
 
-        def alone(numbers: "PairwiseGradientSystem", y: PairwiseState, h: Scalar) -> SolverStep:
+        def alone(numbers: Tree, y: PairwiseState, h: Scalar) -> SolverStep:
             return rosenbrock_step(eqx.combine(numbers, rest), y, h)
 
-        @jax.custom_jvp
-        def step(numbers: "PairwiseGradientSystem", y: PairwiseState, h: Scalar) -> SolverStep:
-            return together(numbers, y, h)
+        def kernel(is_batched: Tree, numbers: Tree, y: PairwiseState, h: Array) -> SolverStep:
+            return steps_on_gpu(eqx.combine(numbers, rest), is_batched, y, h)
 
-        @step.defjvp
-        def _(primals: tuple, tangents: tuple) -> tuple[SolverStep, SolverStep]:
-            return step(*primals), jax.jvp(alone, primals, tangents)[1]
-
-        together = jax.custom_batching.custom_vmap(alone)
-
-        @together.def_vmap
-        def _(size: int, own: list, *given: Any) -> tuple[SolverStep, SolverStep]:
-            def last(leaf: Array, is_own: bool) -> Array:
-                return jnp.moveaxis(leaf, 0, -1) if is_own else leaf
-
-            def every(leaf: Array, is_own: bool) -> Array:
-                whole = leaf if is_own else jnp.broadcast_to(leaf, (size, *leaf.shape))
-                return jnp.moveaxis(whole, 0, -1)
-
-            def kernel(
-                numbers: "PairwiseGradientSystem", y: PairwiseState, h: Scalar
-            ) -> SolverStep:
-                mine = eqx.combine(jax.tree.map(last, numbers, own[0]), rest)
-                out = steps_on_gpu(mine, own[0], *jax.tree.map(every, (y, h), tuple(own[1:])))
-                return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
-
-            axes = jax.tree.map(lambda is_own: 0 if is_own else None, own)
-            out = by_device(kernel, jax.vmap(alone, axes), *given)
-            return out, jax.tree.map(lambda _: True, out)
-
-        return step(numbers, y, h)
+        return vmap_to_kernel(alone, kernel)(numbers, y, h)
 
     def velocity(self, y: PairwiseState) -> PairwiseState:
         bias, a, u = self.vector_field(y)
@@ -146,27 +116,3 @@ def fast_velocity(vector_field: Array, epsilon: Scalar) -> Array:
     """The velocity of what has the mass epsilon, zero without one."""
     moving = epsilon > 0
     return jnp.where(moving, vector_field / jnp.where(moving, epsilon, 1.0), 0.0)
-
-
-def position_error(
-    eta: Scalar, epsilon: Scalar, weights: Scalar, error: Array, rtol: Scalar, atol: Scalar
-) -> Scalar:
-    """The size of an error: of weights, which count against the largest, and of positions (m,).
-
-    A position counts against eta: that is what moves the risk. Of the two, each counts by how long
-    its errors last, which is by its mass: epsilon of a weight, eta^2 of a position in units of eta.
-    """
-    off = largest(error) / eta
-    # Not by less than a tenth: the risk shows every error of a weight while they move fast. Nor by
-    # more than at epsilon = 1, above which the inner layer is the fast one.
-    ratio = jnp.maximum(jnp.minimum(epsilon, 1.0) / (_LIGHTER * eta**2), 0.1)
-    # Without a mass weights only follow, and are rounded off where neurons meet.
-    weights = jnp.where(epsilon > 0, ratio * weights, 0.0)
-    # Where weights are slow they count more and positions less, each by the square root of it.
-    size = jnp.maximum(weights, off / (atol + rtol)) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
-    # But at any tolerance a step must not carry neurons past what lies within a transition.
-    return jnp.maximum(size, 10.0 * off)
-
-
-def largest(v: Array) -> Scalar:
-    return jnp.max(jnp.abs(v))

@@ -7,14 +7,12 @@ import jax.numpy as jnp
 import optimistix as optx
 
 from .._errors import argument_error, check_64_bit, check_scalar, check_type
-from .._types import Array, Float, Real, Scalar, as_arrays
-from ..closed_forms.pairwise import PairwiseState, state_of
-from ..closed_forms.pairwise_system import PairwiseGradientSystem
+from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.diffrax.rodas5p import Rodas5P
+from ..integrators.rosenbrock import AbstractSystem
 from ..models.network import Params
 from ..models.targets import PiecewiseConstant
 from ..problems.population import Problem
-from .autodiff_system import step_risk
 from .gradient_flow import GradientFlow
 
 
@@ -40,52 +38,49 @@ def arrival_times(
     check_type("flow", flow, GradientFlow)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
     check_scalar("within", within, minimum=0.0, strict=True)
-    if step_risk(problem) is None:
+    problem.check(params)
+    if problem.closed_form(problem.width(params)) is None:
         raise argument_error(
             "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
         )
-    problem.check(params)
-    start = state_of(jax.tree.map(jnp.asarray, params))
-    return _arrivals(*as_arrays((problem, flow, start, horizon, within)))
+    params = jax.tree.map(jnp.asarray, params)
+    return _arrivals(*as_arrays((problem, flow, params, horizon, within)))
 
 
 @eqx.filter_jit
 def _arrivals(
-    problem: Problem, flow: GradientFlow, start: PairwiseState, horizon: Scalar, within: Scalar
+    problem: Problem, flow: GradientFlow, params: Params, horizon: Scalar, within: Scalar
 ) -> Array:
-    risk, target = step_risk(problem), problem.target
-    assert risk is not None
+    form, target = problem.closed_form(problem.width(params)), problem.target
+    assert form is not None
     assert isinstance(target, PiecewiseConstant)
-    system = PairwiseGradientSystem(risk, jnp.asarray(flow.epsilon), jnp.zeros(()))
+    start, kept = form.to_state(params)
+    system = form.system(jnp.asarray(flow.epsilon), jnp.zeros(()))
 
-    def distance(u: Array, jump: Scalar, within: Scalar) -> Scalar:
-        return jnp.min(jnp.abs(u - jump)) - within
+    def distance(y: Tree, jump: Scalar, within: Scalar) -> Scalar:
+        return jnp.min(jnp.abs(form.to_params(y, kept).u - jump)) - within
 
     def arrival(jump: Scalar) -> Scalar:
         fixed = jax.lax.stop_gradient((jump, within))
         event = diffrax.Event(
-            lambda t, y, args, **kwargs: distance(y.u, *fixed), optx.Newton(1e-12, 1e-12)
+            lambda t, y, args, **kwargs: distance(y, *fixed), optx.Newton(1e-12, 1e-12)
         )
         time = _event_time(*jax.lax.stop_gradient((system, flow, start, horizon)), event)
         # The derivative of the time at which a distance is zero, by that of the distance then.
         there = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
         gap, speed = jax.jvp(
-            lambda u: distance(u, jump, within), (there.u,), (system.velocity(there).u,)
+            lambda y: distance(y, jump, within), (there,), (system.velocity(there),)
         )
         speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(time), speed, 1.0))
         later = (gap - jax.lax.stop_gradient(gap)) / speed
         time = jnp.where(jnp.isfinite(time), time - later, time)
-        return jnp.where(distance(start.u, jump, within) <= 0, 0.0, time)
+        return jnp.where(distance(start, jump, within) <= 0, 0.0, time)
 
     return jax.lax.map(arrival, jnp.asarray(target.jumps))
 
 
 def _event_time(
-    system: PairwiseGradientSystem,
-    flow: GradientFlow,
-    start: PairwiseState,
-    horizon: Scalar,
-    event: diffrax.Event,
+    system: AbstractSystem, flow: GradientFlow, start: Tree, horizon: Scalar, event: diffrax.Event
 ) -> Scalar:
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: system.velocity(y)),

@@ -9,21 +9,15 @@ import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar
 from .._types import Array, Real, Scalar, Times, Tree, as_real
-from ..closed_forms.banded_system import AdaptiveBandwidthSystem, from_cells, to_cells, wide_risks
-from ..closed_forms.pairwise import PairwiseRisk, params_of, state_of
-from ..closed_forms.pairwise_system import PairwiseGradientSystem
+from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
-from .autodiff_system import risks
 from .base import AbstractDynamics, RunInputs, RunOutputs
 
 if TYPE_CHECKING:
     import diffrax
 
-
-_WIDE = 48
-"""From this width on banded matrices pay: see `cells` in benchmarks/flows.py."""
 
 Integrated = tuple[Tree, Array, dict[str, Any]]
 """States at the recorded times, with a leading axis (T,) and NaN at those not reached; the status
@@ -75,21 +69,14 @@ class AbstractFlow(AbstractDynamics):
         return ys, status.astype(jnp.int32), stats, now.y
 
     def _descend(
-        self, risk: PairwiseRisk, epsilon: Scalar, ridge: Scalar, given: RunInputs
+        self, form: AbstractClosedForm, epsilon: Scalar, ridge: Scalar, given: RunInputs
     ) -> RunOutputs:
-        """Descend a risk that is known in closed form."""
-        if given.params.u.size < _WIDE:
-            system = PairwiseGradientSystem(risk, epsilon, ridge)
-            ys, status, stats, _ = self._integrate(system, state_of(given.params), given.taus)
-            ys = params_of(ys)
-            return RunOutputs(ys, risks(given.problem, ys), status, stats)
-        start, order = to_cells(given.params)
-        system = AdaptiveBandwidthSystem(risk, epsilon, ridge)
-        ys, status, stats, end = self._integrate(system, start, given.taus)
-        stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
-        crowded = stopped & system.crowded(end)
-        status = jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)
-        return RunOutputs(from_cells(ys, order), wide_risks(risk, ys), status, stats)
+        """Integrate the ODE system of a closed form."""
+        start, kept = form.to_state(given.params)
+        system = form.system(epsilon, ridge)
+        states, status, stats, end = self._integrate(system, start, given.taus)
+        ys = form.to_params(states, kept)
+        return RunOutputs(ys, form.risks(ys), form.failure(status, end), stats)
 
     def _integrate_with(
         self,

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from .._errors import check_scalar
 from .._types import Real, as_real
-from .autodiff_system import AutodiffGradientSystem, risks, step_risk
+from ..problems.base import risks
+from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow
 
@@ -45,13 +46,13 @@ class GradientFlow(AbstractFlow):
 
     def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
-        risk = step_risk(problem)
-        if self.solver is not None:
-            velocity = AutodiffGradientSystem(problem, jnp.asarray(self.epsilon)).velocity
-            ys, status, stats = self._integrate_with(self.solver, velocity, params, taus)
-        elif risk is not None:
-            return self._descend(risk, jnp.asarray(self.epsilon), jnp.zeros(()), given)
-        else:
-            system = AutodiffGradientSystem(problem, jnp.asarray(self.epsilon))
+        epsilon = jnp.asarray(self.epsilon)
+        form = problem.closed_form(problem.width(params))
+        if self.solver is None and form is not None:
+            return self._descend(form, epsilon, jnp.zeros(()), given)
+        system = AutodiffGradientSystem(problem, epsilon)
+        if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
+        else:
+            ys, status, stats = self._integrate_with(self.solver, system.velocity, params, taus)
         return RunOutputs(ys, risks(problem, ys), status, stats)

@@ -5,7 +5,6 @@ import diffrax
 from .._errors import argument_error, check_scalar, check_type
 from .._types import Real
 from ..problems.base import AbstractProblem
-from .autodiff_system import step_risk
 
 _EXPLICIT_FROM = 6e-5
 _EXPLICIT_FROM_IF_WIDE = 3e-5
@@ -30,6 +29,6 @@ def recommended_solver(
     if width < 1:
         raise argument_error("width", "at least 1", width)
     explicit_from = _EXPLICIT_FROM if width < _WIDE else _EXPLICIT_FROM_IF_WIDE
-    if step_risk(problem) is not None or epsilon < explicit_from:
+    if problem.closed_form(width) is not None or epsilon < explicit_from:
         return None
     return diffrax.Tsit5()

@@ -9,7 +9,6 @@ from .._types import Real, Tree, as_real
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from ..problems.base import AbstractProblem
-from .autodiff_system import step_risk
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow
 
@@ -53,12 +52,12 @@ class ReducedFlow(AbstractFlow):
             gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
             return jax.tree.map(lambda g: -g, gradient)
 
-        risk = step_risk(problem)
-        if risk is not None and self.solver is None:
+        form = problem.closed_form(problem.width(given.params))
+        if form is not None and self.solver is None:
             # The limit of the gradient flow, epsilon = 0, in which a follows without a velocity.
             outer = problem.best_outer(given.params.u, ridge=self.ridge)
             given = given._replace(params=Params(outer, given.params.u))
-            return self._descend(risk, jnp.zeros(()), jnp.asarray(self.ridge), given)
+            return self._descend(form, jnp.zeros(()), jnp.asarray(self.ridge), given)
         solver = stiff_solver() if self.solver is None else self.solver
         us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)

@@ -4,8 +4,10 @@ import abc
 
 import equinox as eqx
 import jax
+import numpy as np
 
-from .._types import Array, Float, Key, Scalar, Tree
+from .._types import Array, Float, Key, Scalar, Times, Tree
+from ..closed_forms.base import AbstractClosedForm
 from ..models.network import Params
 
 
@@ -55,3 +57,25 @@ class AbstractProblem(eqx.Module):
 
     def check(self, params: Params) -> None:
         """Raise `ValueError` if the parameters do not fit. By default nothing is asked."""
+
+    def width(self, params: Params) -> int:
+        """Return the number of neurons: by default the length of the first axis of u."""
+        shape = np.shape(jax.tree.leaves(params.u)[0])
+        return shape[0] if shape else 1
+
+    def closed_form(self, width: int) -> AbstractClosedForm | None:
+        """Return what is known exactly about this risk at a width, or None, which is the default.
+
+        With it the flows need neither automatic differentiation nor quadrature. It must not
+        depend on values that may be traced, only on classes, shapes and the width.
+        """
+        del width
+        return None
+
+
+def risks(problem: AbstractProblem, params: Params) -> Times:
+    """Return the risks (T,) of parameters with a leading axis (T,), in closed form if there is
+    one."""
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    form = problem.closed_form(problem.width(first))
+    return jax.vmap(problem.risk)(params) if form is None else form.risks(params)

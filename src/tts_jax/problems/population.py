@@ -2,16 +2,28 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import argument_error, check_type
 from .._types import Array, Float, Key, Scalar
+from ..closed_forms.banded_form import BandedForm
+from ..closed_forms.base import AbstractClosedForm
+from ..closed_forms.pairwise import PairwiseRisk
+from ..closed_forms.pairwise_form import PairwiseForm
+from ..models.activations import AbstractStep
 from ..models.additive import AdditiveNetwork
 from ..models.network import AbstractNetwork, Params
 from ..models.shallow import ShallowNetwork
-from ..models.targets import AbstractTarget, AdditiveSteps
+from ..models.targets import AbstractTarget, AdditiveSteps, PiecewiseConstant
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.quadrature import cell_rule, points_per_cell
 from .base import AbstractProblem
+
+_MOST_JUMPS = 64
+"""The closed form is written out over the jumps: with more, it would take long to compile."""
+
+_BANDED_FROM = 48
+"""The width from which on banded matrices pay: see `cells` in benchmarks/flows.py."""
 
 
 class Problem(AbstractProblem):
@@ -86,6 +98,22 @@ class Problem(AbstractProblem):
         if own or type(self.network) is not ShallowNetwork:
             return super().sample_losses(params, x, y)
         return self.sample_loss(params, x, y)  # it takes the runs along
+
+    def closed_form(self, width: int) -> AbstractClosedForm | None:
+        """Return the exact risk of steps against steps: by all pairs, or banded where that pays."""
+        network, target = self.network, self.target
+        # Not for a class of the user's own, which may have another risk.
+        if (
+            type(self) is not Problem
+            or not isinstance(network, ShallowNetwork)
+            or not network.bias
+            or not isinstance(network.activation, AbstractStep)
+            or not isinstance(target, PiecewiseConstant)
+            or np.size(target.jumps) > _MOST_JUMPS
+        ):
+            return None
+        risk = PairwiseRisk(network.activation, target)
+        return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk)
 
     def check(self, params: Params) -> None:
         type(self.network).check(self.network, params)  # see `simulate`

@@ -13,9 +13,8 @@ from ..._types import Array, Count, Real, Scalar, Times, Tree, as_real
 from ...batching.sequential import in_turn
 from ...models.activations import AbstractActivation, BoxGradient
 from ...models.network import Params
-from ...problems.base import AbstractProblem
+from ...problems.base import AbstractProblem, risks
 from ...problems.population import Problem
-from ..autodiff_system import risks
 from ..base import AbstractDynamics, RunInputs, RunOutputs, Samples
 from .diagnostics import has_scales, sgd_scales
 from .many_runs import Numbers, Recipe, all_runs

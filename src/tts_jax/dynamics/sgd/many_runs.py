@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._types import Array, Count, Int, Tree
-from ...batching.gpu_kernel import by_device
+from ...batching.gpu_dispatch import kernel_or_plain
 from ...batching.vector_lanes import last_axes, vmap_in_lanes
 from ...models.network import Params
 from ...models.shallow import ShallowNetwork
@@ -173,15 +173,7 @@ def _together(
         axes = (last_axes(own), *(one_by_one,) * 3, -1, -1, -1)
         return jax.vmap(one, axes, out_axes=-1)(arrays, number, *part)
 
-    @jax.custom_jvp
-    def walk(*given: Any) -> tuple[Params, Any]:
-        return by_device(fast, slow, *given)
-
-    @walk.defjvp
-    def _(primals: tuple, tangents: tuple) -> Any:
-        # A kernel has no derivative.
-        return walk(*primals), jax.jvp(slow, primals, tangents)[1]
-
+    walk = kernel_or_plain(fast, slow)
     return Way(source.length, lambda *part: walk(arrays, *part)), carry
 
 

@@ -13,6 +13,7 @@ from ..._types import Scalar, Tree
 from ..rosenbrock import (
     ORDER,
     AbstractRosenbrockSystem,
+    AbstractSystem,
     SolverStep,
     interpolate,
     last_stage,
@@ -70,7 +71,7 @@ class Rodas5P(diffrax.AbstractSolver):
     Source: see solvers/rosenbrock.py.
     """
 
-    system: AbstractRosenbrockSystem | None = None
+    system: AbstractSystem | None = None
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = _DenseOutput
@@ -85,7 +86,7 @@ class Rodas5P(diffrax.AbstractSolver):
         self, terms: Any, t0: Any, t1: Any, y0: Tree, args: Any, solver_state: Any, made_jump: Any
     ) -> tuple[Tree, Tree, dict[str, Any], None, diffrax.RESULTS]:
         if self.system is not None:
-            taken = rosenbrock_step(self.system, y0, t1 - t0)
+            taken = self.system.step(y0, t1 - t0)
         else:
             both = rosenbrock_step(_Autonomous(terms, args), (jnp.asarray(t0), y0), t1 - t0)
             taken = SolverStep(both.after[1], both.stages[1])

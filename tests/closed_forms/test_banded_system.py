@@ -332,7 +332,7 @@ def by_layers(dense, params, other, shift):
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
 @pytest.mark.parametrize(
-    ("u", "reach"),
+    ("u", "bandwidth"),
     [
         ([0.12, 0.11, 0.25, 0.5, 0.52, 0.8, 0.85], 2),
         ([-0.2, 0.01, 0.03, 0.5, 0.97, 1.02, 1.2], 2),

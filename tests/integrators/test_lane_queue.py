@@ -188,7 +188,7 @@ def counted(monkeypatch):
         jax.debug.callback(lambda: taken.append(1))
         return try_step(system, now, control)
 
-    monkeypatch.setattr(queue, "attempt", told)
+    monkeypatch.setattr(queue, "try_step", told)
     batch = jax.jit(jax.vmap(lambda *own: outcome(*own)[1].steps))
 
     def of(own):

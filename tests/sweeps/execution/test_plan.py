@@ -6,7 +6,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from sweeps.studies import small_problem
+from small_studies import small_problem
 
 import tts_jax as tts
 from tts_jax.sweeps.execution import plan as tts_plan

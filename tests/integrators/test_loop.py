@@ -14,7 +14,7 @@ from tts_jax.integrators.step_size import StepControl
 HORIZON = 3.0
 TAUS = np.asarray([0.0, 1e-9, 0.4, 0.41, 0.42, 1.234, 2.9, HORIZON])
 
-run, begin, try_step = map(eqx.filter_jit, (loop.run, loop.begin, loop.try_step))
+run, begin, try_step = map(eqx.filter_jit, (loop.run, loop.initial_state, loop.try_step))
 
 
 def control(rtol=1e-8, *, horizon=HORIZON, max_steps=10_000):

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from sweeps.studies import SGD_STUDY, finished, same, written
+from small_studies import SGD_STUDY, finished, same, written
 
 import tts_jax as tts
 from tts_jax import cli

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sweeps.studies import SGD_STUDY, small_problem, written
+from small_studies import SGD_STUDY, small_problem, written
 
 import tts_jax as tts
 from tts_jax.sweeps.study.comparison import check_same
 from tts_jax.sweeps.study.toml import study_from
 
-STUDIES = sorted((Path(__file__).parents[2] / "experiments" / "studies").glob("*.toml"))
+STUDIES = sorted((Path(__file__).parents[3] / "experiments" / "studies").glob("*.toml"))
 
 
 def test_a_file_is_the_study_that_it_describes(tmp_path):

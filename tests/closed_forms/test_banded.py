@@ -215,7 +215,7 @@ def roughly_sorted(seed, width):
     return u, 10 ** rng.uniform(-2.4, -0.5)
 
 
-@pytest.mark.parametrize(("width", "reach"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)])
+@pytest.mark.parametrize(("width", "bandwidth"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)])
 def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_eta(width, bandwidth):
     signs = []
     for seed in range(150):
@@ -231,7 +231,7 @@ def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_et
     assert bandwidth == width - 1 or 5 < sum(signs) < 145
 
 
-@pytest.mark.parametrize(("width", "reach"), [(7, 1), (12, 3)])
+@pytest.mark.parametrize(("width", "bandwidth"), [(7, 1), (12, 3)])
 def test_where_there_is_slack_the_risk_is_exact(width, bandwidth):
     weights = np.random.default_rng(width).normal(size=width + 1)
     held = cut = gone = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from sweeps.studies import SGD_STUDY, files, finished, same, written
+from small_studies import SGD_STUDY, files, finished, same, written
 
 import tts_jax as tts
 from tts_jax import cli

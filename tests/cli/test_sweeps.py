@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
-from sweeps.studies import SGD_STUDY, written
+from small_studies import SGD_STUDY, written
 
 import tts_jax as tts
 from tts_jax import cli

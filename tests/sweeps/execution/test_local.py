@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from sweeps.studies import SGD_STUDY, finished, same, written
+from small_studies import SGD_STUDY, finished, same, written
 
 FLOW = """
 [dynamics]

@@ -1,0 +1,34 @@
+"""The closed form by all pairs of neurons, for networks of steps that are not wide."""
+
+import equinox as eqx
+import jax
+
+from .._types import Scalar, Times
+from ..batching.sequential import in_turn
+from ..models.network import Params
+from .base import AbstractClosedForm
+from .pairwise import PairwiseRisk, PairwiseState, params_of, state_of
+from .pairwise_system import PairwiseGradientSystem
+
+
+class PairwiseForm(AbstractClosedForm):
+    """A network of steps against a target of steps, in O(m^2) for a gradient, O(m^3) for a step."""
+
+    risk: PairwiseRisk
+
+    def to_state(self, params: Params) -> tuple[PairwiseState, None]:
+        return state_of(params), None
+
+    def to_params(self, states: PairwiseState, kept: None) -> Params:
+        del kept
+        return params_of(states)
+
+    def system(self, epsilon: Scalar, ridge: Scalar) -> PairwiseGradientSystem:
+        return PairwiseGradientSystem(self.risk, epsilon, ridge)
+
+    def risks(self, params: Params) -> Times:
+        numbers, rest = eqx.partition(self.risk, eqx.is_inexact_array)
+        return in_turn(lambda n, ys: jax.lax.map(eqx.combine(n, rest), ys))(numbers, params)
+
+    def relative_work(self, width: int) -> float:
+        return (width / 20) ** 2
