@@ -11,8 +11,8 @@ from .errors import UsageError
 from .prepare import prepare_jax
 
 if TYPE_CHECKING:
-    from ..sweeps.study.study import Study
     from ..sweeps.execution.plan import Plan
+    from ..sweeps.study.study import Study
 
 
 Folder = Annotated[Path, tyro.conf.Positional]

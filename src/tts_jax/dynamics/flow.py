@@ -1,7 +1,7 @@
 """What the flows that are integrated share: tolerances, a solver, a status and no exception."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,6 +33,9 @@ class AbstractFlow(AbstractDynamics):
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
+    _own_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
+    """How it runs without a solver and without a closed form."""
+
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
@@ -40,6 +43,12 @@ class AbstractFlow(AbstractDynamics):
             raise argument_error("max_steps", "at least 1", self.max_steps)
         if self.adjoint is not None and self.solver is None:
             raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
+
+    def method(self, given: RunInputs) -> str:
+        if self.solver is not None:
+            return type(self.solver).__name__
+        form = given.problem.closed_form(given.problem.width(given.params))
+        return self._own_method if form is None else f"Rodas5P, {type(form).__name__}"
 
     def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
         """Where a system is at tau, NaN if it does not get there. tau is not differentiated."""

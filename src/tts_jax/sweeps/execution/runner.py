@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._types import Array
 from ...dynamics.sgd.dynamics import SGD
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ...simulation import simulate
 from ...trajectory import Trajectory
 from ..study.grid import Point, stream
@@ -100,7 +100,7 @@ class Runner:
         numbers: Mapping[str, Array],
         seed: Array,
         stream: Array,
-        target: AbstractTarget | None,
+        target: AbstractLabels | None,
         taus: Array,
         width: int,
     ) -> Trajectory:

@@ -15,7 +15,7 @@ from ...dynamics.base import AbstractDynamics, check_taus
 from ...dynamics.sgd.dynamics import SGD
 from ...models.initialisers import init_uniform
 from ...models.network import Params
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from ...problems.population import Problem
 from .grid import Grid, make_grid
@@ -103,7 +103,7 @@ class Study:
         return self.grid
 
     def at(
-        self, numbers: Mapping[str, Any], target: AbstractTarget | None = None
+        self, numbers: Mapping[str, Any], target: AbstractLabels | None = None
     ) -> tuple[AbstractProblem, AbstractDynamics]:
         """The problem and the dynamics with other numbers, which may be traced, and target."""
         problem, dynamics = self.problem, self.dynamics
