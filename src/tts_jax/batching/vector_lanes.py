@@ -1,4 +1,4 @@
-"""What `jax.vmap` does with runs of SGD: on a CPU, side by side in the vector lanes."""
+"""Functions that `jax.vmap` on a CPU applies to many runs side by side, one in each vector lane."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,72 +13,83 @@ LANES = 32
 """Runs side by side on a CPU. More do not make it faster, and fewer leave lanes empty."""
 
 _ROUND = 8
-"""Runs come in multiples of it, which fill vector registers."""
+"""Runs side by side are a multiple of it, which fills vector registers."""
 
 
 def vmap_in_lanes(
-    one: Callable[[Tree], Tree],
+    single_run: Callable[[Tree], Tree],
     together: Callable[[Tree, Tree], Tree],
-    in_step: Callable[[Tree], bool],
+    lanes_pay: Callable[[Tree], bool],
     alone: Callable[[Tree], Tree] | None = None,
 ) -> Callable[[Tree], Tree]:
-    """`one`, which under vmap runs side by side where that pays, and in turn where it does not.
+    """Return `single_run` so that under vmap runs go side by side where that pays, else in turn.
 
-    **Arguments:** `one`, from a tree of arrays to a tree of arrays; `together`, the same for runs
-    on the last axis of its results and of those arrays for which the tree of its second argument
-    says so; `in_step`: whether that pays if those arrays are a run's own; `alone`: what a run
-    without others does, `one` by default.
+    **Arguments:** `single_run`, from a tree of arrays to a tree of arrays; `together(arrays,
+    is_batched)`, which computes `single_run` for many runs, on the last axis of its results and of
+    the arrays for which `is_batched`, a tree of truth values, is True; `lanes_pay(is_batched)`,
+    whether `together` is faster than runs in turn; `alone`, what is called without vmap, by default
+    `single_run`.
 
-    vmap in vmap works: what comes first runs side by side, and batches of that in turn.
+    vmap in vmap works: the inner batch runs side by side, and the outer one in turn.
     """
-    mapped = jax.custom_batching.custom_vmap(alone or one)
+    mapped = jax.custom_batching.custom_vmap(alone or single_run)
 
     @mapped.def_vmap
     def _(size: int, batched: list, arguments: Tree) -> tuple[Tree, Tree]:
-        (own_ones,) = batched
+        (is_batched,) = batched
         leaves, structure = jax.tree.flatten(arguments)
-        along = jax.tree.leaves(own_ones)
-        own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
-        rest = [leaf for leaf, is_own in zip(leaves, along, strict=True) if not is_own]
+        flags = jax.tree.leaves(is_batched)
+        batched_leaves = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
+        shared_leaves = [leaf for leaf, flag in zip(leaves, flags, strict=True) if not flag]
 
-        def whole(own: list, rest: list) -> Tree:
-            mine, shared = iter(own), iter(rest)
-            chosen = [next(mine) if is_own else next(shared) for is_own in along]
-            return jax.tree.unflatten(structure, chosen)
+        def arguments_of(batched_leaves: list, shared_leaves: list) -> Tree:
+            differing, shared = iter(batched_leaves), iter(shared_leaves)
+            all_leaves = [next(differing) if flag else next(shared) for flag in flags]
+            return jax.tree.unflatten(structure, all_leaves)
 
         @jax.custom_batching.sequential_vmap
-        def tile(own: list, rest: list) -> Tree:
-            rows = [jnp.moveaxis(leaf, 0, -1) for leaf in own]
-            out = together(whole(rows, rest), own_ones)
+        def tile(batched_leaves: list, shared_leaves: list) -> Tree:
+            rows = [jnp.moveaxis(leaf, 0, -1) for leaf in batched_leaves]
+            out = together(arguments_of(rows, shared_leaves), is_batched)
             return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
 
-        if not in_step(own_ones):
-            # Off a CPU by the function itself, or this rule would be asked again.
-            each = mapped if _device.on_cpu() else one
-            out = _in_turn(lambda some: each(whole(some, rest)), own)
+        if not lanes_pay(is_batched):
+            # Off a CPU `single_run` itself: vmap of `mapped` would come back to this rule.
+            function = mapped if _device.on_cpu() else single_run
+            out = _map_separately(
+                lambda leaves_of_run: function(arguments_of(leaves_of_run, shared_leaves)),
+                batched_leaves,
+            )
         elif _device.on_cpu():
             lanes, tiles = _shape(size)
-            deck = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
-            out = jax.lax.map(lambda some: tile(some, rest), [leaf[deck] for leaf in own])
+            indices = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
+            out = jax.lax.map(
+                lambda leaves_of_tile: tile(leaves_of_tile, shared_leaves),
+                [leaf[indices] for leaf in batched_leaves],
+            )
             out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
         else:
-            out = tile(own, rest)
+            out = tile(batched_leaves, shared_leaves)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
 
 
-def _in_turn(one: Callable[[list], Tree], own: list[Array]) -> Tree:
-    return jax.lax.map(one, own) if _device.on_cpu() else jax.vmap(one)(own)
+def _map_separately(function: Callable[[list], Tree], batched_leaves: list[Array]) -> Tree:
+    return (
+        jax.lax.map(function, batched_leaves)
+        if _device.on_cpu()
+        else jax.vmap(function)(batched_leaves)
+    )
 
 
 def _shape(size: int) -> tuple[int, int]:
-    """Lanes, and tiles of so many that hold all runs with as few to spare as possible."""
+    """Return the lanes of a tile and how many tiles hold all runs, with few lanes to spare."""
     tiles = -(-size // LANES)
     lanes = -(-size // tiles)
     return (lanes if size < _ROUND else -(-lanes // _ROUND) * _ROUND), tiles
 
 
-def last_axes(own_ones: Any) -> Any:
-    """-1 where an array is a run's own, else None: the axes for `jax.vmap`."""
-    return jax.tree.map(lambda is_own: -1 if is_own else None, own_ones)
+def last_axes(is_batched: Any) -> Any:
+    """Return the axes for `jax.vmap`: -1 where the tree is True, which is a batched array."""
+    return jax.tree.map(lambda flag: -1 if flag else None, is_batched)

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._types import Array, Tree
 from ..batching.gpu_kernel import BLOCK_RUNS, KernelInput, KernelOperand, KernelOutput, launch
-from ..batching.scalar_program import Entries, Number, ScalarProgram, entries
+from ..batching.scalar_program import ScalarArray, ScalarProgram, ScalarValue, scalar_array
 from ..batching.summation import pairwise_sum
 from ..integrators.rosenbrock import TABLEAU_A, TABLEAU_C, TABLEAU_M, SolverStep
 from . import gpu_matrix as columns
@@ -60,7 +60,7 @@ def steps_on_gpu(system: Any, own: Any, y: PairwiseState, h: Array) -> SolverSte
         del block
         known = [number.read() for number in held[3:]]
 
-        def traced(function: Callable, *given: Entries) -> list[Entries]:
+        def traced(function: Callable, *given: ScalarArray) -> list[ScalarArray]:
             """A function of the system and arrays of one run, of entries."""
             arrays = [jax.ShapeDtypeStruct(v.shape, np.float64) for v in (*known, *given)]
 
@@ -150,7 +150,7 @@ class _Thread:
         self._keep_places(a, u)
         sums = self._over_others(columns.slope_and_twice)
         self._over_cut(columns.cut_bends, ("by_first", "twice"))
-        h = entries([Number(self.h)], ())
+        h = scalar_array([ScalarValue(self.h)], ())
         edge, *kept = self.traced(
             columns.edges, h, bias, a, u, *sums, self._all("by_first"), self._all("twice")
         )
@@ -206,7 +206,7 @@ class _Thread:
         self._end_column(column, first)
         return carry
 
-    def _begin_column(self, column: Any, first: int, rows: Entries) -> None:
+    def _begin_column(self, column: Any, first: int, rows: ScalarArray) -> None:
         """Store the rows from `first` on, less what the columns before it take."""
 
         def less(k: Array, rows: list[Array]) -> list[Array]:
@@ -265,14 +265,14 @@ class _Thread:
         total = pairwise_sum([self.columns[start + i] * v for i, v in enumerate(rows)])
         return (value - total) * self.inverse[column]
 
-    def _keep_places(self, a: Entries, u: Entries) -> None:
+    def _keep_places(self, a: ScalarArray, u: ScalarArray) -> None:
         """Put aside where the neurons are, from 0 and from 1, in units of eta."""
         kept = (*self.traced(columns.places, u), a)
         for name, values in zip(("place", "rest", "weight"), kept, strict=True):
             for k, number in enumerate(values):
                 self._put(name, k, self._spread(number))
 
-    def _over_others(self, function: Callable) -> list[Entries]:
+    def _over_others(self, function: Callable) -> list[ScalarArray]:
         """Sums over the neurons j of a_j times what a function of x_i - x_j returns."""
         places = self._all("place")
         nothing = [[self.zero] * self.width] * 2
@@ -285,7 +285,7 @@ class _Thread:
             ]
 
         sums = jax.lax.fori_loop(0, self.width, add, nothing)
-        return [entries([Number(v) for v in total], (self.width,)) for total in sums]
+        return [scalar_array([ScalarValue(v) for v in total], (self.width,)) for total in sums]
 
     def _over_cut(self, function: Callable, names: tuple[str, str]) -> None:
         """Put aside such sums over pairs of neurons that the same end cuts."""
@@ -330,22 +330,26 @@ class _Thread:
     def _from_end(self, side: Array, k: Array) -> Array:
         return self._get("place", side * self.width + k)  # those from 1 come after them
 
-    def _pair(self, side: Array, r: Array, c: Array) -> tuple[Entries, Entries]:
-        p, q = (Number(self._from_end(side, k)) for k in (r, c))
-        return entries([p], ()), entries([q], ())
+    def _pair(self, side: Array, r: Array, c: Array) -> tuple[ScalarArray, ScalarArray]:
+        p, q = (ScalarValue(self._from_end(side, k)) for k in (r, c))
+        return scalar_array([p], ()), scalar_array([q], ())
 
-    def _call(self, function: Callable, *given: Entries) -> list[Array]:
+    def _call(self, function: Callable, *given: ScalarArray) -> list[Array]:
         """The numbers that a function returns, in rows."""
         found = self.traced(function, *given)
         return [self._spread(number) for part in found for number in part.ravel()]
 
-    def _spread(self, number: Number) -> Array:
+    def _spread(self, number: ScalarValue) -> Array:
         return number.value if np.ndim(number.value) else self.zero + number.value
 
-    def _parts(self, rows: list[Array]) -> tuple[Entries, Entries, Entries]:
-        numbers = [Number(value) for value in rows]
+    def _parts(self, rows: list[Array]) -> tuple[ScalarArray, ScalarArray, ScalarArray]:
+        numbers = [ScalarValue(value) for value in rows]
         bias, a, u = numbers[:1], numbers[1 : 1 + self.width], numbers[1 + self.width :]
-        return entries(bias, ()), entries(a, (self.width,)), entries(u, (self.width,))
+        return (
+            scalar_array(bias, ()),
+            scalar_array(a, (self.width,)),
+            scalar_array(u, (self.width,)),
+        )
 
     def _get(self, name: str, k: Any) -> Array:
         return self.aside[_ASIDE.index(name) * self.width + k]
@@ -356,11 +360,13 @@ class _Thread:
     def _add(self, rows: KernelOutput, row: Any, value: Array) -> None:
         rows[row] = rows[row] + value
 
-    def _one(self, name: str, k: Any) -> Entries:
-        return entries([Number(self._get(name, k))], ())
+    def _one(self, name: str, k: Any) -> ScalarArray:
+        return scalar_array([ScalarValue(self._get(name, k))], ())
 
-    def _all(self, name: str) -> Entries:
-        return entries([Number(self._get(name, k)) for k in range(self.width)], (self.width,))
+    def _all(self, name: str) -> ScalarArray:
+        return scalar_array(
+            [ScalarValue(self._get(name, k)) for k in range(self.width)], (self.width,)
+        )
 
 
 def _times(count: Any, body: Callable, carry: Any = None) -> Array:
@@ -383,5 +389,5 @@ def _any(near: Array) -> Array:
     return jnp.max(near.astype(jnp.float32)).astype(jnp.int32)
 
 
-def _sign(side: Array) -> Entries:
-    return entries([Number(1.0 - 2.0 * side.astype(jnp.float64))], ())
+def _sign(side: Array) -> ScalarArray:
+    return scalar_array([ScalarValue(1.0 - 2.0 * side.astype(jnp.float64))], ())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, Float
-from ..batching.summation import _sum, sum_rows
+from ..batching.summation import plain_sum, sum_rows
 from .activations import AbstractActivation
 from .network import AbstractOneInputNetwork, Params, check_shapes
 
@@ -34,7 +34,7 @@ class ShallowNetwork(AbstractOneInputNetwork):
         """f(x), of the shape of x; for R runs side by side a (m+1, R), u (m, R) and x (..., R)."""
         outer = _beside(params.a, params.u, x)
         sigma = self._sigma(params.u, x)
-        total = sum_rows if params.u.ndim > 1 else _sum
+        total = sum_rows if params.u.ndim > 1 else plain_sum
         if not self.bias:
             return total(outer * sigma)
         return outer[0] + total(outer[1:] * sigma)

@@ -24,7 +24,13 @@ from ...batching.gpu_kernel import (
     launch,
     on_gpu,
 )
-from ...batching.scalar_program import Entries, Number, ScalarProgram, entries, operation_count
+from ...batching.scalar_program import (
+    ScalarArray,
+    ScalarProgram,
+    ScalarValue,
+    operation_count,
+    scalar_array,
+)
 from ...models.network import Params
 from .loop import Way, begin, gradient_of, place
 from .samples import Hashed, Replayed, words
@@ -143,12 +149,12 @@ def _steps(
         start = [one.read() for one in held[3 + len(fixed) :][: len(moving)]]
         streams = held[3 + len(fixed) + len(moving) :]
 
-        def spread(parts: list[Entries]) -> list[list[Array]]:
-            return [[step.spread(number) for number in part.ravel()] for part in parts]
+        def spread(parts: list[ScalarArray]) -> list[list[Array]]:
+            return [[step.as_vector(number) for number in part.ravel()] for part in parts]
 
         def turn(t: Array, state: list[list[Array]]) -> list[list[Array]]:
             now = [
-                entries([Number(value) for value in part], was.shape)
+                scalar_array([ScalarValue(value) for value in part], was.shape)
                 for part, was in zip(state, start, strict=True)
             ]
             if streams:
@@ -170,19 +176,19 @@ def _steps(
     return [v.reshape(was.array.shape) for v, was in zip(after, moving, strict=True)]
 
 
-def _places(place: Entries, turn: Array, size: int) -> list[Entries]:
+def _places(place: ScalarArray, turn: Array, size: int) -> list[ScalarArray]:
     """The numbers of the samples of a step, as two words, each (size,)."""
     high, low = (number.value for number in place)
     highs, lows = [], []
     for k in range(size):
         now = low + turn.astype(jnp.uint32) * np.uint32(size) + np.uint32(k)
-        highs.append(Number(high + (now < low).astype(jnp.uint32)))
-        lows.append(Number(now))
-    return [entries(highs, (size,)), entries(lows, (size,))]
+        highs.append(ScalarValue(high + (now < low).astype(jnp.uint32)))
+        lows.append(ScalarValue(now))
+    return [scalar_array(highs, (size,)), scalar_array(lows, (size,))]
 
 
-def _row(stream: KernelInput, row: Array) -> Entries:
+def _row(stream: KernelInput, row: Array) -> ScalarArray:
     """The samples of one step out of those of a chunk."""
     shape = stream.operand.shape[1:]
     width = math.prod(shape)
-    return entries([Number(stream.at(row * width + k)) for k in range(width)], shape)
+    return scalar_array([ScalarValue(stream.at(row * width + k)) for k in range(width)], shape)
