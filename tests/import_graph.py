@@ -39,8 +39,9 @@ FILES_OF = {
         "targets",
     ),
     "closed_forms": (
-        *("base", "step_integrals", "pairwise", "banded", "error_norm", "gpu_matrix", "gpu_step"),
-        *("pairwise_system", "banded_system", "pairwise_form", "banded_form"),
+        *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
+        *("gpu_matrix", "gpu_step", "pairwise_system", "banded_system"),
+        *("pairwise_form", "banded_form"),
     ),
     "problems": ("base", "population", "empirical"),
     "dynamics": (

@@ -1,4 +1,4 @@
-"""Imports go down from room to room and from file to file, and other rules read from the sources."""
+"""Imports go down from room to room and from file to file, and other rules of the sources."""
 
 import ast
 import importlib

@@ -3,6 +3,7 @@ from . import analyses, metrics, plot
 from ._errors import CoarseStepsWarning, CostlyRunWarning, SimulationError, Status
 from .batching.multi_device import map_runs
 from .closed_forms.base import AbstractClosedForm
+from .closed_forms.gradient_system import AbstractGradientSystem
 from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
@@ -52,6 +53,7 @@ __all__ = [
     "AbstractActivation",
     "AbstractClosedForm",
     "AbstractDynamics",
+    "AbstractGradientSystem",
     "AbstractLabels",
     "AbstractNetwork",
     "AbstractOneInputNetwork",

@@ -8,8 +8,8 @@ from quick_programs import results
 from small_kernels import interpreted, lowered
 
 import tts_jax as tts
-from tts_jax.batching.gpu_kernel import BLOCK_RUNS
 from tts_jax.batching import gpu_dispatch
+from tts_jax.batching.gpu_kernel import BLOCK_RUNS
 from tts_jax.closed_forms import pairwise_system as descent
 from tts_jax.closed_forms.gpu_matrix import WIDEST
 from tts_jax.closed_forms.gpu_step import steps_on_gpu

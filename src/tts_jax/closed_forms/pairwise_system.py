@@ -19,6 +19,7 @@ from ..numerics.symmetric import LayeredMatrix, layered_solver
 from .error_norm import largest, position_error
 from .gpu_matrix import fits
 from .gpu_step import steps_on_gpu
+from .gradient_system import fast_velocity
 from .pairwise import PairwiseRisk, PairwiseState
 
 
@@ -110,9 +111,3 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         off, old, new = (jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after))
         weights = off / (atol + rtol * jnp.maximum(old, new))
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
-
-
-def fast_velocity(vector_field: Array, epsilon: Scalar) -> Array:
-    """The velocity of what has the mass epsilon, zero without one."""
-    moving = epsilon > 0
-    return jnp.where(moving, vector_field / jnp.where(moving, epsilon, 1.0), 0.0)

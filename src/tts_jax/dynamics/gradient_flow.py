@@ -81,7 +81,7 @@ class GradientFlow(AbstractFlow):
         form = problem.closed_form(problem.width(params))
         if self.solver is None and form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
-        system = AutodiffGradientSystem(problem, epsilon)
+        system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
         if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:
