@@ -74,12 +74,12 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         by_a = stiffness + ridge * self.risk.squares(y.u)
         eye = np.eye(y.u.size)
         return LayeredMatrix(
-            corner=2.0 + stiffness + ridge,
-            edge_n=hessian.hess_0a,
-            edge_m=hessian.hess_0u,
-            block_n=hessian.hess_aa + eye * by_a[None, :],
-            across=hessian.hess_au,
-            block_m=hessian.hess_uu + eye * shift,
+            block_00=2.0 + stiffness + ridge,
+            block_0n=hessian.hess_0a,
+            block_0m=hessian.hess_0u,
+            block_nn=hessian.hess_aa + eye * by_a[None, :],
+            block_nm=hessian.hess_au,
+            block_mm=hessian.hess_uu + eye * shift,
         )
 
     def step(self, y: PairwiseState, h: Scalar) -> SolverStep:
