@@ -59,7 +59,7 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
         by_a, by_u = self.vector_field(y)
         return Params(jax.tree.map(lambda leaf: fast_velocity(leaf, self.epsilon), by_a), by_u)
 
-    def error(
+    def error_norm(
         self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
     ) -> Scalar:
         error_, before_, after_ = (ravel_pytree(tree)[0] for tree in (error, before, after))

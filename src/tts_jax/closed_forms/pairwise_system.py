@@ -100,7 +100,7 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         bias, a, u = self.vector_field(y)
         return PairwiseState(fast_velocity(bias, self.epsilon), fast_velocity(a, self.epsilon), u)
 
-    def error(
+    def error_norm(
         self,
         error: PairwiseState,
         before: PairwiseState,
