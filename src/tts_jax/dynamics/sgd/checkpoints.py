@@ -4,18 +4,18 @@ import os
 import time
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._digest import is_key
+from ..._digest import digest, is_key
 from ..._errors import argument_error
-from ..._types import Count, Tree
+from ..._types import Array, Count, Tree
 from ...models.network import Params
-from ..base import Progress
+from ..base import Progress, RunInputs
 from .gpu import kernel_step
 from .loop import AbstractRun, RunState
 from .many_runs import run_alone
@@ -76,46 +76,70 @@ class Checkpoint(NamedTuple):
         return jax.tree.unflatten(structure, leaves)
 
 
+class MakesSpec(Protocol):
+    """What is asked of the dynamics here."""
+
+    def spec(self, given: RunInputs) -> RunSpec: ...
+
+
 def record_in_pieces(
-    spec: RunSpec, state: RunState, progress: Progress | None, checkpoint: Checkpoint | None
+    dynamics: MakesSpec, given: RunInputs, progress: Progress | None, checkpoint: Path | None
 ) -> tuple[Params, Count]:
     """Return what `record_run` returns, bit for bit, however often the run was cut off.
 
-    `state`: that of the run alone before its first training step. `progress` is called with the
-    fraction of the steps done. If the file of `checkpoint` is there the run goes on from it; it is
-    written about every `SAVE_AFTER` seconds, at an exception, and at the end.
+    `progress` is called with the fraction of the training steps done. If the file `checkpoint` is
+    there the run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception,
+    and at the end.
+
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run.
     """
-    stops, batch, ys = np.asarray(spec.stops), spec.source.size, []
+    (state, stops, batch), ys = _begin(dynamics, given), []
+    stops = np.asarray(stops)
     piece = max(1, PIECE // batch) if batch else FULL_PIECE
-    if checkpoint is not None and checkpoint.path.exists():
-        state, ys = checkpoint.load(state, spec.params)
+    file = None
+    if checkpoint is not None:
+        # What is saved is shaped for the device: see `run_alone`.
+        shapes = jax.tree.map(jnp.shape, state.params)
+        file = Checkpoint(checkpoint, digest(dynamics, given, shapes))
+        if checkpoint.exists():
+            state, ys = file.load(state, given.params)
     saved = time.monotonic()
     try:
         for stop in stops[len(ys) :]:
             while state.step < stop:
-                state = _advance(spec, state, jnp.minimum(state.step + piece, stop))
+                end = jnp.minimum(state.step + piece, stop)
+                state = _advance(dynamics, given, state, end)
                 if progress is not None:
                     progress(int(state.step) / int(stops[-1]))
-                if checkpoint is not None and time.monotonic() - saved > SAVE_AFTER:
-                    checkpoint.save(state, ys)
+                if file is not None and time.monotonic() - saved > SAVE_AFTER:
+                    file.save(state, ys)
                     saved = time.monotonic()
-            ys.append(_parameters(spec, state))
+            ys.append(_parameters(dynamics, given, state))
     finally:
-        if checkpoint is not None:
-            checkpoint.save(state, ys)
+        if file is not None:
+            file.save(state, ys)
     return jax.tree.map(lambda *y: jnp.stack(y), *ys), state.step
 
 
-def run_of(spec: RunSpec) -> AbstractRun:
-    """Return what advances the run. To be traced."""
+def _run(spec: RunSpec) -> AbstractRun:
     return run_alone(spec, kernel_step(spec))
 
 
-@eqx.filter_jit
-def _advance(spec: RunSpec, state: RunState, stop: Count) -> RunState:
-    return run_of(spec).advance(state, stop)
+# The spec is made anew in each of these: an optimiser in it may hold traced numbers.
 
 
 @eqx.filter_jit
-def _parameters(spec: RunSpec, state: RunState) -> Params:
-    return run_of(spec).parameters(state)
+def _begin(dynamics: MakesSpec, given: RunInputs) -> tuple[RunState, Array, int]:
+    """Return the first state, the stops, and the samples of a training step."""
+    spec = dynamics.spec(given)
+    return _run(spec).begin(), spec.stops, spec.source.size
+
+
+@eqx.filter_jit
+def _advance(dynamics: MakesSpec, given: RunInputs, state: RunState, stop: Count) -> RunState:
+    return _run(dynamics.spec(given)).advance(state, stop)
+
+
+@eqx.filter_jit
+def _parameters(dynamics: MakesSpec, given: RunInputs, state: RunState) -> Params:
+    return _run(dynamics.spec(given)).parameters(state)

@@ -10,16 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._digest import digest
 from ..._errors import Status, argument_error, check_finite, check_scalar, is_concrete
 from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
 from ...problems.base import AbstractProblem, risks
 from ...problems.population import Problem
 from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
-from .checkpoints import Checkpoint, record_in_pieces, run_of
+from .checkpoints import record_in_pieces
 from .diagnostics import coarse_steps, sgd_scales
-from .loop import RunState
 from .many_runs import record_run
 from .run_spec import OptaxUpdate, PlainUpdate, RunSpec, activations
 from .samples import source_of
@@ -153,23 +151,11 @@ class SGD(AbstractDynamics):
     def run_in_pieces(
         self, given: RunInputs, progress: Progress | None, checkpoint: Path | None
     ) -> RunOutputs:
-        spec, state = _begin(self, given)
-        file = None
-        if checkpoint is not None:
-            # What is saved is shaped for the device: see `run_alone`.
-            shapes = jax.tree.map(jnp.shape, state.params)
-            file = Checkpoint(checkpoint, digest(self, given, shapes))
-        ys, steps = record_in_pieces(spec, state, progress, file)
+        ys, steps = record_in_pieces(self, given, progress, checkpoint)
         return _run_outputs(self, given, ys, steps)
 
     def cautions(self, stats: Mapping[str, Any]) -> list[Warning]:
         return coarse_steps(stats)
-
-
-@eqx.filter_jit
-def _begin(dynamics: SGD, given: RunInputs) -> tuple[RunSpec, RunState]:
-    spec = dynamics.spec(given)
-    return spec, run_of(spec).begin()
 
 
 def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> RunOutputs:
