@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import (
-    CoarseStepsWarning,
     SimulationError,
     Status,
     argument_error,
@@ -23,8 +22,6 @@ from ._errors import (
 )
 from ._types import Key, Times, as_array, as_arrays
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
-from .dynamics.sgd.checkpoints import run_in_pieces
-from .dynamics.sgd.diagnostics import FINE_LIMITS
 from .dynamics.sgd.dynamics import SGD
 from .models.network import Params
 from .problems.base import AbstractProblem
@@ -75,7 +72,7 @@ def simulate(
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     everything = (problem, dynamics, params, taus, key, samples)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, dynamics, everything)
+        _check_checkpoint(checkpoint, everything)
     if progress is not None and not is_concrete(everything):
         raise argument_error("progress", "None under a jax transformation", repr(progress))
     # Through the classes: bound, a method of an equinox module costs more than it does here.
@@ -88,21 +85,18 @@ def simulate(
     dynamics = type(dynamics).prepared(dynamics, given)
     if isinstance(dynamics, SGD):
         _tell_if_slow()
-    if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
-        file = None if checkpoint is None else Path(checkpoint)
-        given = given._replace(taus=jnp.asarray(taus))
-        records = run_in_pieces(as_arrays(dynamics), as_arrays(given), progress, file)
-        trajectory = _trajectory(dynamics, given, records)
-    else:
+    if progress is None and checkpoint is None:
         trajectory = _run(dynamics, given)
+    else:
+        trajectory = _run_in_pieces(dynamics, given, progress, checkpoint)
     if progress is not None:
         progress(1.0)
     if is_concrete(trajectory):
         status = Status(int(trajectory.status))
         if throw and status != Status.OK:
             raise _failure(trajectory, status)
-        if isinstance(dynamics, SGD) and status == Status.OK:
-            _warn_if_coarse(trajectory)
+        for caution in dynamics.cautions(trajectory.stats) if status == Status.OK else ():
+            warnings.warn(caution, stacklevel=2)
     return trajectory
 
 
@@ -116,6 +110,21 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
         method=type(dynamics).__name__,
         solver=type(dynamics).method(dynamics, given),
     )
+
+
+def _run_in_pieces(
+    dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, checkpoint: Any
+) -> Trajectory:
+    """`dynamics.run_in_pieces`, or `_run` for a dynamics that does not know it."""
+    file = None if checkpoint is None else Path(checkpoint)
+    arrays = given._replace(taus=jnp.asarray(given.taus))
+    records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)
+    if records is not None:
+        return _trajectory(dynamics, arrays, records)
+    if checkpoint is not None:
+        expected = "None for a flow, which takes seconds"
+        raise argument_error("checkpoint", expected, repr(checkpoint))
+    return _run(dynamics, given)
 
 
 def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
@@ -168,12 +177,9 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
     check_taus(taus)
 
 
-def _check_checkpoint(checkpoint: Any, dynamics: AbstractDynamics, given: Any) -> None:
+def _check_checkpoint(checkpoint: Any, given: Any) -> None:
     if not isinstance(checkpoint, str | os.PathLike):
         raise argument_error("checkpoint", "a path", repr(checkpoint))
-    if not isinstance(dynamics, SGD):
-        expected = "None for a flow, which takes seconds"
-        raise argument_error("checkpoint", expected, repr(checkpoint))
     if not is_concrete(given):
         raise argument_error("checkpoint", "None under a jax transformation", repr(checkpoint))
     folder = Path(checkpoint).parent
@@ -191,14 +197,6 @@ def _tell_if_slow() -> None:
             "XLA_FLAGS=--xla_backend_extra_options=%s=4000000, set before JAX starts.",
             flag,
         )
-
-
-def _warn_if_coarse(trajectory: Trajectory) -> None:
-    for name, (limit, text) in FINE_LIMITS.items():
-        value = float(trajectory.stats.get(name, 0.0))
-        if value > limit:
-            message = f"{text.format(value)}, or do not expect SGD to follow the flow."
-            warnings.warn(message, CoarseStepsWarning, stacklevel=3)
 
 
 def _failure(trajectory: Trajectory, status: Status) -> SimulationError:

@@ -46,24 +46,6 @@ class ShallowNetwork(AbstractOneInputNetwork):
         del u
         return ()
 
-    def padded(self, params: Params, multiple: int) -> tuple["ShallowNetwork", Params]:
-        """The same function and gradients by as many outer weights as neurons, a round number.
-
-        For steps from 0 to 1. The bias becomes the weight of a neuron far left, and neurons far
-        right, with weight 0, fill up: their derivatives are zero. `unpadded` undoes it.
-        """
-        far = 2.0 + 1e3 * jnp.asarray(self.activation.eta, params.u.dtype)
-        count = params.a.shape[0]
-        more = -count % multiple
-        left = jnp.full(count - params.u.shape[0], -far)
-        u = jnp.concatenate([left, params.u, jnp.full(more, far)])
-        return ShallowNetwork(self.activation, bias=False), Params(jnp.pad(params.a, (0, more)), u)
-
-    def unpadded(self, params: Params, width: int) -> Params:
-        """The parameters of `width` neurons out of those that `padded` made, on the last axis."""
-        first = int(self.bias)
-        return Params(params.a[..., : width + first], params.u[..., first : width + first])
-
     def cuts(self, u: Float[Array, " m"]) -> Array:
         shifts = jnp.asarray(self.activation.knots, u.dtype) * self.activation.eta
         return jnp.reshape(u[:, None] + shifts[None, :], -1)

@@ -1,6 +1,7 @@
 """What the dynamics ask of a problem."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -54,6 +55,18 @@ class AbstractProblem(eqx.Module):
         raise NotImplementedError(
             f"{type(self).__name__} has no `label(x)`: SGD with `samples` needs it."
         )
+
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple["AbstractProblem", Params, Callable[[Params], Params]] | None:
+        """Return a problem and parameters whose training is that of these, in a size that is a
+        multiple of `multiple`, and how to go back; or None, which is the default.
+
+        A machine is faster for them. The last function makes parameters of this problem of
+        parameters of the other one, with any leading axes. For SGD.
+        """
+        del params, multiple
+        return None
 
     def check(self, params: Params) -> None:
         """Raise `ValueError` if the parameters do not fit. By default nothing is asked."""

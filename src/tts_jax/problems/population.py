@@ -1,5 +1,7 @@
 """A network of one input against a target, over all inputs: the one definition of the loss."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from ..closed_forms.banded_form import BandedForm
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.pairwise import PairwiseRisk
 from ..closed_forms.pairwise_form import PairwiseForm
+from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import ShallowNetwork
@@ -110,6 +113,16 @@ class Problem(AbstractProblem):
             return None
         risk = PairwiseRisk(network.activation, target)
         return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk)
+
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple[AbstractProblem, Params, Callable[[Params], Params]] | None:
+        # Not for a class of the user's own, which may look at the parameters themselves.
+        found = padded_neurons(self.network, params, multiple) if type(self) is Problem else None
+        if found is None:
+            return None
+        network, params, undo = found
+        return Problem(network, self.target), params, undo
 
     def check(self, params: Params) -> None:
         type(self.network).check(self.network, params)  # see `simulate`
