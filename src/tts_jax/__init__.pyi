@@ -1,8 +1,15 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
 from . import analyses, metrics, plot
-from ._errors import CoarseStepsWarning, CostlyRunWarning, SimulationError, Status
+from ._errors import (
+    CoarseStepsWarning,
+    CostlyRunWarning,
+    SimulationError,
+    SlowSettingsWarning,
+    Status,
+)
 from .batching.multi_device import map_runs
 from .closed_forms.base import AbstractClosedForm
+from .configuration import configure
 from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
@@ -78,6 +85,7 @@ __all__ = [
     "Rodas5P",
     "ShallowNetwork",
     "SimulationError",
+    "SlowSettingsWarning",
     "Status",
     "Study",
     "StudyError",
@@ -88,6 +96,7 @@ __all__ = [
     "analyses",
     "arrival_times",
     "check_activation",
+    "configure",
     "hit_times",
     "init_uniform",
     "map_runs",

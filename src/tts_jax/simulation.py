@@ -1,7 +1,5 @@
 """`simulate`: the one driver of all dynamics."""
 
-import functools
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -22,6 +20,7 @@ from ._errors import (
     is_concrete,
 )
 from ._types import Key, Times, as_array, as_arrays
+from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
 from .dynamics.sgd.checkpoints import run_in_pieces
 from .dynamics.sgd.diagnostics import FINE_LIMITS
@@ -65,7 +64,8 @@ def simulate(
     numbers never cause a recompilation, shapes do.
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
-    not under a jax transformation.
+    not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
+    `tts.configure()` would have made simulations several times faster.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -86,8 +86,7 @@ def simulate(
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     dynamics = type(dynamics).prepared(dynamics, given)
-    if isinstance(dynamics, SGD):
-        _tell_if_slow()
+    warn_if_slow()
     if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
         file = None if checkpoint is None else Path(checkpoint)
         given = given._replace(taus=jnp.asarray(taus))
@@ -179,18 +178,6 @@ def _check_checkpoint(checkpoint: Any, dynamics: AbstractDynamics, given: Any) -
     folder = Path(checkpoint).parent
     if not folder.is_dir():
         raise argument_error("checkpoint", "a file in a folder that exists", repr(checkpoint))
-
-
-@functools.cache
-def _tell_if_slow() -> None:
-    flag = "xla_cpu_small_while_loop_byte_threshold"
-    needed = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 12)
-    if needed and flag not in os.environ.get("XLA_FLAGS", ""):
-        logging.getLogger("tts_jax").debug(
-            "SGD on a CPU is several times faster with "
-            "XLA_FLAGS=--xla_backend_extra_options=%s=4000000, set before JAX starts.",
-            flag,
-        )
 
 
 def _warn_if_coarse(trajectory: Trajectory) -> None:
