@@ -16,9 +16,9 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_digest", "progress", "batching", "numerics", "integrators"),
-    *("models", "closed_forms", "problems", "trajectory", "dynamics", "metrics", "simulation"),
-    *("analyses", "sweeps", "plot", "cli"),
+    *("_types", "_errors", "_digest", "progress", "batching", "configuration", "numerics"),
+    *("integrators", "models", "closed_forms", "problems", "trajectory", "dynamics", "metrics"),
+    *("simulation", "analyses", "sweeps", "plot", "cli"),
     # The public face and `python -m tts_jax` stand above all rooms.
     *("__init__", "__main__"),
 )

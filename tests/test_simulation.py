@@ -1,7 +1,5 @@
 """The one driver: all dynamics, all transformations, failure, and what comes back."""
 
-import logging
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,6 @@ from small_problems import (
 )
 
 import tts_jax as tts
-from tts_jax.cli import SMALL_LOOPS
-from tts_jax.simulation import _tell_if_slow
 
 TAUS = slow_times(0.05)
 KEY = jax.random.key(0)
@@ -352,23 +348,3 @@ def test_progress_of_a_flow_ends_at_one():
 def test_no_64_bit_numbers_no_simulation():
     with jax.enable_x64(False), pytest.raises(ValueError, match="64-bit"):
         tts.simulate(small_problem(), tts.LimitFlow(), spread_start(), TAUS)
-
-
-def test_a_missing_flag_is_told_once(monkeypatch, caplog):
-    """XLA's flag for fast loops on a CPU: its absence only costs time."""
-    problem, start = small_problem(), spread_start()
-    flag = f"--xla_backend_extra_options={SMALL_LOOPS}"
-
-    def told(flags):
-        monkeypatch.setenv("XLA_FLAGS", flags)
-        _tell_if_slow.cache_clear()
-        caplog.clear()
-        with caplog.at_level(logging.DEBUG, logger="tts_jax"):
-            for _ in range(2):
-                tts.simulate(problem, tts.SGD(0.1, 0.1), start, jnp.zeros(1), key=KEY)
-        return [record.getMessage() for record in caplog.records if record.name == "tts_jax"]
-
-    assert told(flag) == []
-    if jax.__version_info__ < (0, 12) and jax.default_backend() == "cpu":
-        (message,) = told("")
-        assert flag.removeprefix("--") in message

@@ -1,7 +1,5 @@
 """`simulate`: the one driver of all dynamics."""
 
-import functools
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -21,8 +19,8 @@ from ._errors import (
     is_concrete,
 )
 from ._types import Key, Times, as_array, as_arrays
+from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
-from .dynamics.sgd.dynamics import SGD
 from .models.network import Params
 from .problems.base import AbstractProblem
 from .trajectory import Trajectory
@@ -62,7 +60,8 @@ def simulate(
     numbers never cause a recompilation, shapes do.
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
-    not under a jax transformation.
+    not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
+    `tts.configure()` would have made simulations several times faster.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -83,8 +82,7 @@ def simulate(
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     dynamics = type(dynamics).prepared(dynamics, given)
-    if isinstance(dynamics, SGD):
-        _tell_if_slow()
+    warn_if_slow()
     if progress is None and checkpoint is None:
         trajectory = _run(dynamics, given)
     else:
@@ -185,18 +183,6 @@ def _check_checkpoint(checkpoint: Any, given: Any) -> None:
     folder = Path(checkpoint).parent
     if not folder.is_dir():
         raise argument_error("checkpoint", "a file in a folder that exists", repr(checkpoint))
-
-
-@functools.cache
-def _tell_if_slow() -> None:
-    flag = "xla_cpu_small_while_loop_byte_threshold"
-    needed = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 12)
-    if needed and flag not in os.environ.get("XLA_FLAGS", ""):
-        logging.getLogger("tts_jax").debug(
-            "SGD on a CPU is several times faster with "
-            "XLA_FLAGS=--xla_backend_extra_options=%s=4000000, set before JAX starts.",
-            flag,
-        )
 
 
 def _failure(trajectory: Trajectory, status: Status) -> SimulationError:

@@ -1,6 +1,5 @@
 """The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,6 @@ from small_studies import SGD_STUDY, written
 import tts_jax as tts
 from tts_jax import cli
 from tts_jax.sweeps.storage.report import open_sweep
-
-
-@pytest.fixture(autouse=True)
-def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    monkeypatch.setenv("JAX_ENABLE_X64", "1")
 
 
 @pytest.fixture(scope="module")
