@@ -307,36 +307,11 @@ def test_times_need_not_start_at_zero(dynamics):
 # What comes back.
 
 
-def test_to_xarray_names_its_axes(good):
-    data = good.to_xarray()
-    assert data["a"].dims == ("tau", "outer")
-    assert data["u"].dims == ("tau", "neuron")
-    assert data["risk"].dims == ("tau",)
-    assert data.attrs["method"] == "GradientFlow"
-    np.testing.assert_array_equal(data["tau"], TAUS)
-    np.testing.assert_array_equal(data["u"].isel(neuron=2), good.params.u[:, 2])
-    assert int(data["steps"]) == int(good.stats["steps"])
-    assert int(data["status"]) == tts.Status.OK
-
-
 def test_a_batch_becomes_an_axis_of_runs(over_epsilon):
     data = over_epsilon(jnp.array([1e-3, 1e-1, 1.0]), stacked_starts(3)).to_xarray()
     assert data["u"].dims == ("run", "tau", "neuron")
     assert data["status"].dims == ("run",)
     assert data.sizes == {"run": 3, "tau": TIMES, "outer": WIDTH + 1, "neuron": WIDTH}
-
-
-def test_a_trajectory_prints_a_summary(good):
-    text = str(good)
-    for part in ("GradientFlow", "OK", f"a ({TIMES}, {WIDTH + 1})", f"u ({TIMES}, {WIDTH})"):
-        assert part in text
-    assert f"{float(good.risk[-1]):.6g} at tau = 0.05" in text
-    assert f"{int(good.stats['steps'])} steps" in text
-
-
-def test_final_and_at_pick_times(good):
-    np.testing.assert_array_equal(good.final.u, good.params.u[-1])
-    np.testing.assert_array_equal(good.at(3).a, good.params.a[3])
 
 
 def test_progress_of_a_flow_ends_at_one():
