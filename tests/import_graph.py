@@ -16,9 +16,9 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_digest", "progress", "batching", "numerics", "integrators"),
-    *("models", "closed_forms", "problems", "trajectory", "dynamics", "metrics", "simulation"),
-    *("analyses", "sweeps", "plot", "cli"),
+    *("_types", "_errors", "_digest", "progress", "batching", "configuration", "numerics"),
+    *("integrators", "models", "closed_forms", "problems", "trajectory", "dynamics", "metrics"),
+    *("simulation", "analyses", "sweeps", "plot", "cli"),
     # The public face and `python -m tts_jax` stand above all rooms.
     *("__init__", "__main__"),
 )
@@ -41,12 +41,13 @@ FILES_OF = {
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
         *("gpu_matrix", "gpu_step", "pairwise_system", "banded_system"),
-        *("pairwise_form", "banded_form"),
+        *("pairwise_form", "banded_form", "sgd_padding"),
     ),
     "problems": ("base", "population", "empirical"),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
-        *("limit_flow", "arrivals", "sgd"),
+        *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
+        *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.dynamics"),
     ),
 }
 """The files of a room, from the lowest to the highest. An entry may be a package within it."""

@@ -61,6 +61,10 @@ class CostlyRunWarning(UserWarning):
     """A flow is about to take long, since its risk is not known in closed form."""
 
 
+class SlowSettingsWarning(UserWarning):
+    """Simulations take several times as long as they need, for want of `tts.configure()`."""
+
+
 def is_concrete(*values: Any) -> bool:
     """Return whether no leaf of the values is being traced, so that numbers can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
@@ -85,8 +89,8 @@ def check_64_bit() -> None:
     """Raise unless JAX is in 64-bit mode."""
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
-            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before anything else call "
-            '`jax.config.update("jax_enable_x64", True)`, or set JAX_ENABLE_X64=1.'
+            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before the first "
+            "computation call `tts.configure()`, or set JAX_ENABLE_X64=1."
         )
 
 

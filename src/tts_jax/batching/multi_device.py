@@ -15,9 +15,8 @@ from .._types import Tree
 def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Return `jax.jit(jax.vmap(function))`, with the runs shared out over all local devices.
 
-    Every core of a CPU can be such a device; `tts-jax` sees to that, and a script does it by
-    `jax.config.update("jax_num_cpu_devices", ...)` before its first computation. What a run returns
-    does not depend on how many devices there are.
+    Every core of a CPU can be such a device: `tts.configure()` sees to that. The results of a run
+    do not depend on how many devices there are.
 
     **Arguments:** a function of one run, such as one that calls `simulate`.
 

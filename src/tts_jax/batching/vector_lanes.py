@@ -1,12 +1,12 @@
 """Functions that `jax.vmap` on a CPU applies to many runs side by side, one in each vector lane."""
 
 from collections.abc import Callable
-from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Tree
+from .._types import Tree
 from . import devices as _device
 
 LANES = 32
@@ -17,70 +17,71 @@ _ROUND = 8
 
 
 def vmap_in_lanes(
-    single_run: Callable[[Tree], Tree],
-    together: Callable[[Tree, Tree], Tree],
-    lanes_pay: Callable[[Tree], bool],
-    alone: Callable[[Tree], Tree] | None = None,
+    one: Callable[[Tree], Tree],
+    many: Callable[[Tree, Tree], Tree],
+    pays: Callable[[Tree], bool],
+    alone: Callable[[Tree], Tree],
 ) -> Callable[[Tree], Tree]:
-    """Return `single_run` so that under vmap runs go side by side where that pays, else in turn.
+    """Return a function that `jax.vmap` takes side by side where that pays, and else in turn.
 
-    **Arguments:** `single_run`, from a tree of arrays to a tree of arrays; `together(arrays,
-    is_batched)`, which computes `single_run` for many runs, on the last axis of its results and of
-    the arrays for which `is_batched`, a tree of truth values, is True; `lanes_pay(is_batched)`,
-    whether `together` is faster than runs in turn; `alone`, what is called without vmap, by default
-    `single_run`.
+    **Arguments:** functions of a tree; runs may differ in its arrays, all else in it is static.
+
+    - `one(tree)`: returns a tree of arrays, for one of several runs;
+    - `many(tree, is_batched)`: returns what `one` does for many runs at once. They are on the last
+      axis of the results, and of the arrays for which `is_batched`, a tree of booleans, is True;
+    - `pays(is_batched)`: returns whether `many` is faster for runs that differ in these arrays;
+    - `alone(tree)`: returns what `one` does, for a run without `jax.vmap`.
 
     vmap in vmap works: the inner batch runs side by side, and the outer one in turn.
     """
-    mapped = jax.custom_batching.custom_vmap(alone or single_run)
 
-    @mapped.def_vmap
-    def _(size: int, batched: list, arguments: Tree) -> tuple[Tree, Tree]:
-        (is_batched,) = batched
-        leaves, structure = jax.tree.flatten(arguments)
-        flags = jax.tree.leaves(is_batched)
-        batched_leaves = [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
-        shared_leaves = [leaf for leaf, flag in zip(leaves, flags, strict=True) if not flag]
+    def run(tree: Tree) -> Tree:
+        arrays, static = eqx.partition(tree, eqx.is_array)
 
-        def arguments_of(batched_leaves: list, shared_leaves: list) -> Tree:
-            differing, shared = iter(batched_leaves), iter(shared_leaves)
-            all_leaves = [next(differing) if flag else next(shared) for flag in flags]
-            return jax.tree.unflatten(structure, all_leaves)
+        @jax.custom_batching.custom_vmap
+        def mapped(arrays: Tree) -> Tree:
+            return alone(eqx.combine(arrays, static))
 
-        @jax.custom_batching.sequential_vmap
-        def tile(batched_leaves: list, shared_leaves: list) -> Tree:
-            rows = [jnp.moveaxis(leaf, 0, -1) for leaf in batched_leaves]
-            out = together(arguments_of(rows, shared_leaves), is_batched)
-            return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+        @mapped.def_vmap
+        def _(size: int, flags: list, arrays: Tree) -> tuple[Tree, Tree]:
+            (is_batched,) = flags
+            batched, shared = eqx.partition(arrays, is_batched)
 
-        if not lanes_pay(is_batched):
-            # Off a CPU `single_run` itself: vmap of `mapped` would come back to this rule.
-            function = mapped if _device.on_cpu() else single_run
-            out = _map_separately(
-                lambda leaves_of_run: function(arguments_of(leaves_of_run, shared_leaves)),
-                batched_leaves,
-            )
-        elif _device.on_cpu():
-            lanes, tiles = _shape(size)
-            indices = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
-            out = jax.lax.map(
-                lambda leaves_of_tile: tile(leaves_of_tile, shared_leaves),
-                [leaf[indices] for leaf in batched_leaves],
-            )
-            out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
-        else:
-            out = tile(batched_leaves, shared_leaves)
-        return out, jax.tree.map(lambda _: True, out)
+            def in_loop(batched: Tree) -> Tree:
+                # Off a CPU not `mapped`, whose vmap would come back to this rule.
+                arrays = eqx.combine(batched, shared)
+                return mapped(arrays) if _device.on_cpu() else one(eqx.combine(arrays, static))
 
-    return mapped
+            @jax.custom_batching.sequential_vmap
+            def in_lanes(batched: Tree, shared: Tree) -> Tree:
+                rows = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), batched)
+                out = many(eqx.combine(rows, shared, static), is_batched)
+                return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+
+            if not pays(is_batched):
+                out = (
+                    jax.lax.map(in_loop, batched)
+                    if _device.on_cpu()
+                    else jax.vmap(in_loop)(batched)
+                )
+            elif _device.on_cpu():
+                out = _in_tiles(lambda tile: in_lanes(tile, shared), batched, size)
+            else:
+                out = in_lanes(batched, shared)
+            return out, jax.tree.map(lambda _: True, out)
+
+        return mapped(arrays)
+
+    return run
 
 
-def _map_separately(function: Callable[[list], Tree], batched_leaves: list[Array]) -> Tree:
-    return (
-        jax.lax.map(function, batched_leaves)
-        if _device.on_cpu()
-        else jax.vmap(function)(batched_leaves)
-    )
+def _in_tiles(in_lanes: Callable[[Tree], Tree], runs: Tree, size: int) -> Tree:
+    """Return the results of all runs, computed in tiles of at most `LANES` of them."""
+    lanes, tiles = _shape(size)
+    # The last run fills up the last tile.
+    indices = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
+    out = jax.lax.map(in_lanes, jax.tree.map(lambda leaf: leaf[indices], runs))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
 
 
 def _shape(size: int) -> tuple[int, int]:
@@ -88,8 +89,3 @@ def _shape(size: int) -> tuple[int, int]:
     tiles = -(-size // LANES)
     lanes = -(-size // tiles)
     return (lanes if size < _ROUND else -(-lanes // _ROUND) * _ROUND), tiles
-
-
-def last_axes(is_batched: Any) -> Any:
-    """Return the axes for `jax.vmap`: -1 where the tree is True, which is a batched array."""
-    return jax.tree.map(lambda flag: -1 if flag else None, is_batched)

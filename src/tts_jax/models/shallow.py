@@ -49,30 +49,6 @@ class ShallowNetwork(AbstractOneInputNetwork):
         del u
         return ()
 
-    def padded(self, params: Params, multiple: int) -> tuple["ShallowNetwork", Params]:
-        """Return an equal network without a bias, whose width is a multiple of a number.
-
-        Its values, and its gradients by the parameters of this network, are equal. Only for
-        activations with the limits 0 and 1: the bias becomes the weight of a neuron far left, and
-        the width is filled up with neurons far right of weight 0, whose derivatives are zero.
-        `unpadded` is the inverse.
-        """
-        far = 2.0 + 1e3 * jnp.asarray(self.activation.eta, params.u.dtype)
-        count = params.a.shape[0]
-        missing = -count % multiple
-        bias_position = jnp.full(count - params.u.shape[0], -far)
-        u = jnp.concatenate([bias_position, params.u, jnp.full(missing, far)])
-        a = jnp.pad(params.a, (0, missing))
-        return ShallowNetwork(self.activation, bias=False), Params(a, u)
-
-    def unpadded(self, params: Params, width: int) -> Params:
-        """Return the parameters of the `width` neurons that `padded` began with.
-
-        Axes before the last may be of any number, such as recorded times.
-        """
-        first = int(self.bias)
-        return Params(params.a[..., : width + first], params.u[..., first : width + first])
-
     def cuts(self, u: Float[Array, " m"]) -> Array:
         shifts = jnp.asarray(self.activation.knots, u.dtype) * self.activation.eta
         return jnp.reshape(u[:, None] + shifts[None, :], -1)

@@ -1,6 +1,7 @@
 """The abstract problem: what dynamics and sweeps need of one."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -54,6 +55,18 @@ class AbstractProblem(eqx.Module):
         raise NotImplementedError(
             f"{type(self).__name__} has no `label(x)`: SGD with `samples` needs it."
         )
+
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple["AbstractProblem", Params, Callable[[Params], Params]] | None:
+        """Return an equivalent problem whose size is a multiple of `multiple`, or None by default.
+
+        For SGD, which is faster at such sizes. Returns the problem, its parameters, which train
+        like `params` here, and a function from parameters of that problem, with any leading axes,
+        to those of this one.
+        """
+        del params, multiple
+        return None
 
     def check(self, params: Params) -> None:
         """Raise `ValueError` if the parameters do not fit the problem. By default all do."""

@@ -3,6 +3,8 @@
 This is the package's one definition of the loss of such a problem.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from ..closed_forms.banded_form import BandedForm
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.pairwise import PairwiseRisk
 from ..closed_forms.pairwise_form import PairwiseForm
+from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import ShallowNetwork
@@ -114,6 +117,16 @@ class Problem(AbstractProblem):
             return None
         risk = PairwiseRisk(network.activation, target)
         return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk)
+
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple[AbstractProblem, Params, Callable[[Params], Params]] | None:
+        # Not for a subclass by the user, whose methods may depend on the shapes of the parameters.
+        padded = padded_neurons(self.network, params, multiple) if type(self) is Problem else None
+        if padded is None:
+            return None
+        network, params, undo = padded
+        return Problem(network, self.target), params, undo
 
     def check(self, params: Params) -> None:
         # Through the class: to bind a method of an equinox module takes longer than to call it.
