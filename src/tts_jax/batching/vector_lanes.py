@@ -12,7 +12,7 @@ from . import devices as _device
 LANES = 32
 """Runs side by side on a CPU. More do not make it faster, and fewer leave lanes empty."""
 
-_ROUND = 8
+ROUND = 8
 """Runs come in multiples of it, which fill vector registers."""
 
 
@@ -76,7 +76,7 @@ def _shape(size: int) -> tuple[int, int]:
     """Lanes, and tiles of so many that hold all runs with as few to spare as possible."""
     tiles = -(-size // LANES)
     lanes = -(-size // tiles)
-    return (lanes if size < _ROUND else -(-lanes // _ROUND) * _ROUND), tiles
+    return (lanes if size < ROUND else -(-lanes // ROUND) * ROUND), tiles
 
 
 def last_axes(own_ones: Any) -> Any:

@@ -1,7 +1,10 @@
 """The slow-fast gradient flow at any epsilon."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import check_scalar
 from .._types import Real, as_real
@@ -35,10 +38,17 @@ class GradientFlow(AbstractFlow):
     without a diffrax solver.
     """
 
+    sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "epsilon")
+
     epsilon: Real = eqx.field(converter=as_real)
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)
+
+    def expected_steps(self, horizon: float) -> float:
+        # More kinks at larger epsilon, where neurons turn back and meet.
+        share = 1.0 + np.log10(max(float(self.epsilon), 1e-9)) / 4
+        return (1.0 + 1.1 * float(np.clip(share, 0.0, 1.0))) * super().expected_steps(horizon)
 
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "GradientFlow")

@@ -1,5 +1,7 @@
 """The reduced flow: the limit epsilon -> 0 at a finite transition width."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,8 @@ class ReducedFlow(AbstractFlow):
 
     **Raises:** `ValueError` for a ridge or tolerance that is not positive.
     """
+
+    sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
 
     ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
 

@@ -6,6 +6,7 @@ A target of one input states, beside its values, its `cuts` (inputs where its pi
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from .network import AbstractNetwork, Params
 
 class AbstractTarget(eqx.Module):
     """What a population `Problem` needs of its target. Subclasses are final."""
+
+    sweepable: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abc.abstractmethod

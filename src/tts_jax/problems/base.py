@@ -1,6 +1,7 @@
 """What the dynamics ask of a problem."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -15,8 +16,11 @@ class AbstractProblem(eqx.Module):
     """What the dynamics need of a problem.
 
     `risk` is all that GradientFlow and full-batch SGD ask for; a user's own problem adds the
-    others for the dynamics that it wants to run. Params may hold any pytrees.
+    others for the dynamics that it wants to run. Params may hold any pytrees. `sweepable` names
+    the fields that a sweep may vary, here and in networks, activations, targets and dynamics.
     """
+
+    sweepable: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def risk(self, params: Params) -> Scalar:

@@ -1,5 +1,7 @@
 """Problems: what is learnt, and the risk that training lowers. The one definition of the loss."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,7 @@ class Problem(AbstractProblem):
 
     network: AbstractNetwork
     target: AbstractTarget
+    sweepable: ClassVar[tuple[str, ...]] = ("target",)
 
     def __check_init__(self):
         check_type("network", self.network, AbstractNetwork)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from .plan import COMPILE, Plan, Unit
+from .layout import Unit
+from .plan import COMPILE, Plan
+from .runner import Results
 
-Results = dict[str, np.ndarray]
 Done = Callable[[Unit, Results], None]
 
 
@@ -25,7 +25,7 @@ class _Waiting:
         self._compiled: dict[Any, set[Hashable]] = defaultdict(set)
 
     def next(self, device: Any) -> Unit | None:
-        """A unit whose program the device has, or else the one that is worth compiling most."""
+        """Return a unit whose program the device has, or else the one most worth compiling."""
         with self._turn:
             left = {program: units for program, units in self._units.items() if units}
             mine = [program for program in left if program in self._compiled[device]]
@@ -44,8 +44,13 @@ class _Waiting:
             return left[mine[0]].pop()
 
 
-def on_devices(plan: Plan, done: Done, devices: Sequence[Any] | None = None) -> None:
-    """Compute every unit of a plan, and hand each to `done` as soon as it is there.
+def on_devices(
+    plan: Plan,
+    runner: Callable[..., Results],
+    done: Done,
+    devices: Sequence[Any] | None = None,
+) -> None:
+    """Compute every unit of a plan by a `Runner`, and hand each to `done` as soon as it is there.
 
     An error, or an interrupt, stops it when the units under way are done.
     """
@@ -59,7 +64,7 @@ def on_devices(plan: Plan, done: Done, devices: Sequence[Any] | None = None) -> 
                 unit = waiting.next(device)
                 if unit is None:
                     return
-                found = plan.layout.runner(plan.layout.points(unit), device)
+                found = runner(plan.layout.points(unit), device)
                 with turn:
                     done(unit, found)
         except BaseException as error:

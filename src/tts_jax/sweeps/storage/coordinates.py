@@ -8,6 +8,7 @@ import numpy as np
 from ...metrics import floor
 from ...problems.population import Problem
 from ..study.study import Study
+from ..study.values import places_of
 
 
 def coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
@@ -25,18 +26,23 @@ def _array_of(values: tuple) -> np.ndarray:
 
 
 def floor_dimensions(study: Study) -> tuple[str, ...]:
-    return tuple(axis.dimension for axis in study.axes.along("eta", "target")[0])
+    """Return the dimensions of the grid that the problem depends on."""
+    return tuple(axis.dimension for axis in study.axes.subgrid(*_problem_names(study))[0])
 
 
-def floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
-    """The risk of one neuron on each jump, `metrics.floor`, NaN where there is no such thing."""
-    axes, points = study.axes.along("eta", "target")
+def floors(study: Study) -> np.ndarray:
+    """Return the risk of one neuron on each jump, `metrics.floor`, at every place of
+    `floor_dimensions`; NaN where there is no such thing."""
+    axes, points = study.axes.subgrid(*_problem_names(study))
     found = np.full(len(points), np.nan)
     for i, point in enumerate(points):
-        numbers = {"eta": float(point["eta"])} if "eta" in point else {}
-        target = dict(study.axes.targets).get(str(point.get("target")))
-        problem = study.at(numbers, target)[0]
+        problem = study.at_point(point)[0]
         if isinstance(problem, Problem):
             with suppress(ValueError):  # there is none for other targets and activations
                 found[i] = float(floor(problem))
-    yield "floor", found.reshape([len(axis.values) for axis in axes])
+    return found.reshape([len(axis.values) for axis in axes])
+
+
+def _problem_names(study: Study) -> list[str]:
+    places = places_of(study.problem, study.dynamics)
+    return [name for name in study.axes.names if places.get(name, [("",)])[0][0] == "problem"]

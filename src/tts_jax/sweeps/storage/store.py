@@ -26,8 +26,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ..._errors import Status
 from ..errors import SweepError
-from ..execution.plan import Index, Layout, Unit, kind
-from ..execution.runner import Variable
+from ..execution.layout import Index, Layout, Unit
+from ..execution.variables import Variable
+from ..study.grid import kind_of
 from ..study.study import Study
 from ..study.tables import TableError
 from ..study.toml import study_from
@@ -89,7 +90,7 @@ class Store:
         try:
             status = np.asarray(self._array("status")[region])
             point = layout.study.axes.point([part.start for part in region])
-            for name, variable in layout.variables[kind(point)].items():
+            for name, variable in layout.variables[kind_of(point)].items():
                 if not self._whole(name, chunk, variable):
                     return nothing
                 self._array(name)[region]  # reading it looks at the checksums
@@ -138,10 +139,10 @@ class Store:
             self._grow(name, values.shape)
             if axis is not None:
                 self._array(name)[...] = values
-        for name, values in floors(layout.study):
-            if (self.folder / name).exists():
-                self._grow(name, values.shape)
-                self._array(name)[...] = values
+        if (self.folder / "floor").exists():
+            values = floors(layout.study)
+            self._grow("floor", values.shape)
+            self._array("floor")[...] = values
         for name, variable in layout.whole.items():
             self._grow(name, (*layout.study.axes.shape, *variable.shape))
         self._publish(study=layout.study.description())
@@ -282,12 +283,11 @@ def _fill(store: Store, layout: Layout) -> None:
         dimensions = () if axis is None else (axis,)
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
-    for name, values in floors(study):
-        if not np.any(np.isfinite(values)):
-            continue
+    values = floors(study)
+    if np.any(np.isfinite(values)):
         dimensions = floor_dimensions(study)
-        _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
-        store._array(name)[...] = values
+        _make(group, "floor", values.shape, (4096,) * values.ndim, values.dtype, dimensions)
+        store._array("floor")[...] = values
     names = tuple(axis.dimension for axis in study.axes.axes)
     for name, variable in layout.whole.items():
         shape, chunks = (*study.axes.shape, *variable.shape), (*layout.chunks, *variable.shape)

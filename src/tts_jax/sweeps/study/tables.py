@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from ..._digest import digest
+from ..._sweepable import Place
 from ...dynamics.gradient_flow import GradientFlow
 from ...dynamics.limit_flow import LimitFlow
 from ...dynamics.reduced_flow import ReducedFlow
@@ -77,6 +78,15 @@ def _table(thing: Any) -> dict[str, Any]:
         if not (plain and value == field.default):
             found[field.name] = describe(value)
     return found
+
+
+def mark_swept(table: Any, place: Place) -> None:
+    """Write that the grid has the values at a place of a table of tables, unless a hash stands
+    there for the object that holds it."""
+    for name in place[:-1]:
+        table = table.get(name) if isinstance(table, dict) else None
+    if isinstance(table, dict) and "digest" not in table:
+        table[place[-1]] = SWEPT
 
 
 def build(table: Any, path: tuple[str, ...] = ()) -> Any:
