@@ -12,21 +12,21 @@ class Costs:
     def __init__(self, study: Study):
         places = places_of(study.problem, study.dynamics)
         self._study = study
+        self._taus = tuple(map(float, study.taus))
         self._names = [name for name in study.numbers if places[name][0][0] == "dynamics"]
         self._seconds: dict[tuple, float] = {}
 
     def steps(self, point: Point) -> float:
         """Return the steps of the run at a point: exact for SGD, 1 for a closed form."""
-        return self._dynamics(point).expected_steps(self._study.taus[-1])
+        return self._dynamics(point).expected_steps(self._taus[-1])
 
     def seconds(self, point: Point) -> float:
         """Return the seconds of one core that the run at a point is expected to take."""
         key = (*kind_of(point), *(point[name] for name in self._names))
         if key not in self._seconds:
             problem, dynamics = self._study.at_point(point)
-            self._seconds[key] = dynamics.expected_seconds(
-                problem, int(point["width"]), self._study.taus
-            )
+            seconds = dynamics.expected_seconds(problem, int(point["width"]), self._taus)
+            self._seconds[key] = seconds
         return self._seconds[key]
 
     def spread(self, name: str) -> float:

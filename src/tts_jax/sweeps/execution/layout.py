@@ -1,4 +1,4 @@
-"""The layout of a sweep: which runs make a chunk of its store, and what each leaves; all numbers."""
+"""The layout of a sweep: which runs make a chunk of its store, and what each of them leaves."""
 
 import functools
 import itertools

@@ -158,10 +158,9 @@ def one_run(
 def _last(trajectory: Trajectory) -> dict[str, tuple[tuple[str, ...], Array]]:
     """The risk at all times, and the parameters at the last one that the run reached."""
     final = jax.tree.map(lambda leaf: leaf[None], trajectory.final)
+    trajectory = eqx.tree_at(lambda t: t.params, trajectory, final)
     found = {}
-    for name, (axes, leaf) in (
-        eqx.tree_at(lambda t: t.params, trajectory, final).variables().items()
-    ):
+    for name, (axes, leaf) in trajectory.variables().items():
         once = name != "risk" and axes[:1] == ("tau",)
         found[name] = (axes[1:], leaf[0]) if once else (axes, leaf)
     return found

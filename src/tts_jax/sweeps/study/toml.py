@@ -213,10 +213,8 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
     if scale != "linear":
         expected = '"linear", or "log" between positive numbers'
         raise TableError(path, f"`scale` must be {expected}, but is {scale!r} from {first}.")
-    spaced = np.linspace(first, given["to"], count)
-    return (
-        np.unique(np.round(spaced).astype(int)).tolist() if name in START_NAMES else spaced.tolist()
-    )
+    spaced, whole = np.linspace(first, given["to"], count), name in START_NAMES
+    return np.unique(np.round(spaced).astype(int)).tolist() if whole else spaced.tolist()
 
 
 def _line(text: str, path: tuple[str, ...]) -> int:

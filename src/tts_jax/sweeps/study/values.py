@@ -48,14 +48,13 @@ def _dotted(place: Place) -> str:
 def with_values(
     problem: AbstractProblem, dynamics: AbstractDynamics, values: Mapping[str, Any]
 ) -> tuple[AbstractProblem, AbstractDynamics]:
-    """Return the problem and the dynamics with other values, which may be traced, by name."""
+    """Return the problem and the dynamics with other values, which may be traced, by the names that
+    `places_of` has."""
     both = {"problem": problem, "dynamics": dynamics}
     if "target" in values:  # first, since it may declare numbers that its predecessor has not
         (place,) = places_of(problem, dynamics)["target"]
         both = with_places(both, {place: values["target"]})
-    numbers = {
-        name: value for name, value in values.items() if name not in (*START_NAMES, "target")
-    }
+    numbers = {name: value for name, value in values.items() if name != "target"}
     if numbers:
         places = places_of(both["problem"], both["dynamics"])
         both = with_places(both, {places[name][0]: value for name, value in numbers.items()})
