@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -89,15 +88,15 @@ class NumpyRisk:
         return np.sum(weight * residual**2), by_a, -(pull @ slope) * a[1:] / self.eta
 
 
-def whole_gradient(risk, params):
-    """Of a `PairwiseRisk`, which has half of it."""
-    return jax.tree.map(lambda leaf: 2 * leaf, params_of(risk.gradient(state_of(params))))
+def gradient_of(risk, params):
+    """The gradient of a `PairwiseRisk` as parameters."""
+    return params_of(risk.gradient(state_of(params)))
 
 
-def whole_hessian(risk, params):
-    """Its blocks: by a twice (m+1, m+1), by a and u (m+1, m), and by u twice (m, m)."""
-    half = risk.hessian(state_of(params))
-    first = jnp.concatenate([jnp.ones(1), half.by_bias])[None, :]
-    by_a = jnp.concatenate([first, jnp.concatenate([half.by_bias[:, None], half.by_a], 1)])
-    by_a_u = jnp.concatenate([half.by_bias_u[None, :], half.by_a_u])
-    return 2 * by_a, 2 * by_a_u, 2 * half.by_u
+def hessian_of(risk, params):
+    """Its Hessian: by a twice (m+1, m+1), by a and u (m+1, m), and by u twice (m, m)."""
+    blocks = risk.hessian(state_of(params))
+    first = jnp.concatenate([2 * jnp.ones(1), blocks.hess_0a])[None, :]
+    rest = jnp.concatenate([blocks.hess_0a[:, None], blocks.hess_aa], 1)
+    by_a_u = jnp.concatenate([blocks.hess_0u[None, :], blocks.hess_au])
+    return jnp.concatenate([first, rest]), by_a_u, blocks.hess_uu

@@ -1,7 +1,9 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
 from . import analyses, metrics, plot
-from ._errors import CoarseStepsWarning, SimulationError, Status
+from ._errors import CoarseStepsWarning, CostlyRunWarning, SimulationError, Status
 from .batching.multi_device import map_runs
+from .closed_forms.base import AbstractClosedForm
+from .closed_forms.gradient_system import AbstractGradientSystem
 from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
@@ -23,9 +25,16 @@ from .models.activations import (
 )
 from .models.additive import AdditiveNetwork
 from .models.initialisers import init_uniform
-from .models.network import AbstractNetwork, Params
+from .models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from .models.shallow import ShallowNetwork
-from .models.targets import AbstractTarget, AdditiveSteps, Function, PiecewiseConstant, Teacher
+from .models.targets import (
+    AbstractLabels,
+    AbstractTarget,
+    AdditiveSteps,
+    Function,
+    PiecewiseConstant,
+    Teacher,
+)
 from .problems.base import AbstractProblem
 from .problems.empirical import EmpiricalProblem, sample_problem
 from .problems.population import Problem
@@ -42,14 +51,19 @@ __version__: str
 __all__ = [
     "SGD",
     "AbstractActivation",
+    "AbstractClosedForm",
     "AbstractDynamics",
+    "AbstractGradientSystem",
+    "AbstractLabels",
     "AbstractNetwork",
+    "AbstractOneInputNetwork",
     "AbstractProblem",
     "AbstractStep",
     "AbstractTarget",
     "AdditiveNetwork",
     "AdditiveSteps",
     "CoarseStepsWarning",
+    "CostlyRunWarning",
     "CubicStep",
     "EmpiricalProblem",
     "Erf",

@@ -57,6 +57,10 @@ class CoarseStepsWarning(UserWarning):
     """SGD takes such large steps that it does not follow the flow."""
 
 
+class CostlyRunWarning(UserWarning):
+    """A flow is about to take long, for want of a closed form."""
+
+
 def is_concrete(*values: Any) -> bool:
     """Whether no leaf of the values is being traced, so that numbers can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))

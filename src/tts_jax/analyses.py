@@ -13,6 +13,17 @@ from scipy.stats import binomtest
 from ._errors import Status, argument_error, check_type
 from .metrics import MULTIPLE
 
+__all__ = [
+    "bands",
+    "convergence_time",
+    "success",
+    "threshold",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
     """The risk below which a run has recovered its target: `below`, or 2.5 times the `floor`.

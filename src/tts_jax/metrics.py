@@ -15,6 +15,23 @@ from .numerics.gram import RIDGE
 from .problems.population import Problem
 from .trajectory import Trajectory
 
+__all__ = [
+    "MULTIPLE",
+    "conserved_cubes",
+    "conserved_drift",
+    "covered",
+    "distance",
+    "floor",
+    "nearest_neuron",
+    "recovered",
+    "slaving_gap",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 MULTIPLE = 2.5
 """A target is recovered when the risk is below so many times the `floor` of the problem."""
 

@@ -15,6 +15,25 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+__all__ = [
+    "COLOURS",
+    "LABELS",
+    "boxes",
+    "fan",
+    "figure",
+    "fit",
+    "neurons",
+    "phase",
+    "risks",
+    "staircase",
+    "tick_labels",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 COLOURS = {
     "target": "#000000",
     "SGD": "#E69F00",

@@ -85,6 +85,7 @@ def simulate(
     type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
+    dynamics = type(dynamics).prepared(dynamics, given)
     if isinstance(dynamics, SGD):
         _tell_if_slow()
     if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
@@ -113,6 +114,7 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
         records.status,
         records.stats,
         method=type(dynamics).__name__,
+        solver=type(dynamics).method(dynamics, given),
     )
 
 

@@ -20,7 +20,7 @@ class Trajectory(eqx.Module):
 
     Attributes: `taus` (T,); `params`, a `Params` with leading axis T, NaN after a failure;
     `risk` (T,); `status`, a code of `Status`; `stats`, numbers such as `steps` and `rejected`;
-    `method`, a name. Under vmap all of them carry leading batch axes.
+    `method`, the name of the dynamics; `solver`, how it was integrated. Under vmap all of them carry leading batch axes.
     """
 
     taus: Times
@@ -29,6 +29,7 @@ class Trajectory(eqx.Module):
     status: Array
     stats: dict[str, Any]
     method: str = eqx.field(static=True)
+    solver: str = eqx.field(static=True, default="")
 
     @property
     def valid(self) -> Array:
@@ -104,7 +105,9 @@ class Trajectory(eqx.Module):
             if np.any(taus != taus[:1]):
                 raise ValueError("Runs with different `taus` do not share a coordinate `tau`.")
             taus = taus[0]
-        return xr.Dataset(variables, coords={"tau": taus}, attrs={"method": self.method})
+        return xr.Dataset(
+            variables, coords={"tau": taus}, attrs={"method": self.method, "solver": self.solver}
+        )
 
     def __str__(self) -> str:
         if np.ndim(self.risk) > 1 or not is_concrete(self.risk):
@@ -127,7 +130,8 @@ class Trajectory(eqx.Module):
                 f"{float(self.risk[last]):.6g} at tau = {float(self.taus[last]):g}"
             )
         lines = [
-            f"{self.method}: {status.name}, {status.message}",
+            f"{self.method}{f' ({self.solver})' if self.solver else ''}: "
+            f"{status.name}, {status.message}",
             f"  {reached}",
             f"  {valid.size} of {self.taus.size} times recorded; {shapes}",
         ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_problems import whole_gradient, whole_hessian
+from small_problems import gradient_of, hessian_of
 
 import tts_jax as tts
 from tts_jax.closed_forms.banded import BandedRisk, CellState
@@ -113,7 +113,7 @@ def by_cells(risk, y):
 
 @eqx.filter_jit
 def by_pairs(risk, params):
-    return risk(params), whole_gradient(risk, params), whole_hessian(risk, params)
+    return risk(params), gradient_of(risk, params), hessian_of(risk, params)
 
 
 @eqx.filter_jit
@@ -215,7 +215,9 @@ def roughly_sorted(seed, width):
     return u, 10 ** rng.uniform(-2.4, -0.5)
 
 
-@pytest.mark.parametrize(("width", "bandwidth"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)])
+@pytest.mark.parametrize(
+    ("width", "bandwidth"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)]
+)
 def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_eta(width, bandwidth):
     signs = []
     for seed in range(150):

@@ -8,6 +8,7 @@ from quick_programs import results
 from small_kernels import interpreted, lowered
 
 import tts_jax as tts
+from tts_jax.batching import gpu_dispatch
 from tts_jax.batching.gpu_kernel import BLOCK_RUNS
 from tts_jax.closed_forms import pairwise_system as descent
 from tts_jax.closed_forms.gpu_matrix import WIDEST
@@ -111,7 +112,7 @@ def test_derivatives_are_those_of_the_step(monkeypatch):
     epsilon = jnp.asarray(1e-2)
     expected = results(jax.grad(last), epsilon)
     monkeypatch.setattr(descent, "on_gpu", lambda: True)
-    monkeypatch.setattr(descent, "by_device", lambda kernel, _, *given: kernel(*given))
+    monkeypatch.setattr(gpu_dispatch, "by_device", lambda kernel, _, *given: kernel(*given))
     with interpreted():
         np.testing.assert_allclose(results(jax.grad(last), epsilon), expected, rtol=1e-9)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_problems import whole_gradient, whole_hessian
+from small_problems import gradient_of, hessian_of
 
 import tts_jax as tts
 from tts_jax.closed_forms.pairwise import PairwiseRisk
@@ -54,7 +54,7 @@ places = pytest.mark.parametrize("u", EVERYWHERE.values(), ids=EVERYWHERE)
 
 @eqx.filter_jit
 def closed(risk, params):
-    return risk(params), whole_gradient(risk, params), whole_hessian(risk, params)
+    return risk(params), gradient_of(risk, params), hessian_of(risk, params)
 
 
 @eqx.filter_jit
@@ -148,7 +148,7 @@ def by_autodiff(risk, params):
 
 @eqx.filter_jit
 def third_derivative(risk, params, direction):
-    return jax.jvp(lambda p: whole_hessian(risk, p), (params,), (direction,))[1]
+    return jax.jvp(lambda p: hessian_of(risk, p), (params,), (direction,))[1]
 
 
 # None on a jump, or at 0 or 1 or where a step begins to be seen, where this derivative jumps.
@@ -179,7 +179,7 @@ def by_numbers(numbers, params, *, quadrature):
         risk, problem = pair((jumps, values), eta)
         if quadrature:
             return problem.risk(params), jax.grad(problem.risk)(params)
-        return risk(params), whole_gradient(risk, params)
+        return risk(params), gradient_of(risk, params)
 
     return jax.jacfwd(both)(numbers)
 

@@ -1,60 +1,59 @@
-"""How errors of weights and of positions count in a step: by rules worked out by hand."""
+"""The system by all pairs against automatic differentiation of the quadrature's risk."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
+from small_problems import random_problem
 
 import tts_jax as tts
-from tts_jax.closed_forms.pairwise_system import position_error
+from tts_jax.closed_forms.pairwise import params_of, state_of
 
-ETA, RTOL, ATOL = 1e-2, 9e-7, 1e-7
-
-
-def size(epsilon, weights, off, rtol=RTOL, atol=ATOL):
-    """`weights` in units of what is allowed, and one position off by `off` units of eta."""
-    error = jnp.asarray([0.0, -off * ETA])
-    return position_error(ETA, jnp.asarray(epsilon), jnp.asarray(weights), error, rtol, atol)
+EPSILON, RIDGE, SHIFT = 0.03, 1e-3, 50.0
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "weight", "position"),
-    [
-        (0.0, 0.0, 1.0),  # weights only follow
-        (1e-7, 0.1, 1.0),  # 1e-7 / (20 * 1e-4) is less than a tenth
-        (1e-3, 0.5, 1.0),
-        (2e-1, 10.0, 0.1),  # the ratio is 100, a square root each
-        (1.0, np.sqrt(500.0), 1 / np.sqrt(500.0)),
-        (1e3, np.sqrt(500.0), 1 / np.sqrt(500.0)),
-    ],
-)
-def test_each_counts_by_its_mass(epsilon, weight, position):
-    np.testing.assert_allclose(size(epsilon, 3.0, 0.0), 3.0 * weight, rtol=1e-12)
-    np.testing.assert_allclose(size(epsilon, 0.0, 2e-6), 2.0 * position, rtol=1e-12)
-    both = size(epsilon, 3.0, 2e-6)
-    np.testing.assert_allclose(both, max(3.0 * weight, 2.0 * position), rtol=1e-12)
+def pieces(ridge):
+    """The system, its state, and the risk with the ridge's term as a function of all numbers."""
+    problem, params = random_problem(3)
+    form = problem.closed_form(problem.width(params))
+    system = form.system(jnp.asarray(EPSILON), jnp.asarray(ridge))
+    flat, whole = ravel_pytree(params)
+    squares = jnp.concatenate([jnp.ones(1), system.risk.squares(params.u)])
+
+    def risk(flat):
+        # What the ridge adds is not differentiated by u.
+        a = whole(flat).a
+        return problem.risk(whole(flat)) + ridge * jnp.sum(squares * a**2)
+
+    return system, params, flat, risk
 
 
-def test_no_step_is_wrong_by_more_than_a_tenth_of_a_transition():
-    loose = size(1.0, 0.0, 0.2, rtol=1.0)
-    np.testing.assert_allclose(loose, 2.0, rtol=1e-12)
+@pytest.mark.parametrize("ridge", [0.0, RIDGE])
+def test_the_vector_field_is_minus_the_gradient(ridge):
+    system, params, flat, risk = pieces(ridge)
+    found = ravel_pytree(params_of(system.vector_field(state_of(params))))[0]
+    np.testing.assert_allclose(found, -jax.grad(risk)(flat), rtol=1e-10, atol=1e-10)
 
 
-def test_nan_counts():
-    assert np.isnan(size(1e-3, np.nan, 0.0))
-    assert np.isnan(size(1e-3, 0.0, np.nan))
+@pytest.mark.parametrize("ridge", [0.0, RIDGE])
+def test_a_solve_is_that_with_the_hessian_and_the_mass(ridge):
+    system, params, flat, risk = pieces(ridge)
+    masses = ravel_pytree(tts.Params(jnp.full_like(params.a, EPSILON), jnp.ones_like(params.u)))[0]
+    matrix = SHIFT * jnp.diag(masses) + jax.jit(jax.hessian(risk))(flat)
+    right = jnp.sin(jnp.linspace(1.0, 9.0, flat.size))
+    _, whole = ravel_pytree(params)
+    solve = system.factorise(state_of(params), jnp.asarray(SHIFT))
+    found = ravel_pytree(params_of(solve(state_of(whole(right)))))[0]
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=1e-8, atol=1e-10)
 
 
-def test_sharp_transitions_are_not_jumped_over():
-    """At a loose tolerance a run of narrow steps ended elsewhere, and said that it was well."""
-    u = np.sort(np.random.RandomState(42).uniform(size=20))
-    start = tts.Params(jnp.zeros(21), jnp.asarray(u))
-    target = tts.PiecewiseConstant([0.2, 0.35, 0.5, 0.65, 0.8], [1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
-    problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=1e-4)), target)
-
-    @jax.jit
-    def final(rtol):
-        flow = tts.GradientFlow(1.0, rtol=rtol, atol=1e-2 * rtol)
-        return tts.simulate(problem, flow, start, jnp.asarray([3.0])).risk[-1]
-
-    np.testing.assert_allclose(final(1e-3), final(1e-8), rtol=1e-3)
+def test_without_a_mass_the_outer_layer_has_no_velocity_of_its_own():
+    problem, params = random_problem(3)
+    form = problem.closed_form(problem.width(params))
+    system = form.system(jnp.zeros(()), jnp.asarray(RIDGE))
+    velocity = system.velocity(state_of(params))
+    assert not np.any(velocity.a)
+    assert velocity.bias == 0.0
+    by_u = -jax.grad(lambda u: problem.risk(tts.Params(params.a, u)))(params.u)
+    np.testing.assert_allclose(velocity.u, by_u, rtol=1e-10, atol=1e-10)

@@ -53,15 +53,26 @@ def test_a_teacher_is_its_network():
     x = jnp.asarray([0.0, 0.2, 0.35, 0.5, 1.0])
     np.testing.assert_allclose(teacher(x), [1.0, -0.5, -2.0, -1.0, 0.0], rtol=1e-14)
     np.testing.assert_allclose(
-        np.sort(teacher.cuts()), [0.15, 0.2, 0.25, 0.45, 0.5, 0.55], rtol=1e-14
+        np.sort(teacher.as_target().cuts()), [0.15, 0.2, 0.25, 0.45, 0.5, 0.55], rtol=1e-14
     )
-    assert teacher.degree == 3
+    assert teacher.as_target().degree == 3
+    np.testing.assert_array_equal(teacher.as_target()(x), teacher(x))
 
 
 def test_a_teacher_of_smooth_units_has_no_degree():
     network = tts.ShallowNetwork(tts.Tanh(0.1))
     teacher = tts.Teacher(network, tts.Params(np.zeros(2), np.full(1, 0.5)))
-    assert teacher.degree is None
+    assert teacher.as_target().degree is None
+
+
+def test_a_teacher_of_several_inputs_labels_them_and_is_no_target_of_a_population_problem():
+    network = tts.AdditiveNetwork(tts.CubicStep(0.1))
+    taught = tts.Params(np.asarray([[1.0], [-2.0]]), np.asarray([[0.5], [0.2]]))
+    teacher = tts.Teacher(network, taught)
+    np.testing.assert_array_equal(teacher(jnp.asarray([[0.9, 0.0], [0.0, 0.9]])), [1.0, -2.0])
+    assert teacher.as_target() is None
+    with pytest.raises(ValueError, match="`target` must be of one input"):
+        tts.Problem(tts.ShallowNetwork(tts.CubicStep(0.1)), teacher)
 
 
 def test_a_function_without_a_degree_is_cut_into_cells_and_at_its_kinks():

@@ -23,8 +23,8 @@ from ..models.network import Params
 from ..numerics.banded import banded_solver
 from .banded import BandedHessian, BandedRisk, CellState
 from .error_norm import largest, position_error
+from .gradient_system import fast_velocity
 from .pairwise import PairwiseRisk
-from .pairwise_system import fast_velocity
 
 _BANDWIDTHS = (8, 16, 32, 128, 512)
 _SPARE = 0.25

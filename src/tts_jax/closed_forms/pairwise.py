@@ -49,19 +49,20 @@ def params_of(y: PairwiseState) -> Params:
 
 
 class PairwiseHessian(NamedTuple):
-    """Half of the Hessian but for a one, by the bias twice: by the bias and a (m,), by a twice
-    (m, m), by the bias and u (m,), by a and u (m, m), and by u twice (m, m)."""
+    """The blocks of the Hessian on and above its diagonal: 0 stands for the bias, a for the other
+    outer weights, u for the positions. The one that is not here, by the bias twice, is 2."""
 
-    by_bias: Array
-    by_a: Array
-    by_bias_u: Array
-    by_a_u: Array
-    by_u: Array
+    hess_0a: Float[Array, " m"]
+    hess_aa: Float[Array, "m m"]
+    hess_0u: Float[Array, " m"]
+    hess_au: Float[Array, "m m"]
+    hess_uu: Float[Array, "m m"]
 
 
 class PairSums(NamedTuple):
-    """Sums over the neurons j, weighted with a_j, for each neuron i (m,): of the overlaps and of
-    their derivatives by x_i, and the same of `PairwiseRisk._products`."""
+    """Sums over the neurons j, weighted with a_j, for each neuron i (m,): of the overlaps X_ij, of
+    their derivatives by x_i, of the integrals of products that `PairwiseRisk._products` makes, and
+    of the derivatives of these by x_i."""
 
     overlaps: Array
     slopes: Array
@@ -70,7 +71,7 @@ class PairSums(NamedTuple):
 
 
 class BeyondEnd(NamedTuple):
-    """What lies beyond one end of [0, 1]."""
+    """The integrals that lie beyond one end of [0, 1]."""
 
     gap: Scalar
     """Network less target at the end."""
@@ -103,36 +104,37 @@ class PairwiseRisk(AbstractStepIntegrals):
         return gathered_cond(cut, beyond, total)
 
     def gradient(self, y: PairwiseState) -> PairwiseState:
-        """Half of it."""
+        """Return the gradient of L."""
         seen = self._seen(y)
         overlaps, slopes, cut = self._overlap_sums(seen.u, seen.a)
-        parts = self._within(seen, overlaps, slopes)
+        half = self._half_gradient_uncut(seen, overlaps, slopes)
 
-        def beyond(parts: PairwiseState) -> PairwiseState:
-            return self._less_beyond(seen, parts, *self._product_sums(seen.u, seen.a))
+        def beyond(half: PairwiseState) -> PairwiseState:
+            return self._without_beyond(seen, half, *self._product_sums(seen.u, seen.a))
 
-        parts = gathered_cond(cut, beyond, parts)
-        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
+        return self._whole_gradient(y, seen, gathered_cond(cut, beyond, half))
 
     def gradient_by_sums(self, y: PairwiseState, sums: PairSums) -> PairwiseState:
-        """The same from the sums over the other neurons."""
+        """Return the gradient of L, from the sums over all other neurons."""
         seen = self._seen(y)
-        parts = self._within(seen, sums.overlaps, sums.slopes)
-        parts = self._less_beyond(seen, parts, sums.products, sums.by_first)
-        return parts._replace(u=jnp.where(self.inside(y.u), seen.a * parts.u, 0.0))
+        half = self._half_gradient_uncut(seen, sums.overlaps, sums.slopes)
+        half = self._without_beyond(seen, half, sums.products, sums.by_first)
+        return self._whole_gradient(y, seen, half)
 
-    def _within(self, y: PairwiseState, overlaps: Array, slopes: Array) -> PairwiseState:
-        """Half of the gradient if no step were cut, by u before the factor a."""
+    def _half_gradient_uncut(
+        self, y: PairwiseState, overlaps: Array, slopes: Array
+    ) -> PairwiseState:
+        """Return half of the gradient if no step were cut, by u before the factor a."""
         bias, a, u = y
         by_bias = bias + jnp.sum(a * (1.0 - u)) - self._moments()[0]
         by_a = by_bias - bias * u - self.eta * overlaps + self._primitive(u)
         return PairwiseState(by_bias, by_a, self.smoothed(u) - bias - slopes)
 
-    def _less_beyond(
-        self, y: PairwiseState, parts: PairwiseState, products: Array, by_first: Array
+    def _without_beyond(
+        self, y: PairwiseState, half: PairwiseState, products: Array, by_first: Array
     ) -> PairwiseState:
-        """The same without what lies beyond 0 and 1."""
-        by_bias, by_a, by_u = parts
+        """Return half of the gradient, without what lies beyond 0 and 1."""
+        by_bias, by_a, by_u = half
         left, right = self.ends(y)
         rise, fall = self.eta * (right.single @ y.a), self.eta * (left.single @ y.a)
         single = left.gap * left.single - right.gap * right.single
@@ -142,22 +144,28 @@ class PairwiseRisk(AbstractStepIntegrals):
             by_u - by_first + left.gap * left.height + right.gap * right.height,
         )
 
+    def _whole_gradient(
+        self, y: PairwiseState, seen: PairwiseState, half: PairwiseState
+    ) -> PairwiseState:
+        """Return the gradient from its half; a neuron that is outside altogether feels nothing."""
+        by_u = jnp.where(self.inside(y.u), seen.a * half.u, 0.0)
+        return PairwiseState(2 * half.bias, 2 * half.a, 2 * by_u)
+
     def hessian(self, y: PairwiseState) -> PairwiseHessian:
-        """Half of it, by blocks."""
+        """Return the Hessian of L, by blocks."""
         bias, a, u = self._seen(y)
         eta, eye = self.eta, np.eye(u.size)
         # A product would be rounded anew in every difference: the blocks would not be symmetric.
         value, slope, twice = self._overlaps(u / eta)
-        by_bias = 1.0 - u
-        by_a = by_bias[None, :] - eta * value
-        by_bias_u = -a
+        hess_0a = 1.0 - u
+        hess_aa = hess_0a[None, :] - eta * value
         level, rise = self._levels(u)
         over_a = level - bias - slope @ a
-        by_a_u = (slope - 1.0) * a[None, :] + eye * over_a[None, :]
+        hess_au = (slope - 1.0) * a[None, :] + eye * over_a[None, :]
         bend = rise - twice @ a
-        by_u = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
+        hess_uu = jnp.outer(a, a) * twice + eye * (a * bend)[None, :]
 
-        def beyond(blocks: PairwiseHessian) -> PairwiseHessian:
+        def beyond(half: PairwiseHessian) -> PairwiseHessian:
             left, right = self.ends(PairwiseState(bias, a, u))
             products = self._products(u)
             both = right.single[:, None] + right.single[None, :]
@@ -165,24 +173,27 @@ class PairwiseRisk(AbstractStepIntegrals):
             over_a = left.gap * left.height + right.gap * right.height - products.by_first @ a
             bend = products.twice @ a + left.gap * left.slope - right.gap * right.slope
             return PairwiseHessian(
-                blocks.by_bias + eta * (right.single - left.single),
-                blocks.by_a + eta * (both - products.value),
-                blocks.by_bias_u + lift + fall,
-                blocks.by_a_u
+                half.hess_0a + eta * (right.single - left.single),
+                half.hess_aa + eta * (both - products.value),
+                half.hess_0u + lift + fall,
+                half.hess_au
                 - products.by_first.T * a[None, :]
                 + eye * over_a[None, :]
                 + lift[None, :],
-                blocks.by_u - jnp.outer(a, a) * products.by_both - eye * (a * bend)[None, :],
+                half.hess_uu - jnp.outer(a, a) * products.by_both - eye * (a * bend)[None, :],
             )
 
-        blocks = PairwiseHessian(by_bias, by_a, by_bias_u, by_a_u, by_u)
+        half = PairwiseHessian(hess_0a, hess_aa, -a, hess_au, hess_uu)
         cut = jnp.any((u < 0.5 * eta) | (u > 1.0 - 0.5 * eta))
-        blocks = gathered_cond(cut, beyond, blocks)
-        inside = self.inside(y.u).astype(u.dtype)
-        return blocks._replace(
-            by_bias_u=blocks.by_bias_u * inside,
-            by_a_u=blocks.by_a_u * inside[None, :],
-            by_u=inside[:, None] * inside[None, :] * self.per_eta * blocks.by_u,
+        half = gathered_cond(cut, beyond, half)
+        inside = 2 * self.inside(y.u).astype(u.dtype)
+        both = inside[:, None] * self.inside(y.u).astype(u.dtype)[None, :]
+        return PairwiseHessian(
+            2 * half.hess_0a,
+            2 * half.hess_aa,
+            half.hess_0u * inside,
+            half.hess_au * inside[None, :],
+            both * self.per_eta * half.hess_uu,
         )
 
     def seen(self, u: Array) -> Array:

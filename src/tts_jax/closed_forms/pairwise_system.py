@@ -19,11 +19,12 @@ from ..numerics.symmetric import LayeredMatrix, layered_solver
 from .error_norm import largest, position_error
 from .gpu_matrix import fits
 from .gpu_step import steps_on_gpu
+from .gradient_system import fast_velocity
 from .pairwise import PairwiseRisk, PairwiseState
 
 
 class PairwiseGradientSystem(AbstractSymmetricSystem):
-    """The same for a `PairwiseRisk`, whose Hessian is known, and for epsilon = 0 too.
+    """The gradient flow of a `PairwiseRisk`, for epsilon = 0 (the reduced flow) too.
 
     The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the square integral of feature i, to what a
     descends, and nothing to what u descends.
@@ -36,22 +37,22 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
     def vector_field(self, y: PairwiseState) -> PairwiseState:
         return self.vector_field_from(y, self.risk.gradient(y))
 
-    def vector_field_from(self, y: PairwiseState, half: PairwiseState) -> PairwiseState:
-        """The force, from half of the gradient."""
+    def vector_field_from(self, y: PairwiseState, gradient: PairwiseState) -> PairwiseState:
+        """Return the vector field at y, from the gradient of the risk there."""
         ridge = 2 * self.ridge
         return PairwiseState(
-            -2 * half.bias - ridge * y.bias,
-            -2 * half.a - ridge * self.risk.squares(y.u) * y.a,
-            -2 * half.u,
+            -gradient.bias - ridge * y.bias,
+            -gradient.a - ridge * self.risk.squares(y.u) * y.a,
+            -gradient.u,
         )
 
     def vector_field_transposed(self, y: PairwiseState, left: PairwiseState) -> PairwiseState:
         # The Hessian is symmetric, and forward its product takes half as long. What the ridge adds
         # is not symmetric: u does not feel it.
-        half = jax.jvp(self.risk.gradient, (y,), (left,))[1]
+        by_risk = jax.jvp(self.risk.gradient, (y,), (left,))[1]
         nothing = jax.tree.map(jnp.zeros_like, y)
         by_ridge = jax.vjp(lambda y: self.vector_field_from(y, nothing), y)[1](left)[0]
-        return jax.tree.map(lambda ridge, risk: ridge - 2 * risk, by_ridge, half)
+        return jax.tree.map(jnp.subtract, by_ridge, by_risk)
 
     def apply_mass(self, y: PairwiseState) -> PairwiseState:
         return PairwiseState(self.epsilon * y.bias, self.epsilon * y.a, y.u)
@@ -68,17 +69,17 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         return self._matrix(y, shift).bilinear(lefts, rights)
 
     def _matrix(self, y: PairwiseState, shift: Scalar) -> LayeredMatrix:
-        half = self.risk.hessian(y)
+        hessian = self.risk.hessian(y)
         stiffness, ridge = shift * self.epsilon, 2 * self.ridge
         by_a = stiffness + ridge * self.risk.squares(y.u)
         eye = np.eye(y.u.size)
         return LayeredMatrix(
             corner=2.0 + stiffness + ridge,
-            edge_n=2 * half.by_bias,
-            edge_m=2 * half.by_bias_u,
-            block_n=2 * half.by_a + eye * by_a[None, :],
-            across=2 * half.by_a_u,
-            block_m=2 * half.by_u + eye * shift,
+            edge_n=hessian.hess_0a,
+            edge_m=hessian.hess_0u,
+            block_n=hessian.hess_aa + eye * by_a[None, :],
+            across=hessian.hess_au,
+            block_m=hessian.hess_uu + eye * shift,
         )
 
     def step(self, y: PairwiseState, h: Scalar) -> SolverStep:
@@ -110,9 +111,3 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         off, old, new = (jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after))
         weights = off / (atol + rtol * jnp.maximum(old, new))
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
-
-
-def fast_velocity(vector_field: Array, epsilon: Scalar) -> Array:
-    """The velocity of what has the mass epsilon, zero without one."""
-    moving = epsilon > 0
-    return jnp.where(moving, vector_field / jnp.where(moving, epsilon, 1.0), 0.0)

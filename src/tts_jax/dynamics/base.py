@@ -58,6 +58,19 @@ class AbstractDynamics(eqx.Module):
     def check(self, given: RunInputs) -> None:
         """Raise `ValueError` for arguments that this dynamics cannot run with."""
 
+    def prepared(self, given: RunInputs) -> "AbstractDynamics":
+        """Return the dynamics with all choices made that need numbers, before anything is traced.
+
+        Under a transformation the numbers may be unknown. By default there is nothing to choose.
+        """
+        del given
+        return self
+
+    def method(self, given: RunInputs) -> str:
+        """Return how it runs, in a few words for people: by default nothing beside its name."""
+        del given
+        return ""
+
     @abc.abstractmethod
     def run(self, given: RunInputs) -> RunOutputs:
         """The run itself, traced: from `given.params` at tau = 0, recorded at `given.taus`."""

@@ -35,6 +35,9 @@ class AbstractFlow(AbstractDynamics):
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
+    _own_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
+    """How it runs without a solver and without a closed form."""
+
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
@@ -42,6 +45,12 @@ class AbstractFlow(AbstractDynamics):
             raise argument_error("max_steps", "at least 1", self.max_steps)
         if self.adjoint is not None and self.solver is None:
             raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
+
+    def method(self, given: RunInputs) -> str:
+        if self.solver is not None:
+            return type(self.solver).__name__
+        form = given.problem.closed_form(given.problem.width(given.params))
+        return self._own_method if form is None else f"Rodas5P, {type(form).__name__}"
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.

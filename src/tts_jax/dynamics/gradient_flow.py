@@ -1,17 +1,21 @@
 """The slow-fast gradient flow at any epsilon."""
 
+import dataclasses
+import warnings
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import check_scalar
+from .._errors import CostlyRunWarning, check_scalar, is_concrete
 from .._types import Real, as_real
 from ..problems.base import risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow
+from .recommend import MOST_DENSE, explicit_pays, explicit_solver, largest_rate
 
 
 class GradientFlow(AbstractFlow):
@@ -27,12 +31,18 @@ class GradientFlow(AbstractFlow):
       epsilon = 1 on as there), and as many times more for positions, up to a tenth of eta. The
       relative error of the risk is of the order of rtol then, and up to ten times that at
       epsilon = 1 (docs/solvers.md).
-    - `solver`: None for the Rosenbrock method of the package, Rodas5P, or any diffrax solver.
+    - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
+      the Rosenbrock method of the package, Rodas5P, wherever the risk is known in closed form;
+      without one an explicit method, Tsit5, where the flow is not stiff for its number of
+      parameters. The choice looks at numbers: a new epsilon or horizon compiles again if it changes
+      it. Under a jax transformation, where numbers are unknown, it is Rodas5P up to 500 parameters.
     - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
 
     Differentiable, forward and reverse, in epsilon, the start, and the numbers of the problem;
     the recorded times count as fixed.
+
+    **Warns:** `CostlyRunWarning` where a stiff flow of many parameters has no closed form.
 
     **Raises:** `ValueError` for an epsilon or tolerance that is not positive, and for an adjoint
     without a diffrax solver.
@@ -54,13 +64,32 @@ class GradientFlow(AbstractFlow):
         check_no_samples(given.samples, "GradientFlow")
         only_real(given.params, "params")
 
+    def prepared(self, given: RunInputs) -> "GradientFlow":
+        problem, params = given.problem, given.params
+        if self.solver is not None or problem.closed_form(problem.width(params)) is not None:
+            return self
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+        explicit = count > MOST_DENSE
+        if is_concrete(self, problem, params, given.taus):
+            rate = float(largest_rate(problem, params, jnp.asarray(self.epsilon)))
+            explicit = explicit_pays(rate, float(given.taus[-1]), count)
+            if not explicit and count > MOST_DENSE:
+                warnings.warn(
+                    f"This flow is stiff and has {count} parameters: every step forms and inverts "
+                    f"a dense Hessian of {count} x {count}. A larger `epsilon`, a shorter time, or "
+                    "SGD costs less.",
+                    CostlyRunWarning,
+                    stacklevel=3,
+                )
+        return dataclasses.replace(self, solver=explicit_solver()) if explicit else self
+
     def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
         epsilon = jnp.asarray(self.epsilon)
         form = problem.closed_form(problem.width(params))
         if self.solver is None and form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
-        system = AutodiffGradientSystem(problem, epsilon)
+        system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
         if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:

@@ -1,34 +1,120 @@
-"""Which method integrates a flow."""
+"""Which method integrates a flow that has no closed form: by what it is expected to cost.
 
-import diffrax
+The Rosenbrock method needs the Hessian of all P parameters in every step, an explicit method
+hundreds of steps for each time scale of the fast layer. Both are counted in gradients of the risk.
+`python benchmarks/solvers.py` measures what the counts stand for.
+"""
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from .._errors import argument_error, check_scalar, check_type
-from .._types import Real
+from .._types import Array, Real, Scalar
+from ..models.network import Params
 from ..problems.base import AbstractProblem
 
-_EXPLICIT_FROM = 6e-5
-_EXPLICIT_FROM_IF_WIDE = 3e-5
-_WIDE = 30
+if TYPE_CHECKING:
+    import diffrax
+
+MOST_DENSE = 500
+"""Parameters up to which a dense Hessian is formed where the numbers are not known, as under a
+transformation; where they are known, a warning is given above it."""
+
+_STEPS = 300.0
+"""Steps of the Rosenbrock method in a run, about, at any epsilon."""
+
+_HESSIAN = 4.0
+"""Gradients, per parameter, that a Hessian and its factors take the time of (measured: 2 to 9)."""
+
+_STABLE = 3.3
+"""The size of a step of Tsit5, times the largest rate, up to which it is stable."""
+
+_STAGES = 6.0
+"""Gradients in a step of Tsit5."""
+
+_ITERATIONS = 20
+"""Of the power method that finds the largest rate."""
 
 
 def recommended_solver(
-    epsilon: Real, width: int, problem: AbstractProblem
-) -> diffrax.AbstractSolver | None:
-    """The `solver` of a `GradientFlow` that is expected to take the least time on a CPU.
+    epsilon: Real,
+    width: int,
+    problem: AbstractProblem,
+    *,
+    horizon: Real = 1.0,
+    parameters: int | None = None,
+) -> "diffrax.AbstractSolver | None":
+    """Return the `solver` of a `GradientFlow` that is expected to take the least time on a CPU.
 
-    **Arguments:** a number epsilon, the number of neurons, and the problem.
+    `GradientFlow` chooses by itself, by the rates at its start; this is the choice without a start.
 
-    **Returns:** None, which is the method of the package, for small epsilon and where the risk is
-    known in closed form. Else an explicit method: without a closed form the Hessian in every step
-    of the other costs more than many small steps. `python benchmarks/solvers.py` measures both.
+    **Arguments:** a number epsilon, the number of neurons, and the problem; `horizon`, the slow time
+    up to which the flow goes; `parameters`, how many numbers the network has in all, by default
+    those of a `ShallowNetwork`.
 
-    **Raises:** `ValueError` for an epsilon or width that is not positive.
+    **Returns:** None, which is the method of the package, where the risk is known in closed form
+    and where the flow is stiff. Else an explicit method: without a closed form the Hessian in every
+    step costs more than many small steps.
+
+    **Raises:** `ValueError` for numbers that are not positive.
     """
     check_scalar("epsilon", epsilon, minimum=0.0, strict=True)
     check_type("problem", problem, AbstractProblem)
+    check_scalar("horizon", horizon, minimum=0.0, strict=True)
     if width < 1:
         raise argument_error("width", "at least 1", width)
-    explicit_from = _EXPLICIT_FROM if width < _WIDE else _EXPLICIT_FROM_IF_WIDE
-    if problem.closed_form(width) is not None or epsilon < explicit_from:
+    if problem.closed_form(width) is not None:
         return None
+    count = 2 * width + 1 if parameters is None else parameters
+    # Features of size one: the eigenvalues of twice their Gram matrix sum up to twice their number.
+    rate = (width + 1) / float(epsilon)
+    return explicit_solver() if explicit_pays(rate, float(horizon), count) else None
+
+
+def explicit_pays(rate: float, horizon: float, parameters: int) -> bool:
+    """Return whether an explicit method is expected to be cheaper up to slow time `horizon`.
+
+    `rate`: the largest rate of the flow, in slow time; `parameters`: how many numbers it moves.
+    """
+    explicit = _STAGES * max(_STEPS, horizon * rate / _STABLE)
+    return explicit < implicit_gradients(parameters)
+
+
+def implicit_gradients(parameters: int) -> float:
+    """Return how many gradients of the risk a run of the Rosenbrock method costs, about."""
+    return _STEPS * (8.0 + _HESSIAN * parameters)
+
+
+def explicit_solver() -> "diffrax.AbstractSolver":
+    """Return the explicit method that is used where it pays."""
+    import diffrax  # here, since it takes longer to import than a run without it
+
     return diffrax.Tsit5()
+
+
+@eqx.filter_jit
+def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> Scalar:
+    """Return the largest rate of the gradient flow at its start, in slow time, by the power method.
+
+    That is the largest eigenvalue, in size, of the Hessian after scaling by the mass: epsilon of a
+    weight of the outer layer and 1 of the inner ones.
+    """
+    flat, whole = ravel_pytree(params)
+    fast = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1.0 / jnp.sqrt(epsilon)), params.a)
+    scale = ravel_pytree(Params(fast, jax.tree.map(jnp.ones_like, params.u)))[0]
+    gradient = jax.grad(lambda flat: problem.risk(whole(flat)))
+
+    def more(_: Array, found: tuple[Array, Scalar]) -> tuple[Array, Scalar]:
+        vector, _ = found
+        image = scale * jax.jvp(gradient, (flat,), (scale * vector,))[1]
+        size = jnp.linalg.norm(image)
+        return image / jnp.where(size > 0, size, 1.0), size
+
+    # Nothing regular, which an eigenvector might be orthogonal to.
+    vector = jnp.cos(1.0 + jnp.arange(flat.size, dtype=flat.dtype) ** 2)
+    vector = vector / jnp.linalg.norm(vector)
+    return jax.lax.fori_loop(0, _ITERATIONS, more, (vector, jnp.zeros_like(epsilon)))[1]

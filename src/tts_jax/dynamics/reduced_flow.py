@@ -32,6 +32,7 @@ class ReducedFlow(AbstractFlow):
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
+    _own_method: ClassVar[str] = "Kvaerno5"
 
     ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
 

@@ -65,8 +65,8 @@ class AdditiveNetwork(AbstractNetwork):
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return np.shape(u)
 
-    def cuts(self, u: Array) -> Array:
-        raise NotImplementedError("An AdditiveNetwork has d inputs: its cuts are not points.")
+    def input_shape(self, u: Array) -> tuple[int, ...]:
+        return np.shape(u)[:1]
 
     def check(self, params: Params) -> None:
         check_shapes(self, params, 2, "(d, m)")

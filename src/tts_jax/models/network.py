@@ -23,7 +23,7 @@ class Params(NamedTuple):
 
 
 class AbstractNetwork(eqx.Module):
-    """A network f(x; a, u) = sum over the entries of a of a * features(u, x)."""
+    """A network f(x; a, u) = sum over the entries of a of a * features(u, x), of any inputs."""
 
     activation: eqx.AbstractVar[AbstractActivation]
     sweepable: ClassVar[tuple[str, ...]] = ()
@@ -32,16 +32,16 @@ class AbstractNetwork(eqx.Module):
         check_type("activation", self.activation, AbstractActivation)
 
     @abc.abstractmethod
-    def features(self, u: Array, x: Array) -> Array:
-        """What the outer layer sees: the axes of the inputs, then those of a."""
+    def features(self, u: Tree, x: Array) -> Array:
+        """Return what the outer layer sees: the axes of the inputs, then those of a."""
 
     @abc.abstractmethod
-    def outer_shape(self, u: Array) -> tuple[int, ...]:
-        """The shape of a that belongs to u."""
+    def outer_shape(self, u: Tree) -> tuple[int, ...]:
+        """Return the shape of the a that belongs to u."""
 
     @abc.abstractmethod
-    def cuts(self, u: Array) -> Array:
-        """Inputs (k,) where the pieces of the network meet, for a network of one input."""
+    def input_shape(self, u: Tree) -> tuple[int, ...]:
+        """Return the shape of one input: () for a single number, (d,) for d of them."""
 
     @abc.abstractmethod
     def check(self, params: Params) -> None:
@@ -49,10 +49,20 @@ class AbstractNetwork(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, params: Params, x: Array) -> Array:
-        """f(x), of the shape of the axes of inputs."""
+        """Return f(x), of the shape of the axes of inputs."""
+
+
+class AbstractOneInputNetwork(AbstractNetwork):
+    """A network of one input that is smooth between points which it knows."""
+
+    @abc.abstractmethod
+    def cuts(self, u: Array) -> Array:
+        """Return the inputs (k,) where the pieces of the network meet."""
 
 
 def check_shapes(network: AbstractNetwork, params: Params, inner_axes: int, what: str) -> None:
+    """Raise `ValueError` unless a and u are single floating arrays that fit each other, u with
+    `inner_axes` axes, which the message calls `what`."""
     for name, half in (("params.a", params.a), ("params.u", params.u)):
         if not hasattr(half, "dtype"):
             raise argument_error(name, "one array", f"a {type(half).__name__}")

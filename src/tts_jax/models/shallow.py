@@ -1,4 +1,4 @@
-"""Networks with one hidden layer, linear in their outer weights."""
+"""The network of the paper: one input, one hidden layer, linear in its outer weights."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import numpy as np
 from .._types import Array, Float
 from ..batching.summation import _sum, sum_rows
 from .activations import AbstractActivation
-from .network import AbstractNetwork, Params, check_shapes
+from .network import AbstractOneInputNetwork, Params, check_shapes
 
 
-class ShallowNetwork(AbstractNetwork):
+class ShallowNetwork(AbstractOneInputNetwork):
     """One input: f(x; a, u) = a_0 + sum_j a_j sigma((x - u_j)/eta).
 
     Parameters: u (m,), in any order, and a (m+1,) with the bias a_0 first, or a (m,) where
@@ -41,6 +41,10 @@ class ShallowNetwork(AbstractNetwork):
 
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return (np.shape(u)[0] + int(self.bias),)
+
+    def input_shape(self, u: Array) -> tuple[int, ...]:
+        del u
+        return ()
 
     def padded(self, params: Params, multiple: int) -> tuple["ShallowNetwork", Params]:
         """The same function and gradients by as many outer weights as neurons, a round number.

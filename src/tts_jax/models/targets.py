@@ -14,13 +14,27 @@ import numpy as np
 
 from .._errors import argument_error, check_finite, check_increasing
 from .._types import Array, Float, as_floats
-from .network import AbstractNetwork, Params
+from .network import AbstractNetwork, AbstractOneInputNetwork, Params
 
 
-class AbstractTarget(eqx.Module):
-    """What a population `Problem` needs of its target. Subclasses are final."""
+class AbstractLabels(eqx.Module):
+    """A function f* of inputs of any number. It labels samples; a population `Problem` needs an
+    `AbstractTarget`."""
 
     sweepable: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def __call__(self, x: Array) -> Array:
+        """Return f*(x)."""
+
+    def as_target(self) -> "AbstractTarget | None":
+        """Return this function as the target of a `Problem`, or None if it is not of one input."""
+        return None
+
+
+class AbstractTarget(AbstractLabels):
+    """What a population `Problem` needs of its target, a function of one input. Subclasses are
+    final."""
 
     @property
     @abc.abstractmethod
@@ -29,19 +43,22 @@ class AbstractTarget(eqx.Module):
 
     @abc.abstractmethod
     def cuts(self) -> Float[Array, " k"]:
-        """Inputs where the pieces meet."""
+        """Return the inputs where the pieces meet."""
 
     @abc.abstractmethod
     def __call__(self, x: Array) -> Array:
-        """f*(x); a jump belongs to the piece on its right."""
+        """Return f*(x); a jump belongs to the piece on its right."""
 
     @abc.abstractmethod
     def on_cells(self, x: Float[Array, "k q"], lower: Float[Array, " k"]) -> Float[Array, "k q"]:
-        """f* at the nodes x of cells with lower ends `lower`, none of which holds a cut inside.
+        """Return f* at the nodes x of cells with lower ends `lower`, no cut inside any of them.
 
         The piece is chosen by the lower end: a node of a cell of width zero may round to either
         side of a jump, which would spoil the derivative there.
         """
+
+    def as_target(self) -> "AbstractTarget":
+        return self
 
 
 _FEW_JUMPS = 32
@@ -101,7 +118,7 @@ class PiecewiseConstant(AbstractTarget):
         return jnp.broadcast_to(self(lower)[:, None], x.shape)
 
 
-class AdditiveSteps(AbstractTarget):
+class AdditiveSteps(AbstractLabels):
     """f*(x) = sum over the d coordinates and over the jumps c of weight_c [x_k >= c].
 
     **Arguments:** `jumps` (n,), increasing inside (0, 1); `weights` (n,), by default all 1.
@@ -129,23 +146,13 @@ class AdditiveSteps(AbstractTarget):
             )
         check_finite("weights", self.weights)
 
-    @property
-    def degree(self) -> int | None:
-        return 0
-
-    def cuts(self) -> Array:
-        raise NotImplementedError("AdditiveSteps has d inputs: its cuts are not points.")
-
     def __call__(self, x: Array) -> Array:
         jumps = jnp.reshape(jnp.asarray(self.jumps), (1,) * jnp.ndim(x) + np.shape(self.jumps))
         weights = jnp.reshape(jnp.asarray(self.weights), jumps.shape)
         return jnp.sum(jnp.where(x[..., None] >= jumps, weights, 0.0), axis=(-2, -1))
 
-    def on_cells(self, x: Array, lower: Array) -> Array:
-        raise NotImplementedError("AdditiveSteps has d inputs: it has no cells.")
 
-
-class Teacher(AbstractTarget):
+class Teacher(AbstractLabels):
     """A network with fixed parameters as target: f*(x) = network(params, x)."""
 
     network: AbstractNetwork
@@ -153,6 +160,22 @@ class Teacher(AbstractTarget):
 
     def __check_init__(self):
         self.network.check(self.params)
+
+    def __call__(self, x: Array) -> Array:
+        return self.network(Params(*map(jnp.asarray, self.params)), x)
+
+    def as_target(self) -> "AbstractTarget | None":
+        network = self.network
+        if not isinstance(network, AbstractOneInputNetwork):
+            return None
+        return _OneInputTeacher(network, self.params)
+
+
+class _OneInputTeacher(AbstractTarget):
+    """A `Teacher` of one input, which knows where its pieces meet."""
+
+    network: AbstractOneInputNetwork
+    params: Params
 
     @property
     def degree(self) -> int | None:
@@ -165,6 +188,7 @@ class Teacher(AbstractTarget):
         return self.network(Params(*map(jnp.asarray, self.params)), x)
 
     def on_cells(self, x: Array, lower: Array) -> Array:
+        del lower
         return self(x)
 
 

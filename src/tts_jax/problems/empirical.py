@@ -9,9 +9,8 @@ import numpy as np
 
 from .._errors import argument_error, check_finite, check_type
 from .._types import Array, Key, Scalar, as_floats
-from ..models.additive import AdditiveNetwork
 from ..models.network import AbstractNetwork, Params
-from ..models.targets import AbstractTarget
+from ..models.targets import AbstractLabels
 from ..numerics.gram import RIDGE, solve_gram
 from .base import AbstractProblem
 
@@ -94,11 +93,7 @@ class EmpiricalProblem(AbstractProblem):
 
     def check(self, params: Params) -> None:
         self.network.check(params)
-        if isinstance(self.network, AdditiveNetwork):
-            fits = self.x.shape[1:] == np.shape(params.u)[:1]
-        else:
-            x = jax.ShapeDtypeStruct(self.x.shape, float)
-            fits = jax.eval_shape(self.network, params, x).shape == self.y.shape
+        fits = self.x.shape[1:] == self.network.input_shape(params.u)
         if not fits:
             raise argument_error(
                 "params.u",
@@ -110,7 +105,7 @@ class EmpiricalProblem(AbstractProblem):
 def sample_problem(
     key: Key,
     network: AbstractNetwork,
-    target: AbstractTarget,
+    target: AbstractLabels,
     count: int,
     *,
     inputs: int | None = None,

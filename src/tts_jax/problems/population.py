@@ -1,4 +1,4 @@
-"""Problems: what is learnt, and the risk that training lowers. The one definition of the loss."""
+"""A network of one input against a target, over all inputs: the one definition of the loss."""
 
 from typing import ClassVar
 
@@ -13,10 +13,9 @@ from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.pairwise import PairwiseRisk
 from ..closed_forms.pairwise_form import PairwiseForm
 from ..models.activations import AbstractStep
-from ..models.additive import AdditiveNetwork
-from ..models.network import AbstractNetwork, Params
+from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import ShallowNetwork
-from ..models.targets import AbstractTarget, AdditiveSteps, PiecewiseConstant
+from ..models.targets import AbstractLabels, PiecewiseConstant
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.quadrature import cell_rule, points_per_cell
 from .base import AbstractProblem
@@ -37,32 +36,29 @@ class Problem(AbstractProblem):
     error.
     """
 
-    network: AbstractNetwork
-    target: AbstractTarget
+    network: AbstractOneInputNetwork
+    target: AbstractLabels
     sweepable: ClassVar[tuple[str, ...]] = ("target",)
 
     def __check_init__(self):
         check_type("network", self.network, AbstractNetwork)
-        check_type("target", self.target, AbstractTarget, hint=" (tts.Function wraps a function)")
-        for name, value, several in (
-            ("network", self.network, AdditiveNetwork),
-            ("target", self.target, AdditiveSteps),
-        ):
-            if isinstance(value, several):
-                raise argument_error(
-                    name,
-                    "of one input (for d inputs use EmpiricalProblem)",
-                    f"a {several.__name__}",
-                )
+        check_type("target", self.target, AbstractLabels, hint=" (tts.Function wraps a function)")
+        of_one_input = "of one input (for d inputs use EmpiricalProblem)"
+        if not isinstance(self.network, AbstractOneInputNetwork):
+            raise argument_error("network", of_one_input, f"a {type(self.network).__name__}")
+        if self.target.as_target() is None:
+            raise argument_error("target", of_one_input, f"a {type(self.target).__name__}")
 
     def rule(self, u: Array) -> tuple[Array, Array, Array]:
-        """Nodes (N,), weights (N,) and targets (N,) of the rule that is exact for u."""
+        """Return nodes, weights and targets (N,) each of the quadrature rule that is exact for u."""
         # The target's cuts stand first: where a neuron sits exactly on a jump, the derivative by
         # the jump must see the values on either side of it.
-        cuts = jnp.concatenate([self.target.cuts(), self.network.cuts(u)])
-        points = points_per_cell(self.network.activation.degree, self.target.degree)
+        target = self.target.as_target()
+        assert target is not None
+        cuts = jnp.concatenate([target.cuts(), self.network.cuts(u)])
+        points = points_per_cell(self.network.activation.degree, target.degree)
         nodes, weights, lower = cell_rule(cuts, points)
-        wanted = self.target.on_cells(nodes, lower)
+        wanted = target.on_cells(nodes, lower)
         return nodes.ravel(), weights.ravel(), wanted.ravel()
 
     def risk(self, params: Params) -> Scalar:
@@ -70,11 +66,11 @@ class Problem(AbstractProblem):
         return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
 
     def predict(self, params: Params, x: Array) -> Array:
-        """f(x; a, u), of the shape of x."""
+        """Return f(x; a, u), of the shape of x."""
         return self.network(params, x)
 
     def normal_equations(self, u: Float[Array, " m"]) -> tuple[Array, Array]:
-        """H (p, p), the Gram matrix of the p features, and b (p,), their moments with f*."""
+        """Return H (p, p), the Gram matrix of the p features, and b (p,), their moments with f*."""
         nodes, weights, wanted = self.rule(u)
         features = self.network.features(u, nodes)
         weighted = features * weights[:, None]
@@ -93,7 +89,7 @@ class Problem(AbstractProblem):
         return self.target(x)
 
     def sample_loss(self, params: Params, x: Float[Array, " b"], y: Float[Array, " b"]) -> Scalar:
-        """The mean over the batch of (f(x) - y)^2."""
+        """Return the mean over the batch of (f(x) - y)^2."""
         return jnp.mean((self.network(params, x) - y) ** 2, axis=0)
 
     def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:

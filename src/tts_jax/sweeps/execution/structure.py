@@ -12,7 +12,7 @@ import numpy as np
 from ..._digest import digest
 from ..._types import Array, Times, as_array
 from ...dynamics.base import AbstractDynamics
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from ...simulation import simulate
 from ...trajectory import Trajectory
@@ -66,7 +66,7 @@ class Settings:
     problem: AbstractProblem
     dynamics: AbstractDynamics
     start: Start
-    targets: Mapping[str, AbstractTarget]
+    targets: Mapping[str, AbstractLabels]
     numbers: tuple[str, ...]
     """The names of the grid whose values are numbers of the problem or the dynamics."""
     taus: tuple[float, ...]

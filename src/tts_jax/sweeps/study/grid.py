@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..._errors import argument_error
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 
 Value: TypeAlias = float | int | str
 Point: TypeAlias = dict[str, Value]
@@ -49,7 +49,7 @@ class Grid:
 
     axes: tuple[Axis, ...]
     fixed: tuple[tuple[str, Value], ...]
-    targets: tuple[tuple[str, AbstractTarget], ...] = ()
+    targets: tuple[tuple[str, AbstractLabels], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,11 +150,11 @@ def _axis(names: tuple[str, ...], values: list) -> Axis:
     return Axis(names, tuple(found))
 
 
-def _targets(given: Any) -> tuple[tuple[str, AbstractTarget], ...]:
+def _targets(given: Any) -> tuple[tuple[str, AbstractLabels], ...]:
     if not isinstance(given, Mapping) or not given:
         raise argument_error("grid['target']", "a mapping of labels to targets", repr(given))
     for label, target in given.items():
-        if not isinstance(label, str) or not isinstance(target, AbstractTarget):
+        if not isinstance(label, str) or not isinstance(target, AbstractLabels):
             expected = "a mapping of labels to targets"
             raise argument_error("grid['target']", expected, f"{label!r}: {type(target).__name__}")
     return tuple(given.items())

@@ -13,7 +13,7 @@ from ..._types import Key, Times
 from ...dynamics.base import AbstractDynamics, check_taus
 from ...models.initialisers import init_uniform
 from ...models.network import Params
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from .grid import START_NAMES, Grid, Point, make_grid
 from .tables import describe, mark_swept
@@ -103,7 +103,7 @@ class Study:
         return tuple(name for name in self.axes.names if name not in apart)
 
     def at(
-        self, numbers: Mapping[str, Any], target: AbstractTarget | None = None
+        self, numbers: Mapping[str, Any], target: AbstractLabels | None = None
     ) -> tuple[AbstractProblem, AbstractDynamics]:
         """Return the problem and the dynamics with other numbers, which may be traced, and another
         target unless it is None."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ..errors import StudyError
 from .grid import START_NAMES
 from .study import Study
@@ -104,7 +104,7 @@ def _sweepable(kind: Any) -> tuple[str, ...]:
 
 def _parts(table: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """The tables in a table whose classes may declare names: none in a target, see `places_of`."""
-    if issubclass(kind, AbstractTarget):
+    if issubclass(kind, AbstractLabels):
         return {}
     return {name: part for name, part in table.items() if isinstance(part, Mapping)}
 

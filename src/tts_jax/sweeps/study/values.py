@@ -6,7 +6,7 @@ from typing import Any
 from ..._errors import argument_error
 from ..._sweepable import Place, sweepable_places, with_places
 from ...dynamics.base import AbstractDynamics
-from ...models.targets import AbstractTarget
+from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from .grid import START_NAMES
 
@@ -17,7 +17,7 @@ def places_of(problem: AbstractProblem, dynamics: AbstractDynamics) -> dict[str,
     A target's parts, such as the network of a `Teacher`, are not looked into: they stay as they
     are, while `eta` is that of the network that learns.
     """
-    return sweepable_places({"problem": problem, "dynamics": dynamics}, closed=AbstractTarget)
+    return sweepable_places({"problem": problem, "dynamics": dynamics}, closed=AbstractLabels)
 
 
 def check_names(

@@ -1,4 +1,4 @@
-"""Networks against loops in NumPy, and the paper's start."""
+"""The network of several inputs against loops in NumPy, and its written derivative."""
 
 import jax
 import jax.numpy as jnp
@@ -13,29 +13,6 @@ RNG = np.random.default_rng(0)
 def cubic(z):
     rising = 4 * (z + 0.5) ** 3 if z <= 0 else 1 - 4 * (0.5 - z) ** 3
     return 0.0 if z <= -0.5 else 1.0 if z >= 0.5 else rising
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
-def test_a_shallow_network_is_its_sum(bias, shape):
-    network = tts.ShallowNetwork(tts.CubicStep(0.3), bias=bias)
-    u, x = RNG.uniform(size=4), RNG.uniform(size=shape)
-    a = RNG.normal(size=4 + bias)
-    inner = a[1:] if bias else a
-    expected = np.asarray(
-        [
-            (a[0] if bias else 0.0)
-            + sum(w * cubic((p - v) / 0.3) for w, v in zip(inner, u, strict=True))
-            for p in x.ravel()
-        ]
-    ).reshape(shape)
-    params = tts.Params(jnp.asarray(a), jnp.asarray(u))
-    found = jax.jit(lambda p, x: network(p, x))(params, jnp.asarray(x))
-    assert found.shape == shape
-    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-15)
-    features = network.features(params.u, jnp.asarray(x))
-    assert features.shape == (*shape, *network.outer_shape(params.u))
-    np.testing.assert_allclose(features @ a, expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
@@ -57,32 +34,6 @@ def test_an_additive_network_is_its_sum_over_coordinates(lead):
     np.testing.assert_allclose(
         np.sum(features * a, axis=(-2, -1)), expected, rtol=1e-13, atol=1e-14
     )
-
-
-def test_cuts_are_where_the_pieces_of_the_network_meet():
-    network = tts.ShallowNetwork(tts.CubicStep(0.2))
-    np.testing.assert_allclose(
-        np.sort(network.cuts(jnp.asarray([0.5, -1.0]))), [-1.1, -1.0, -0.9, 0.4, 0.5, 0.6]
-    )
-
-
-def test_params_are_a_pytree_of_two_halves():
-    params = tts.Params({"w": jnp.ones(2)}, [jnp.zeros(3), jnp.zeros(())])
-    doubled = jax.tree.map(lambda v: 2 * v, params)
-    assert isinstance(doubled, tts.Params)
-    np.testing.assert_array_equal(doubled.a["w"], [2.0, 2.0])
-
-
-def test_the_start_of_the_paper_is_sorted_uniform_with_no_outer_layer():
-    start = tts.init_uniform(jax.random.key(0), 5000)
-    assert start.a.shape == (5001,)
-    assert start.u.dtype == start.a.dtype == jnp.float64
-    np.testing.assert_array_equal(start.a, 0.0)
-    assert np.all(np.diff(start.u) >= 0)
-    # Kolmogorov-Smirnov: 1.95 / sqrt(5000) is passed once in a thousand.
-    ranks = (np.arange(5000) + 0.5) / 5000
-    assert np.max(np.abs(start.u - ranks)) < 1.95 / np.sqrt(5000)
-    assert not np.array_equal(start.u, tts.init_uniform(jax.random.key(1), 5000).u)
 
 
 def test_the_written_derivative_of_an_additive_network_is_the_one_of_autodiff():

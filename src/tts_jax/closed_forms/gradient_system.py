@@ -1,0 +1,73 @@
+"""The gradient flow of a risk with a dense Hessian, as an ODE system for the Rosenbrock method."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from .._types import Array, Float, Scalar, Tree
+from ..integrators.rosenbrock import AbstractRosenbrockSystem
+from ..models.network import Params
+from ..numerics.symmetric import symmetric_solver
+
+
+class AbstractGradientSystem(AbstractRosenbrockSystem):
+    """epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and a Hessian that a subclass
+    writes. A state is `Params`, of any pytrees of float64 arrays.
+
+    For epsilon = 0 the outer layer has no mass: it is the solution of its normal equations. A ridge,
+    which keeps that finite, adds `damping` times a to what a descends, and nothing to what u does.
+    """
+
+    epsilon: eqx.AbstractVar[Scalar]
+
+    @abc.abstractmethod
+    def gradient(self, params: Params) -> Params:
+        """Return the gradient of L."""
+
+    @abc.abstractmethod
+    def hessian(self, params: Params) -> Float[Array, "P P"]:
+        """Return the Hessian of L by all P parameters, in the order of `ravel_pytree(params)`."""
+
+    @abc.abstractmethod
+    def damping(self, params: Params) -> Tree:
+        """Return the damping of every outer weight, a pytree like a: 2 ridge times the mean square
+        of its feature, or zeros without a ridge."""
+
+    def vector_field(self, y: Params) -> Params:
+        by_a, by_u = self.gradient(y)
+        by_a = jax.tree.map(lambda g, d, a: g + d * a, by_a, self.damping(y), y.a)
+        return jax.tree.map(jnp.negative, Params(by_a, by_u))
+
+    def apply_mass(self, y: Params) -> Params:
+        return Params(jax.tree.map(lambda leaf: self.epsilon * leaf, y.a), y.u)
+
+    def factorise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
+        whole = ravel_pytree(y)[1]
+        mass = self.apply_mass(jax.tree.map(jnp.ones_like, y))
+        diagonal = Params(
+            jax.tree.map(lambda m, d: shift * m + d, mass.a, self.damping(y)),
+            jax.tree.map(lambda m: shift * m, mass.u),
+        )
+        solve = symmetric_solver(self.hessian(y) + jnp.diag(ravel_pytree(diagonal)[0]))
+        return lambda r: whole(solve(ravel_pytree(r)[0]))
+
+    def velocity(self, y: Params) -> Params:
+        by_a, by_u = self.vector_field(y)
+        return Params(jax.tree.map(lambda leaf: fast_velocity(leaf, self.epsilon), by_a), by_u)
+
+    def error(
+        self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        error_, before_, after_ = (ravel_pytree(tree)[0] for tree in (error, before, after))
+        size = jnp.maximum(jnp.abs(before_), jnp.abs(after_))
+        return jnp.sqrt(jnp.mean((error_ / (atol + rtol * size)) ** 2))
+
+
+def fast_velocity(vector_field: Array, epsilon: Scalar) -> Array:
+    """Return the velocity of what has the mass epsilon, zero without one."""
+    moving = epsilon > 0
+    return jnp.where(moving, vector_field / jnp.where(moving, epsilon, 1.0), 0.0)
