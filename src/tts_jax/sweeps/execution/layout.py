@@ -31,7 +31,7 @@ _MEMORY = {"cpu": 2**28, "accelerator": 2**31}
 _MOST = {"cpu": 1024, "accelerator": 131_072}
 """Runs of a unit."""
 _FILLED = 16_384
-"""So many fill an accelerator. More take less time each: where units are neither few nor long."""
+"""Runs that fill an accelerator. More take less time each: where units are neither few nor long."""
 _ACCELERATED = 1e-10
 """Seconds of a step of SGD and a run on an accelerator, at best."""
 

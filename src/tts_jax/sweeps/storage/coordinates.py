@@ -12,7 +12,8 @@ from ..study.values import places_of
 
 
 def coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
-    """Names, values and dimensions of the coordinates; None for one value that holds everywhere."""
+    """Yield names, values and dimensions of the coordinates; the dimension is None for one value
+    that holds everywhere."""
     for axis in study.axes.axes:
         for name in axis.names:
             yield name, _array_of(study.axes.values(name)), axis.dimension

@@ -27,7 +27,7 @@ dynamics, and have numbers, but `target`, which has labels."""
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a sweep: a name with its values, or several names zipped, which go together."""
+    """An axis of a sweep: a name with its values, or several names zipped, which go together."""
 
     names: tuple[str, ...]
     values: tuple[tuple[Value, ...], ...]
@@ -64,7 +64,7 @@ class Grid:
         return math.prod(self.shape)
 
     def values(self, name: str) -> tuple[Value, ...]:
-        """All values that a name takes."""
+        """Return all values that a name takes."""
         for axis in self.axes:
             if name in axis.names:
                 place = axis.names.index(name)
@@ -72,7 +72,7 @@ class Grid:
         return (dict(self.fixed)[name],)
 
     def point(self, index: Sequence[int]) -> Point:
-        """The coordinates at an index, one number for each axis."""
+        """Return the coordinates at an index, one number for each axis."""
         found = dict(self.fixed)
         for axis, i in zip(self.axes, index, strict=True):
             found |= dict(zip(axis.names, axis.values[i], strict=True))
@@ -94,7 +94,7 @@ class Grid:
 
 
 def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
-    """A `Grid` from a mapping of names to values.
+    """Make a `Grid` from a mapping of names to values.
 
     `{"epsilon": [0.1, 1.0], "seed": range(20)}` is a product of axes, a key of several names such
     as `("width", "eta"): [(10, 1e-2), (20, 4e-3)]` one axis on which they go together, a single

@@ -51,7 +51,7 @@ class TableError(ValueError):
 
 
 def describe(thing: Any) -> Any:
-    """A plain table, list, number or word that stands for a thing.
+    """Return a plain table, list, number or word that stands for a thing.
 
     A function, or an object of a class that is not of this package, stands there with a hash of
     what it does: two of them can be told apart, but not be built.
@@ -90,7 +90,7 @@ def mark_swept(table: Any, place: Place) -> None:
 
 
 def build(table: Any, path: tuple[str, ...] = ()) -> Any:
-    """The thing that a plain table stands for.
+    """Return the thing that a plain table stands for.
 
     **Raises:** `TableError` for an unknown class or argument, a missing one, and what the class
     itself complains of.

@@ -20,7 +20,7 @@ _PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start")
 
 
 def read_study(path: str | Path) -> Study:
-    """A `Study` from a TOML file.
+    """Read a `Study` from a TOML file.
 
     **Raises:** `StudyError` with the file, the line that is wrong, and what is expected there.
     """
@@ -39,7 +39,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def study_from(table: Mapping[str, Any]) -> Study:
-    """The study that a plain table stands for, the inverse of `Study.description`.
+    """Return the study that a plain table stands for, the inverse of `Study.description`.
 
     **Raises:** `TableError`.
     """
@@ -153,7 +153,7 @@ def _first_values(grid: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any, Any]:
-    """The mapping that `Study` takes. Targets that are there already need not be built.
+    """Return the mapping that `Study` takes. Targets that are there already need not be built.
 
     **Raises:** `TableError`.
     """
