@@ -44,10 +44,14 @@ class Runner:
         With a `share` below 1 they end at that share of their time.
         """
         structure, numbers = self._on_device(kind_of(points[0]), device)
-        given = jax.device_put(self._arguments(points, share), device)
-        program = _program_of(structure, (numbers, *given))
-        out = jax.block_until_ready(program(numbers, *given))
+        given = (numbers, *jax.device_put(self._arguments(points, share), device))
+        out = _program_of(structure, given)(given, device)
         return {name: np.asarray(values)[: len(points)] for name, values in out.items()}
+
+    def compiled_on(self, points: Sequence[Point]) -> set[Any]:
+        """Return the devices for which the program of these runs is there already."""
+        structure, numbers = self.settings.split(*kind_of(points[0]))
+        return set(_program_of(structure, (numbers, *self._arguments(points, 1.0))).devices)
 
     def _on_device(self, kind: Kind, device: Any) -> tuple[Structure, list]:
         """The structure of the runs of a kind, and their numbers, which go to a device once."""
@@ -83,15 +87,18 @@ class _Program:
 
             return jax.vmap(one)(varied)
 
+        self.devices: set[Any] = set()
         self._jitted = jax.jit(together)
         self._turn, self._traced = threading.Lock(), False
 
-    def __call__(self, *given: Any) -> dict[str, Array]:
+    def __call__(self, given: tuple, device: Any) -> dict[str, Array]:
         with self._turn:  # traced once, and not by every device's thread that comes first
             if not self._traced:
                 self._jitted.trace(*given)
                 self._traced = True
-        return self._jitted(*given)
+        out = jax.block_until_ready(self._jitted(*given))
+        self.devices.add(device)
+        return out
 
 
 _TURN = threading.Lock()
