@@ -1,8 +1,9 @@
 """The store of a sweep: a Zarr group that xarray opens, written a chunk at a time.
 
-A reader never sees a file that is half written. The status of a run is -1 until it has been made, and the
-chunk of statuses is the last that a unit of work writes: that marks it as done. A chunk ends in a
-checksum. The metadata of all arrays stand in one file, so that readers never see half a change.
+A reader never sees a file that is half written. The status of a run is -1 until it has been made,
+and the chunk of statuses is the last that a unit of work writes: that marks the unit as done. A
+chunk ends in a checksum. The metadata of all arrays stand in one file, so that readers never see
+half a change.
 """
 
 import datetime
