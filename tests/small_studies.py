@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 
 import tts_jax as tts
@@ -40,6 +41,24 @@ width = 6
 """
 """Twelve units, as runs of different epsilon are not in step."""
 
+FLOW_STUDY = f"""{PROBLEM}
+[dynamics]
+type = "GradientFlow"
+rtol = 1e-6
+atol = 1e-8
+
+[taus]
+to = 0.3
+count = 4
+
+[grid]
+epsilon = [0.1, 0.3, 1.0]
+eta = [0.08, 0.05]
+seed = {{ count = 7 }}
+width = 6
+"""
+"""Three units of 14 runs each, one for each epsilon."""
+
 LONGER_STUDY = SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4")
 """Units that take a tenth of a second, so that something can happen to them."""
 
@@ -66,6 +85,19 @@ class Drift(tts.AbstractDynamics):
         risk = jax.vmap(given.problem.risk)(tts.Params(a, u))
         ok = jnp.asarray(tts.Status.OK, jnp.int32)
         return RunOutputs(tts.Params(a, u), risk, ok, {"steps": jnp.asarray(given.taus.size)})
+
+
+class Apart(Drift):
+    """A `Drift` whose runs of different epsilon are not in step: each has a unit to itself."""
+
+    even_steps: ClassVar = True
+
+    def expected_steps(self, horizon):
+        return 1.0 / self.epsilon
+
+
+MANY_UNITS = {"epsilon": np.linspace(0.1, 4.0, 40), "seed": range(4), "width": 3}
+"""Forty units of an `Apart` study, of four runs each."""
 
 
 def start_of(seed: int, width: int) -> tts.Params:

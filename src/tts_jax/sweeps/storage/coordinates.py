@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+import equinox as eqx
 import numpy as np
 
+from ..._types import as_arrays
 from ...metrics import floor
 from ...problems.population import Problem
 from ..study.study import Study
@@ -40,8 +42,12 @@ def floors(study: Study) -> np.ndarray:
         problem = study.at_point(point)[0]
         if isinstance(problem, Problem):
             with suppress(ValueError):  # there is none for other targets and activations
-                found[i] = float(floor(problem))
+                found[i] = float(_floor(as_arrays(problem)))
     return found.reshape([len(axis.values) for axis in axes])
+
+
+_floor = eqx.filter_jit(floor)
+"""One program for all numbers: run as it is, each of its operations would be compiled alone."""
 
 
 def _problem_names(study: Study) -> list[str]:
