@@ -15,6 +15,7 @@ The near neuron arrives at tau = F(s(0))/w^2, when the far one is at distance k.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from .._types import Array, Float, Scalar
 from ..models.network import Params
 from ..models.shallow import ShallowNetwork
 from ..models.targets import PiecewiseConstant
+from ..problems.base import AbstractProblem
 from ..problems.population import Problem
 from .base import AbstractDynamics, RunInputs, RunOutputs, check_no_samples, only_real
 
@@ -36,6 +38,9 @@ the first one left out is below 1e-18."""
 
 _WHOLE = math.gamma(2 / 3) ** 2 / math.gamma(4 / 3)
 """B(2/3, 2/3)."""
+
+_SECONDS = 1e-5
+"""Of one core, for one recorded time, about."""
 
 _NEWTON_STEPS = 10
 """F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
@@ -176,6 +181,16 @@ class LimitFlow(AbstractDynamics):
 
     Source: arXiv 2304.09576, the limit there.
     """
+
+    def expected_steps(self, horizon: float) -> float:
+        del horizon
+        return 1.0
+
+    def expected_seconds(
+        self, problem: AbstractProblem, width: int, taus: Sequence[float]
+    ) -> float:
+        del problem, width
+        return _SECONDS * len(taus)
 
     def check(self, given: RunInputs) -> None:
         problem, params = given.problem, given.params

@@ -31,6 +31,7 @@ class ReducedFlow(AbstractFlow):
     **Raises:** `ValueError` for a ridge or tolerance that is not positive.
     """
 
+    sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
     _own_method: ClassVar[str] = "Kvaerno5"
 
     ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
