@@ -50,7 +50,7 @@ FILES_OF = {
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
-        *("gpu_matrix", "gpu_step", "pairwise_system", "banded_system"),
+        *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding"),
     ),
     "problems": ("base", "population", "empirical"),
