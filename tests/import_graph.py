@@ -16,8 +16,18 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_digest", "progress", "batching", "configuration", "numerics"),
-    *("integrators", "models", "closed_forms", "problems", "trajectory", "dynamics", "metrics"),
+    *("_types", "_errors", "_digest", "_sweepable", "progress", "batching"),
+    *(
+        "configuration",
+        "numerics",
+        "integrators",
+        "models",
+        "closed_forms",
+        "problems",
+        "trajectory",
+        "dynamics",
+        "metrics",
+    ),
     *("simulation", "analyses", "sweeps", "plot", "cli"),
     # The public face and `python -m tts_jax` stand above all rooms.
     *("__init__", "__main__"),
@@ -40,7 +50,7 @@ FILES_OF = {
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
-        *("gpu_matrix", "gpu_step", "pairwise_system", "banded_system"),
+        *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding"),
     ),
     "problems": ("base", "population", "empirical"),
@@ -48,6 +58,12 @@ FILES_OF = {
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
         *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.dynamics"),
+    ),
+    "sweeps": (
+        *("errors", "study.grid", "study.values", "study.tables", "study.study", "study.toml"),
+        *("study.comparison", "execution.structure", "execution.variables", "execution.cost"),
+        *("execution.layout", "execution.plan", "execution.runner", "execution.local"),
+        *("execution.dask", "storage.coordinates", "storage.store", "storage.report", "sweep"),
     ),
 }
 """The files of a room, from the lowest to the highest. An entry may be a package within it."""

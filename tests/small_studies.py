@@ -1,11 +1,17 @@
 """Small studies, as the files that users write, and what a finished store holds."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 import tts_jax as tts
+from tts_jax.dynamics.base import RunOutputs
 
 PROBLEM = """
 [problem.target]
@@ -35,6 +41,86 @@ width = 6
 """
 """Twelve units, as runs of different epsilon are not in step."""
 
+FLOW_STUDY = f"""{PROBLEM}
+[dynamics]
+type = "GradientFlow"
+rtol = 1e-6
+atol = 1e-8
+
+[taus]
+to = 0.3
+count = 4
+
+[grid]
+epsilon = [0.1, 0.3, 1.0]
+eta = [0.08, 0.05]
+seed = {{ count = 7 }}
+width = 6
+"""
+"""Three units of 14 runs each, one for each epsilon."""
+
+LONGER_STUDY = SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4")
+"""Units that take a tenth of a second, so that something can happen to them."""
+
+
+class Drift(tts.AbstractDynamics):
+    """A user's dynamics that takes no time: neurons move at the speed epsilon + drag, as they are.
+
+    What a run leaves shows all that it was given, and compiles in no time.
+    """
+
+    epsilon: float = 1.0
+    drag: float = 0.0
+    sweepable: ClassVar = ("epsilon",)
+
+    def check(self, given):
+        pass
+
+    def run(self, given):
+        speed = jnp.asarray(self.epsilon) + self.drag
+        a, u = (
+            half[None] + (speed * given.taus).reshape(-1, *(1,) * half.ndim)
+            for half in given.params
+        )
+        risk = jax.vmap(given.problem.risk)(tts.Params(a, u))
+        ok = jnp.asarray(tts.Status.OK, jnp.int32)
+        return RunOutputs(tts.Params(a, u), risk, ok, {"steps": jnp.asarray(given.taus.size)})
+
+
+class Apart(Drift):
+    """A `Drift` whose runs of different epsilon are not in step: each has a unit to itself."""
+
+    even_steps: ClassVar = True
+
+    def expected_steps(self, horizon):
+        return 1.0 / self.epsilon
+
+
+MANY_UNITS = {"epsilon": np.linspace(0.1, 4.0, 40), "seed": range(4), "width": 3}
+"""Forty units of an `Apart` study, of four runs each."""
+
+
+def start_of(seed: int, width: int) -> tts.Params:
+    """Where a sweep starts the runs of a seed and a width."""
+    return tts.init_uniform(jax.random.fold_in(jax.random.key(seed), 0), width)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by what JAX traces and compiles meanwhile, on any thread."""
+    found: list[str] = []
+
+    def note(name: str, seconds: float, **details: object) -> None:
+        del seconds
+        if name.startswith("/jax/core/compile"):
+            found.append(f"{name} of {details.get('fun_name')}")
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
 
 def written(folder: Path, text: str = SGD_STUDY) -> Path:
     path = folder / "study.toml"
@@ -54,11 +140,6 @@ def same(first: xr.Dataset, second: xr.Dataset) -> bool:
     return first.identical(second)
 
 
-def small_problem() -> tts.Problem:
-    target = tts.PiecewiseConstant([0.3, 0.65], [1.0, 3.0, 0.5])
-    return tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=0.08)), target)
-
-
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every chunk of a store, with the time it was written at."""
     return {
@@ -66,7 +147,3 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in folder.rglob("c/**/*")
         if path.is_file()
     }
-
-
-def steps_of(data: xr.Dataset) -> int:
-    return int(np.sum(data.steps))

@@ -120,6 +120,7 @@ WITHOUT_MIRROR = {
     "test_gpu.py run kernels, interpreted",
     ("cli", "errors"): "one class; tests/cli/ sees it wherever the exit status is 2",
     ("closed_forms", "base"): "abstract; tests/problems/test_base.py has an instance of a user's",
+    ("closed_forms", "gpu_factor"): "lives in a kernel; test_gpu_step.py holds every solve of it",
     ("closed_forms", "step_integrals"): "abstract; test_pairwise.py and test_banded.py hold the "
     "risks that are made of it, tests/models/test_cubic_step.py the integrals",
     ("dynamics", "base"): "abstract; tests/test_simulation.py has an instance of a user's",

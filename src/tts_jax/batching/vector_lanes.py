@@ -12,7 +12,7 @@ from . import devices as _device
 LANES = 32
 """Runs side by side on a CPU. More do not make it faster, and fewer leave lanes empty."""
 
-_ROUND = 8
+ROUND = 8
 """Runs side by side are a multiple of it, which fills vector registers."""
 
 
@@ -88,4 +88,4 @@ def _shape(size: int) -> tuple[int, int]:
     """Return the lanes of a tile and how many tiles hold all runs, with few lanes to spare."""
     tiles = -(-size // LANES)
     lanes = -(-size // tiles)
-    return (lanes if size < _ROUND else -(-lanes // _ROUND) * _ROUND), tiles
+    return (lanes if size < ROUND else -(-lanes // ROUND) * ROUND), tiles

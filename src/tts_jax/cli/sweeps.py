@@ -36,6 +36,7 @@ def sweep(
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
     """
     from ..configuration import configure
+    from ..sweeps.execution.runner import Runner
     from ..sweeps.study.toml import read_study
     from ..sweeps.sweep import plan_of
 
@@ -47,7 +48,7 @@ def sweep(
             return _run(asked, folder, cluster)
         plan = plan_of(asked, folder)
         print(plan)
-        print(f"  expected: {_duration(plan.predict())}; nothing was run")
+        print(f"  expected: {_duration(plan.predict(Runner.of(plan.layout)))}; nothing was run")
     return 0
 
 
@@ -128,6 +129,7 @@ def export(folder: Folder, file: Folder, /) -> int:
 
 def _run(study: "Study", folder: Path, cluster: str | None) -> int:
     from ..progress import ProgressBar
+    from ..sweeps.execution.runner import Runner
     from ..sweeps.storage.report import report
     from ..sweeps.sweep import run_study
 
@@ -136,7 +138,9 @@ def _run(study: "Study", folder: Path, cluster: str | None) -> int:
     def announce(plan: "Plan") -> None:
         print(plan)
         if plan.units:
-            about = plan.predict() if plan.seconds > _WORTH_MEASURING else plan.seconds
+            about = plan.seconds
+            if about > _WORTH_MEASURING:
+                about = plan.predict(Runner.of(plan.layout))
             print(f"  expected: about {_duration(about)}", flush=True)
         bars.append(stack.enter_context(ProgressBar(folder.name)))
 

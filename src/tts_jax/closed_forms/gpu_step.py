@@ -6,8 +6,7 @@ computes its matrix column by column and factorises each column at once; numbers
 registers are in memory of the thread.
 
 The matrix is the one that `PairwiseGradientSystem.factorise` solves with, in the order bias,
-weights, positions. It is symmetric and needs no pivoting (see `numerics.symmetric.inverse`), and is
-factorised as L D L^T. The columns of L D are stored, and 1/D.
+weights, positions; `gpu_factor` factorises it.
 """
 
 from collections.abc import Callable
@@ -21,9 +20,9 @@ import numpy as np
 from .._types import Array, Tree
 from ..batching.gpu_kernel import BLOCK_RUNS, KernelInput, KernelOperand, KernelOutput, launch
 from ..batching.scalar_program import ScalarArray, ScalarProgram, ScalarValue, scalar_array
-from ..batching.summation import pairwise_sum
 from ..integrators.rosenbrock import TABLEAU_A, TABLEAU_C, TABLEAU_M, SolverStep
 from . import gpu_matrix as formulas
+from .gpu_factor import ColumnFactor
 from .pairwise import PairwiseState
 
 _COUNT = len(TABLEAU_M)
@@ -92,9 +91,8 @@ def _state_of_rows(rows: Array, width: int) -> PairwiseState:
 class _Thread:
     """The step of a block of runs in the kernel, one in each thread: see `launch`.
 
-    `call_formula` calls a function of the system with arrays of scalars. Of the outputs, `columns`
-    holds column k of L D from row k (2m+1) on, `inverse` 1/D, and `neuron_rows` the numbers that
-    `_NEURON_ROWS` names, m rows for each name.
+    `call_formula` calls a function of the system with arrays of scalars; `neuron_rows` holds the
+    numbers that `_NEURON_ROWS` names, m rows for each name.
     """
 
     def __init__(
@@ -109,7 +107,8 @@ class _Thread:
         self.width, self.size, self.call_formula = width, 2 * width + 1, call_formula
         self.start = [state.at(k) for k in range(self.size)]
         self.h, self.zero, self.tables = size_and_zero.at(0), size_and_zero.at(1), tables
-        self.after, self.stages, self.columns, self.inverse, self.neuron_rows = outputs
+        self.after, self.stages, columns, inverse, self.neuron_rows = outputs
+        self.factor = ColumnFactor(width, self.zero, columns, inverse)
 
     def step(self) -> None:
         """Take the step from the state that the kernel is given, and write it to the outputs."""
@@ -125,7 +124,7 @@ class _Thread:
                 lambda s, *y: s.apply_mass(PairwiseState(*y)), *self._split(coupled)
             )
             right = [f + g / self.h for f, g in zip(vector_field, mass_term, strict=True)]
-            for k, value in enumerate(self._solve(right)):
+            for k, value in enumerate(self.factor.solve(right)):
                 self.stages[i * self.size + k] = value
             return carry
 
@@ -171,8 +170,8 @@ class _Thread:
         for name, values in zip(formulas.NEURON_TERMS, terms, strict=True):
             for k, scalar in enumerate(values):
                 self._store(name, k, self._as_vector(scalar))
-        self._begin_column(0, 0, bias_column)
-        self.inverse[0] = 1.0 / self.columns[0]
+        self.factor.begin_column(0, 0, self._as_vectors(bias_column))
+        self.factor.invert_corner()
         _repeat(self.width, self._weight_column)
         _repeat(self.width, self._position_column)
 
@@ -185,18 +184,17 @@ class _Thread:
             *(self._neurons(name) for name in names),
             *(self._neuron(name, c) for name in ("from_zero", "from_one", "right_integral")),
         )
-        self._begin_column(column, 1, np.concatenate(rows))
-        self._add(self.columns, column * self.size + 1 + c, self._load("by_a", c))
-        self._add(self.columns, column * self.size + 1 + self.width + c, self._load("by_a_u", c))
+        self.factor.begin_column(column, 1, self._as_vectors(np.concatenate(rows)))
+        self.factor.add(column, 1 + c, self._load("by_a", c))
+        self.factor.add(column, 1 + self.width + c, self._load("by_a_u", c))
 
         def add_pair(end: Array, r: Array, is_cut: Array) -> None:
             arguments = [*self._pair(end, r, c), self._neuron("moving", r), _sign(end)]
             for k, value in enumerate(self._call(formulas.cut_column_of_weight, *arguments)):
-                row = column * self.size + 1 + k * self.width + r
-                self._add(self.columns, row, jnp.where(is_cut, value, 0.0))
+                self.factor.add(column, 1 + k * self.width + r, jnp.where(is_cut, value, 0.0))
 
         self._for_cut_partners(c, add_pair)
-        self._end_column(column, 1)
+        self.factor.end_column(column, 1)
         return carry
 
     def _position_column(self, c: Array, carry: Array) -> Array:
@@ -208,85 +206,17 @@ class _Thread:
             *(self._neurons("from_zero"), self._neurons("moving")),
             *(self._neuron("from_zero", c), self._neuron("moving", c)),
         )
-        self._begin_column(column, first, rows)
-        self._add(self.columns, column * self.size + column, self._load("by_u", c))
+        self.factor.begin_column(column, first, self._as_vectors(rows))
+        self.factor.add(column, column, self._load("by_u", c))
 
         def add_pair(end: Array, r: Array, is_cut: Array) -> None:
             moving = (self._neuron("moving", r), self._neuron("moving", c))
             (value,) = self._call(formulas.cut_column_of_position, *self._pair(end, r, c), *moving)
-            row = column * self.size + first + r
-            self._add(self.columns, row, jnp.where(is_cut, value, 0.0))
+            self.factor.add(column, first + r, jnp.where(is_cut, value, 0.0))
 
         self._for_cut_partners(c, add_pair)
-        self._end_column(column, first)
+        self.factor.end_column(column, first)
         return carry
-
-    def _begin_column(self, column: Any, first: int, rows: ScalarArray) -> None:
-        """Store the rows of a column from `first` on, minus the products with earlier columns."""
-
-        def eliminate(k: Array, rows: list[Array]) -> list[Array]:
-            by = self.columns[k * self.size + column] * self.inverse[k]
-            return [v - by * self.columns[k * self.size + first + i] for i, v in enumerate(rows)]
-
-        values = [self._as_vector(scalar) for scalar in rows]
-        values = jax.lax.fori_loop(0, column, eliminate, values)
-        for i, value in enumerate(values):
-            self.columns[column * self.size + first + i] = value
-
-    def _end_column(self, column: Any, first: int) -> None:
-        """Store the inverse of the diagonal, and set it and the rows above it to zero.
-
-        From row `first` on. The solves then need no bounds that depend on the column.
-        """
-        start = column * self.size
-        self.inverse[column] = 1.0 / self.columns[start + column]
-        for i in range(self.width):
-            value = self.columns[start + first + i]
-            self.columns[start + first + i] = jnp.where(first + i <= column, self.zero, value)
-
-    def _solve(self, right: list[Array]) -> list[Array]:
-        """Return matrix^-1 times a vector, by a loop over columns that is unrolled over rows."""
-        first, width = 1 + self.width, self.width
-        bias, others = right[0], self._subtract_column(0, 1, right[0], right[1:])
-
-        def weight_down(c: Array, others: list[Array]) -> list[Array]:
-            return self._subtract_column(1 + c, 1, _selected(others[:width], c), others)
-
-        others = jax.lax.fori_loop(0, width, weight_down, others)
-        weights, positions = others[:width], others[width:]
-
-        def position_down(c: Array, positions: list[Array]) -> list[Array]:
-            return self._subtract_column(first + c, first, _selected(positions, c), positions)
-
-        positions = jax.lax.fori_loop(0, width, position_down, positions)
-
-        def position_up(turn: Array, positions: list[Array]) -> list[Array]:
-            c = width - 1 - turn
-            value = self._back_substituted(first + c, first, _selected(positions, c), positions)
-            return _replaced(positions, c, value)
-
-        positions = jax.lax.fori_loop(0, width, position_up, positions)
-
-        def weight_up(turn: Array, weights: list[Array]) -> list[Array]:
-            c = width - 1 - turn
-            value = self._back_substituted(1 + c, 1, _selected(weights, c), [*weights, *positions])
-            return _replaced(weights, c, value)
-
-        weights = jax.lax.fori_loop(0, width, weight_up, weights)
-        return [self._back_substituted(0, 1, bias, [*weights, *positions]), *weights, *positions]
-
-    def _subtract_column(
-        self, column: Any, first: int, by: Array, rows: list[Array]
-    ) -> list[Array]:
-        """Return rows, from `first` on, minus `by` times a column of L: forward substitution."""
-        by, start = by * self.inverse[column], column * self.size + first
-        return [v - self.columns[start + i] * by for i, v in enumerate(rows)]
-
-    def _back_substituted(self, column: Any, first: int, value: Array, rows: list[Array]) -> Array:
-        """Return the solution in row `column`, from those below, which are in `rows`."""
-        start = column * self.size + first
-        total = pairwise_sum([self.columns[start + i] * v for i, v in enumerate(rows)])
-        return (value - total) * self.inverse[column]
 
     def _store_positions(self, a: ScalarArray, u: ScalarArray) -> None:
         """Store the weights, and the distances of the neurons from 0 and 1 in units of eta."""
@@ -371,6 +301,9 @@ class _Thread:
         parts = self.call_formula(function, *arguments)
         return [self._as_vector(scalar) for part in parts for scalar in part.ravel()]
 
+    def _as_vectors(self, scalars: ScalarArray) -> list[Array]:
+        return [self._as_vector(scalar) for scalar in scalars]
+
     def _as_vector(self, scalar: ScalarValue) -> Array:
         return scalar.value if np.ndim(scalar.value) else self.zero + scalar.value
 
@@ -404,19 +337,6 @@ class _Thread:
 
 def _repeat(count: Any, body: Callable, carry: Any = None) -> Array:
     return jax.lax.fori_loop(0, count, body, jnp.int32(0) if carry is None else carry)
-
-
-def _selected(values: list[Array], k: Array) -> Array:
-    """Return `values[k]` for a traced k."""
-    selected = values[0]
-    for i, value in enumerate(values):
-        selected = jnp.where(k == i, value, selected)
-    return selected
-
-
-def _replaced(values: list[Array], k: Array, new: Array) -> list[Array]:
-    """Return `values` with `new` at a traced index k."""
-    return [jnp.where(k == i, new, value) for i, value in enumerate(values)]
 
 
 def _any_run(condition: Array) -> Array:

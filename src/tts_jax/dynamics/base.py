@@ -1,7 +1,7 @@
 """What `simulate` asks of a dynamics, and what it gets back."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,13 +37,23 @@ class RunOutputs(NamedTuple):
     stats: dict[str, Array]
 
 
+_STEP_SECONDS = 10e-6
+"""Of one core of a machine of 2026 with wide vectors, for a step of a flow at width 20. From
+benchmarks/flows.py."""
+
+
 class AbstractDynamics(eqx.Module):
     """A way for parameters to move in slow time. Subclasses are final.
 
-    `draws` says whether `run` looks at the key.
+    `draws` says whether `run` looks at the key. For sweeps, `sweepable` names the fields that may
+    vary, `precisions` the dtypes of parameters that it runs in, and `even_steps` says whether all
+    steps of a run are equally long in slow time, so that runs of as many steps go in step.
     """
 
     draws: ClassVar[bool] = False
+    sweepable: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]] = ("float64",)
+    even_steps: ClassVar[bool] = False
 
     @abc.abstractmethod
     def check(self, given: RunInputs) -> None:
@@ -81,6 +91,22 @@ class AbstractDynamics(eqx.Module):
         """Return what a user should know of a run that ended well: by default, nothing."""
         del stats
         return []
+
+    def expected_steps(self, horizon: float) -> float:
+        """Return about how many steps a run to the slow time `horizon` takes.
+
+        The plan of a sweep asks for it: an order of magnitude is enough.
+        """
+        del horizon
+        return 200.0
+
+    def expected_seconds(
+        self, problem: AbstractProblem, width: int, taus: Sequence[float]
+    ) -> float:
+        """Return about how many seconds of one core a run takes, out of many side by side."""
+        form = problem.closed_form(width)
+        work = (width / 20) ** 2 if form is None else form.relative_work(width)
+        return _STEP_SECONDS * self.expected_steps(taus[-1]) * work
 
 
 def check_taus(taus: Any) -> None:

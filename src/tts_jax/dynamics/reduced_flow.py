@@ -32,6 +32,7 @@ class ReducedFlow(AbstractFlow):
     **Raises:** `ValueError` for a ridge or tolerance that is not positive.
     """
 
+    sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
     _default_method: ClassVar[str] = "Kvaerno5"
 
     ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)

@@ -39,6 +39,7 @@ class AbstractActivation(eqx.Module):
     knots: AbstractClassVar[tuple[float, ...]]
     degree: AbstractClassVar[int | None]
     limits: AbstractClassVar[tuple[float, float] | None]
+    sweepable: ClassVar[tuple[str, ...]] = ("eta",)
 
     @abc.abstractmethod
     def __call__(self, z: Array) -> Array:

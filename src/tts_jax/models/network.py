@@ -1,7 +1,7 @@
 """Networks of any inputs that are linear in their outer layer, and their parameters."""
 
 import abc
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class AbstractNetwork(eqx.Module):
     """A network f(x; a, u) = sum over the entries of a of a * features(u, x), of any inputs."""
 
     activation: eqx.AbstractVar[AbstractActivation]
+    sweepable: ClassVar[tuple[str, ...]] = ()
 
     def __check_init__(self):
         check_type("activation", self.activation, AbstractActivation)

@@ -6,6 +6,7 @@ A target of one input states, beside its values, its `cuts` (inputs where its pi
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ class AbstractLabels(eqx.Module):
 
     A population `Problem` needs an `AbstractTarget`, which is a function of one input.
     """
+
+    sweepable: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, x: Array) -> Array:

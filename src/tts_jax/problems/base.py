@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -17,7 +18,12 @@ class AbstractProblem(eqx.Module):
 
     `risk` is all that GradientFlow and full-batch SGD need; a user's own problem adds the methods
     of the dynamics that it is to run with.
+
+    `sweepable` names the fields that a sweep may vary, here and in networks, activations, targets
+    and dynamics.
     """
+
+    sweepable: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def risk(self, params: Params) -> Scalar:

@@ -4,6 +4,7 @@ This is the package's one definition of the loss of such a problem.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ class Problem(AbstractProblem):
 
     network: AbstractOneInputNetwork
     target: AbstractLabels
+    sweepable: ClassVar[tuple[str, ...]] = ("target",)
 
     def __check_init__(self):
         check_type("network", self.network, AbstractNetwork)

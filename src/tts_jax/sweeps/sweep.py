@@ -1,11 +1,11 @@
-"""`sweep`: a grid of runs as one labelled data set, which survives what may happen to it."""
+"""`sweep`: a grid of runs as one labelled data set, which survives kills and damage."""
 
 import dataclasses
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,11 @@ from ..models.initialisers import init_uniform
 from ..problems.base import AbstractProblem
 from .errors import SweepError
 from .execution.dask import client_of, on_cluster, workers_of
-from .execution.local import Results, on_devices
-from .execution.plan import Efficiency, Index, Layout, Plan, Unit, make_plan
+from .execution.layout import Index, Layout, Unit, make_layout
+from .execution.local import on_devices
+from .execution.plan import Efficiency, Plan, make_plan
+from .execution.runner import Results, Runner
+from .execution.variables import variables_of
 from .storage.report import open_sweep
 from .storage.store import Store, create_store, locked, open_store
 from .study.comparison import check_same
@@ -67,9 +70,11 @@ def sweep(
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
     if store is not None:
         return run_study(study, Path(store), cluster=cluster, progress=progress)
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder, "sweep")
-        return run_study(study, whole, cluster=cluster, progress=progress).load()
+    with _client(cluster, progress) as client, tempfile.TemporaryDirectory() as folder:
+        layout = _layout_of(study)
+        with _told(Path(folder)):  # of nobody else: there is nothing to lock, repair or extend
+            place = create_store(Path(folder, "sweep"), layout)
+            return _run(study, place, layout, client, progress).load()
 
 
 def run_study(
@@ -78,44 +83,77 @@ def run_study(
     *,
     cluster: Any = None,
     progress: Progress | None = None,
-    announce: Any = None,
+    announce: Callable[[Plan], None] | None = None,
 ) -> xr.Dataset:
-    """The same for a `Study`. `announce` is called with the `Plan` before the first run."""
+    """Run a `Study` into a store, as `sweep` does.
+
+    `announce` is called with the `Plan` before the first run.
+    """
+    with _client(cluster, progress) as client, _told(folder):
+        store = _store_of(study, folder)
+        with locked(store.folder):
+            store.repair()
+            return _run(study, store, _grown(store, study), client, progress, announce)
+
+
+@contextmanager
+def _client(cluster: Any, progress: Any) -> Iterator[Any]:
+    """Yield the client of a cluster, or None; raise for what `sweep` cannot take."""
     if progress is not None and not callable(progress):
         raise argument_error("progress", "a function or None", repr(progress))
-    with ExitStack() as stack:
-        client = None if cluster is None else stack.enter_context(client_of(cluster))
-        try:
-            place = _place(study, folder)
-            stack.enter_context(locked(place.folder))
-            place.repair()
-            layout = _grown(place, study)
-            hands = jax.local_device_count() if client is None else workers_of(client)
-            plan = _plan(layout, study, dict(place.pending(layout)), hands)
-            if announce is not None:
-                announce(plan)
-            _work(plan, place, client, progress)
-        except OSError as error:
-            raise _explained(error, folder) from error
-        return _sorted(open_sweep(folder), study)
+    if cluster is None:
+        yield None
+        return
+    with client_of(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Raise a `SweepError` that says what to do where a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, folder) from error
+
+
+def _run(
+    study: Study,
+    store: Store,
+    layout: Layout,
+    client: Any,
+    progress: Progress | None,
+    announce: Callable[[Plan], None] | None = None,
+) -> xr.Dataset:
+    """Run what is missing in a store of a study, and return the runs that the study asks for."""
+    hands = jax.local_device_count() if client is None else workers_of(client)
+    plan = _plan(layout, study, dict(store.pending(layout)), hands)
+    if announce is not None:
+        announce(plan)
+    _work(plan, store, client, progress)
+    return _sorted(open_sweep(store.folder), study)
 
 
 def plan_of(study: Study, folder: Path | None = None) -> Plan:
-    """The plan of what is left of a study, without changing anything."""
+    """Return the plan of what is left of a study, without changing anything."""
     if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        layout = Layout.of(study)
+        layout = _layout_of(study)
         nothing = np.ones(study.axes.shape, bool)
         pending = {chunk: nothing[layout.region(chunk)] for chunk in layout.all_chunks()}
         return _plan(layout, study, pending, jax.local_device_count())
     store = open_store(folder)
     check_same(store.attributes["study"], study.description(), folder)
-    old = Layout.of(store_study(store, study), store.chunks)
-    whole = Layout.of(old.study.extended(study), store.chunks)
+    old = _layout_of(store_study(store, study), store.chunks)
+    whole = _layout_of(old.study.extended(study), store.chunks)
     left = np.ones(whole.study.axes.shape, bool)
     for chunk, runs in store.pending(old):
         left[old.region(chunk)] = runs
     pending = {chunk: left[whole.region(chunk)] for chunk in whole.all_chunks()}
     return _plan(whole, study, pending, jax.local_device_count())
+
+
+def _layout_of(study: Study, chunks: Index | None = None) -> Layout:
+    return make_layout(study, variables_of(study), chunks)
 
 
 def _plan(layout: Layout, study: Study, pending: Mapping[Index, np.ndarray], devices: int) -> Plan:
@@ -126,7 +164,7 @@ def _plan(layout: Layout, study: Study, pending: Mapping[Index, np.ndarray], dev
 
 
 def store_study(store: Store, study: Study) -> Study:
-    """The study of a store, with the objects of a study that is the same but for its values."""
+    """Return the study of a store, with the objects of a study that is equal but for its values."""
     try:
         grid = grid_from(store.attributes["study"]["grid"], dict(study.axes.targets))
     except TableError as error:
@@ -138,18 +176,19 @@ def store_study(store: Store, study: Study) -> Study:
     return dataclasses.replace(study, grid=grid)
 
 
-def _place(study: Study, folder: Path) -> Store:
+def _store_of(study: Study, folder: Path) -> Store:
+    """The store of a study in a folder, which is made if there is none."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         store = open_store(folder)
         check_same(store.attributes["study"], study.description(), folder)
         return store
-    return create_store(folder, Layout.of(study))  # moved to where it is to be, if that is empty
+    return create_store(folder, _layout_of(study))  # moved to where it is to be, if that is empty
 
 
 def _grown(store: Store, study: Study) -> Layout:
     """The layout of a store, after it has got room for what the study has more."""
     stored = store_study(store, study)
-    layout = Layout.of(stored.extended(study), store.chunks)
+    layout = _layout_of(stored.extended(study), store.chunks)
     # Also where nothing is new: a process may have been killed while it made room.
     store.extend(layout)
     return layout
@@ -169,10 +208,11 @@ def _work(plan: Plan, store: Store, client: Any, progress: Progress | None) -> N
             if progress is not None:
                 progress(spent / total)
 
+        runner = Runner.of(plan.layout)
         if client is None:
-            on_devices(plan, done)
+            on_devices(plan, runner, done)
         else:
-            on_cluster(plan, done, client)
+            on_cluster(plan, runner, done, client)
 
 
 def _asked(whole: Study, study: Study) -> np.ndarray:
@@ -180,8 +220,8 @@ def _asked(whole: Study, study: Study) -> np.ndarray:
     asked = np.ones(whole.axes.shape, bool)
     for place, (all_of, some) in enumerate(zip(whole.axes.axes, study.axes.axes, strict=True)):
         wanted = set(some.values)
-        mine = np.array([value in wanted for value in all_of.values])
-        asked &= mine.reshape([-1 if i == place else 1 for i in range(asked.ndim)])
+        chosen = np.array([value in wanted for value in all_of.values])
+        asked &= chosen.reshape([-1 if i == place else 1 for i in range(asked.ndim)])
     return asked
 
 

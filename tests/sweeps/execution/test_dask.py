@@ -1,16 +1,24 @@
-"""Sweeps on real worker processes, one of which is killed at its work."""
+"""Sweeps on worker processes, one of which is killed at its work, and what a worker is sent."""
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import cloudpickle
+import numpy as np
 import pytest
-from small_studies import SGD_STUDY, finished, same, written
+from small_problems import small_problem
+from small_studies import SGD_STUDY, Drift, compilations, finished, same, written
 
 import tts_jax as tts
 from tts_jax import cli
-from tts_jax.sweeps.execution.dask import client_of
+from tts_jax.sweeps.execution import dask as tts_dask
+from tts_jax.sweeps.execution.dask import client_of, compute
+from tts_jax.sweeps.execution.structure import Settings
 from tts_jax.sweeps.sweep import run_study
 
 distributed = pytest.importorskip("distributed")
@@ -18,31 +26,36 @@ distributed = pytest.importorskip("distributed")
 # Dask's own, when workers come and go.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-STUDY = SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4")
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory) -> Path:
+    # Units that are long enough for a worker to be killed at one.
+    text = SGD_STUDY.replace("step_size = 1e-3", "step_size = 3e-4")
+    return written(tmp_path_factory.mktemp("study"), text)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    return tts.read_study(written(tmp_path_factory.mktemp("study"), STUDY))
-
-
-def test_a_killed_worker_loses_nothing_and_does_nothing_twice(study, tmp_path):
-    store, seen = tmp_path / "cluster.zarr", []
+def client() -> Iterator[Any]:
     with client_of("local:2") as client:
-        pids = client.run(os.getpid)
-        assert len(set(pids.values())) == 2
-        assert os.getpid() not in pids.values()
+        yield client
 
-        def kill() -> None:
-            while len(seen) < 2:  # until both are at it
-                time.sleep(0.01)
-            os.kill(next(iter(pids.values())), signal.SIGKILL)
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        data = run_study(study, store, cluster=client, progress=seen.append)
-        killer.join()
-        assert set(client.run(os.getpid).values()) != set(pids.values())
+def test_a_killed_worker_loses_nothing_and_does_nothing_twice(client, study_file, tmp_path):
+    study, store, seen = tts.read_study(study_file), tmp_path / "cluster.zarr", []
+    pids = client.run(os.getpid)
+    assert len(set(pids.values())) == 2
+    assert os.getpid() not in pids.values()
+
+    def kill() -> None:
+        while len(seen) < 2:  # until both are at it
+            time.sleep(0.01)
+        os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    data = run_study(study, store, cluster=client, progress=seen.append)
+    killer.join()
+    assert set(client.run(os.getpid).values()) != set(pids.values())
     assert len(seen) == 12  # each of the twelve units once
     assert data.attrs["sessions"][-1]["runs"] == 48
     alone = run_study(study, tmp_path / "alone.zarr")
@@ -50,15 +63,45 @@ def test_a_killed_worker_loses_nothing_and_does_nothing_twice(study, tmp_path):
     assert same(finished(store), finished(tmp_path / "alone.zarr"))
 
 
-def test_the_command_takes_a_cluster(tmp_path, capsys):
-    path, store = written(tmp_path), tmp_path / "s.zarr"
-    assert cli.main(["sweep", str(path), "--out", str(store), "--cluster", "local:1"]) == 0
+def test_the_command_takes_a_cluster(client, study_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    store, address = str(tmp_path / "s.zarr"), client.scheduler.address
+    assert cli.main(["sweep", str(study_file), "--out", store, "--cluster", address]) == 0
     assert "48 of 48 runs made, complete" in capsys.readouterr().out
-    assert cli.main(["resume", str(store), "--cluster", "tcp://127.0.0.1:9"]) == 2
+    assert cli.main(["resume", store, "--cluster", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cluster", ["local:0", "local:many", 3])
-def test_what_is_no_cluster_is_refused(study, tmp_path, cluster):
+def test_what_is_no_cluster_is_refused(study_file, tmp_path, cluster):
     with pytest.raises(ValueError, match="Argument `cluster` must be"):
-        run_study(study, tmp_path / "s.zarr", cluster=cluster)
+        run_study(tts.read_study(study_file), tmp_path / "s.zarr", cluster=cluster)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_worker_gets_a_unit_and_the_settings_and_keeps_its_programs(monkeypatch):
+    """Every unit comes with copies of the user's functions, which are other ones to JAX."""
+    monkeypatch.setattr(tts_dask, "_runners", {})
+
+    def start(key, width):
+        params = tts.init_uniform(key, width)
+        return tts.Params(params.a, 0.5 * params.u)
+
+    grid = {"epsilon": [0.1, 0.2], "seed": range(1000), "width": 3}
+    study = tts.Study(small_problem(), Drift(), grid, [0.0, 1.0], start=start)
+
+    def sent(points):
+        parts = ("sweep", Settings.of(study), ("width", "epsilon"), points)
+        return cloudpickle.loads(cloudpickle.dumps(parts))
+
+    points = [{"epsilon": 0.1, "seed": seed, "width": 3} for seed in range(4)]
+    assert len(cloudpickle.dumps(sent(points))) < 10_000
+    first = compute(*sent(points))
+    with compilations() as found:
+        second = compute(*sent([{**point, "epsilon": 0.2} for point in points]))
+    assert found == []
+    assert np.allclose(second["u"][:, 1] - first["u"][:, 1], 0.1, rtol=1e-12)
+    # Another sweep has other settings, and takes their place.
+    compute("another", Settings.of(study), ("width",), points)
+    assert list(tts_dask._runners) == ["another"]

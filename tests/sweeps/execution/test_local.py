@@ -1,44 +1,134 @@
-"""The same numbers whatever the number of devices."""
+"""Units on devices: the same numbers however many there are, and who takes what."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
-from small_studies import SGD_STUDY, finished, same, written
+from small_problems import small_problem
+from small_studies import FLOW_STUDY, SGD_STUDY, Drift, finished, same, written
 
-FLOW = """
-[dynamics]
-type = "GradientFlow"
-rtol = 1e-5
+import tts_jax as tts
+from tts_jax.sweeps.execution.local import on_devices
+from tts_jax.sweeps.sweep import plan_of, run_study
 
-[taus]
-to = 0.2
-count = 3
-
-[grid]
-epsilon = [0.1, 0.3, 1.0]
-eta = [0.08, 0.05]
-seed = { count = 7 }
-width = 5
+SWEEP_TWICE = """
+import json, os, sys
+from pathlib import Path
+sys.path += os.environ["TESTS"].split(os.pathsep)
+import jax
+import tts_jax as tts
+from small_studies import compilations
+from tts_jax.sweeps.execution import local
+from tts_jax.sweeps.execution.runner import Runner
+from tts_jax.sweeps.sweep import plan_of, run_study
+local.COMPILE = 0.0
+for name in sys.argv[1:]:
+    study = tts.read_study(f"{name}.toml")
+    run_study(study, Path(f"{name}-many.zarr"))
+    plan = plan_of(study)
+    ready = Runner.of(plan.layout).compiled_on(plan.layout.points(plan.units[0]))
+    with compilations() as found:
+        run_study(study, Path(f"{name}-again.zarr"))
+    print(json.dumps({"devices": len(ready), "compiled": found}))
 """
+"""What a script does that sweeps twice, on devices that all take part however short it is."""
 
 
-@pytest.mark.parametrize("dynamics", ["flow", "sgd"])
-def test_one_two_and_eight_devices_give_the_same(tmp_path, dynamics):
-    head = SGD_STUDY.split("[dynamics]")[0]
-    study = written(tmp_path, SGD_STUDY if dynamics == "sgd" else head + FLOW)
-    stores = []
-    for count in (1, 2, 8):
-        stores.append(tmp_path / f"{count}.zarr")
-        flags = f"--xla_force_host_platform_device_count={count}"
-        subprocess.run(
-            [sys.executable, "-m", "tts_jax", "sweep", str(study), "--out", str(stores[-1])],
-            env={**os.environ, "XLA_FLAGS": flags},
-            check=True,
-            capture_output=True,
-        )
-    sweeps = [finished(store) for store in stores]
-    assert all(int((sweep.status != 0).sum()) == 0 for sweep in sweeps)
-    assert same(sweeps[0], sweeps[1])
-    assert same(sweeps[0], sweeps[2])
+def test_one_device_and_several_give_the_same_and_all_keep_their_programs(tmp_path):
+    assert jax.local_device_count() == 1
+    for name, text in (("flow", FLOW_STUDY), ("sgd", SGD_STUDY)):
+        file = written(tmp_path, text).rename(tmp_path / f"{name}.toml")
+        run_study(tts.read_study(file), tmp_path / f"{name}-one.zarr")
+    more = {"JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_X64": "1", "TESTS": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", SWEEP_TWICE, "flow", "sgd"]
+    done = subprocess.run(
+        words, env={**os.environ, **more}, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == 2 * [{"devices": 2, "compiled": []}]
+    for name in ("flow", "sgd"):
+        one = finished(tmp_path / f"{name}-one.zarr")
+        assert int((one.status != 0).sum()) == 0
+        for other in ("many", "again"):
+            assert same(finished(tmp_path / f"{name}-{other}.zarr"), one)
+
+
+class Noted:
+    """A runner that computes nothing, and notes who asked for which width."""
+
+    def __init__(self, compiled=()):
+        self.taken = {}
+        self._compiled = dict(compiled)
+
+    def __call__(self, points, device):
+        self.taken.setdefault(points[0]["width"], set()).add(device)
+        return {"status": np.zeros(len(points), int)}
+
+    def compiled_on(self, points):
+        return {device for device, width in self._compiled.items() if width == points[0]["width"]}
+
+
+def plan(widths, seeds):
+    grid = {"width": widths, "eta": [0.05, 0.06, 0.07], "seed": range(seeds)}
+    return plan_of(tts.Study(small_problem(), Drift(), grid, [0.01]))
+
+
+def worked(whole, runner):
+    done, turn = [], threading.Lock()
+
+    def note(unit, found):
+        with turn:
+            done.append((unit.size, len(found["status"])))
+
+    on_devices(whole, runner, note, devices=["one", "two"])
+    assert sorted(done) == sorted((unit.size, unit.size) for unit in whole.units)
+    return runner.taken
+
+
+def test_a_device_keeps_to_the_program_it_has():
+    """Every width is compiled for one device only, as long as there is another width to take."""
+    taken = worked(plan([3, 4, 5, 6], 16), Noted())
+    assert set(taken) == {3, 4, 5, 6}
+    assert all(len(devices) == 1 for devices in taken.values())
+
+
+@pytest.mark.parametrize("device", ["one", "two"])
+def test_a_device_takes_the_program_that_it_has_from_an_earlier_sweep(device):
+    assert worked(plan([3], 4), Noted({device: 3})) == {3: {device}}
+
+
+def test_a_program_of_a_device_that_does_not_take_part_is_compiled_again():
+    taken = worked(plan([3], 4), Noted({"three": 3}))
+    assert len(taken[3]) == 1
+    assert taken[3] <= {"one", "two"}
+
+
+def test_much_work_goes_to_all_devices():
+    """Even if one of them has the program: compiling it again takes less time than waiting."""
+    whole = plan([3], 64)
+    slow = SimpleNamespace(**{name: getattr(whole, name) for name in ("layout", "program")})
+    slow.units = tuple(unit._replace(seconds=100.0) for unit in whole.units)
+    both, turns = threading.Barrier(2), []
+
+    class Waits(Noted):
+        def __call__(self, points, device):
+            if device not in turns:  # until the other one has something to do, too
+                turns.append(device)
+                both.wait(timeout=30)
+            return super().__call__(points, device)
+
+    assert worked(slow, Waits({"one": 3})) == {3: {"one", "two"}}
+
+
+def test_an_error_on_a_device_is_raised_here():
+    def fails(unit, found):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        on_devices(plan([3], 40), Noted(), fails)

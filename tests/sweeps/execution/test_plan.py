@@ -1,18 +1,13 @@
-"""The plan: chunks of runs that cost alike, in order of cost, as large as pays."""
+"""The plan: every run once, dear units first, and how long they take."""
 
-import math
-import threading
-
-import jax
 import numpy as np
 import pytest
-from small_studies import small_problem
+from small_problems import small_problem
+from small_studies import Drift
 
 import tts_jax as tts
-from tts_jax.sweeps.execution import plan as tts_plan
-from tts_jax.sweeps.execution.cost import expected_seconds, expected_steps
-from tts_jax.sweeps.execution.local import on_devices
-from tts_jax.sweeps.execution.plan import Efficiency, Layout
+from tts_jax.sweeps.execution.plan import Efficiency
+from tts_jax.sweeps.execution.runner import Runner
 from tts_jax.sweeps.sweep import plan_of
 
 SGD = tts.SGD(0.05, 1e-3)
@@ -24,7 +19,7 @@ def plan(dynamics, grid, taus=(0.0, 1.0), **options):
 
 def test_every_run_is_in_one_unit():
     grid = {"epsilon": np.geomspace(1e-3, 1, 7), "seed": range(45), "width": [4, 6]}
-    whole = plan(tts.GradientFlow(1.0), grid)
+    whole = plan(Drift(), grid)
     points = [tuple(p.items()) for unit in whole.units for p in whole.layout.points(unit)]
     assert len(points) == len(set(points)) == whole.runs == 7 * 45 * 2
 
@@ -44,114 +39,6 @@ def test_runs_of_sgd_in_a_unit_take_equally_many_steps_and_fill_the_lanes():
     assert max(unit.size for unit in whole.units) == 32
 
 
-def test_the_parts_of_an_axis_are_about_as_long():
-    chunks = Layout.of(
-        tts.Study(small_problem(), SGD, {"seed": range(65), "width": 4}, [1.0])
-    ).chunks
-    assert chunks == (22,)  # of at most 32
-
-
-def test_units_of_an_accelerator_fill_it_and_are_as_many_as_devices_need(monkeypatch):
-    """Flows of any epsilon share one; SGD does not, nor takes a unit of long runs for hours."""
-    monkeypatch.setattr(tts_plan, "on_accelerator", lambda: True)
-    monkeypatch.setattr(tts_plan, "_FILLED", 64)
-
-    def chunks(dynamics, seeds, tau=1e-3):
-        grid = {"epsilon": [1e-4, 1e-2], "seed": range(seeds), "width": 4}
-        return Layout.of(tts.Study(small_problem(), dynamics, grid, [tau])).chunks
-
-    flow = tts.GradientFlow(1.0)
-    assert math.prod(chunks(flow, 2048)) == 2 * 2048 // 16
-    assert chunks(flow, 32) == (2, 32)
-    assert chunks(SGD, 2048) == (1, 256)
-    assert chunks(SGD, 2048, tau=1e5) == (1, 64)
-
-
-def test_a_unit_keeps_to_its_memory():
-    grid = {"seed": range(4000), "width": 100}
-    whole = plan(tts.LimitFlow(), grid, np.linspace(0.0, 1.0, 2000))
-    variables = whole.layout.whole.values()
-    size = sum(math.prod(v.shape) * v.dtype.itemsize for v in variables)
-    assert max(unit.size for unit in whole.units) * size < 1e8
-    last = plan(tts.LimitFlow(), grid, np.linspace(0.0, 1.0, 2000), keep="last")
-    assert len(last.units) < len(whole.units)
-
-
-@pytest.mark.parametrize("epsilon", [0.01, 0.1])
-def test_steps_of_sgd_are_known(epsilon):
-    study = tts.Study(small_problem(), SGD, {"epsilon": [epsilon], "width": 4}, [0.5])
-    run = tts.simulate(
-        small_problem(),
-        tts.SGD(epsilon, 1e-3),
-        tts.init_uniform(jax.random.key(0), 4),
-        np.array([0.5]),
-        key=jax.random.key(1),
-    )
-    assert expected_steps(study, study.axes.point([0])) == int(run.stats["steps"])
-
-
-def test_steps_of_a_flow_are_expected_about_right(problem):
-    """A rule of thumb: on average over starts within a factor of two, at any tolerance."""
-    for rtol, epsilon in ((1e-4, 1e-3), (1e-6, 1e-5), (1e-8, 1.0)):
-        flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
-        study = tts.Study(problem, flow, {"seed": range(8), "width": 20}, [1.0])
-        data = tts.sweep(problem, flow, {"seed": range(8), "width": 20}, [1.0])
-        ratio = float(data.steps.mean()) / expected_steps(study, {"width": 20, "seed": 0})
-        assert 0.5 < ratio < 2.0
-
-
-def test_wider_longer_and_tighter_is_expected_to_cost_more():
-    def cost(dynamics, **point):
-        study = tts.Study(small_problem(), dynamics, {"width": 4}, [1.0])
-        return expected_seconds(study, {"width": 20, **point})
-
-    flow = tts.GradientFlow(1.0)
-    assert cost(flow, width=40) > cost(flow, width=20)
-    assert cost(flow, width=2000) > cost(flow, width=200)
-    assert cost(flow, rtol=1e-10) > cost(flow, rtol=1e-4)
-    assert cost(SGD, epsilon=1e-3) == pytest.approx(10 * cost(SGD, epsilon=1e-2))
-    assert cost(tts.LimitFlow()) < cost(tts.ReducedFlow())
-
-
-def test_a_device_keeps_to_the_program_it_has():
-    """Every width is compiled for one device only, as long as there is another width to take."""
-    widths = [3, 4, 5, 6]
-    grid = {"width": widths, "eta": [0.05, 0.06, 0.07], "seed": range(16)}
-    flow = tts.GradientFlow(1.0, rtol=1e-3, atol=1e-5)
-    study = tts.Study(small_problem(), flow, grid, [0.01])
-    whole = plan_of(study)
-    taken: dict[int, set] = {}
-
-    class Fake:
-        traces = 0
-
-        def __call__(self, points, device):
-            taken.setdefault(points[0]["width"], set()).add(device)
-            return {"status": np.zeros(len(points), int)}
-
-    object.__setattr__(whole.layout, "runner", Fake())
-    done, turn = [], threading.Lock()
-
-    def note(unit, found):
-        with turn:
-            done.append(unit)
-
-    on_devices(whole, note, devices=["one", "two"])
-    assert len(done) == len(whole.units)
-    assert all(len(devices) == 1 for devices in taken.values())
-    assert set(taken) == set(widths)
-
-
-def test_an_error_on_a_device_is_raised_here():
-    whole = plan(tts.LimitFlow(), {"seed": range(40), "width": 6})
-
-    def fails(unit, found):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        on_devices(whole, fails)
-
-
 def test_efficiency_is_mean_over_largest():
     efficiency = Efficiency()
     efficiency.add(np.array([1, 1, 4]))
@@ -167,16 +54,27 @@ def test_the_plan_prints_what_there_is_to_do():
 
 
 def test_a_prediction_is_a_measured_time():
-    whole = plan(SGD, {"epsilon": [1e-2, 2e-2], "seed": range(32), "width": 4}, (0.0, 20.0))
-    assert 0.0 < whole.predict() < 600.0
-    assert plan(SGD, {"width": 4}).seconds > 0
+    whole = plan(Drift(), {"epsilon": [1e-2, 2e-2], "seed": range(32), "width": 4})
+    assert 0.0 < whole.predict(Runner.of(whole.layout)) < 600.0
+    assert plan(SGD, {"epsilon": [1e-2], "width": 4}).seconds > 0
 
 
-@pytest.mark.parametrize("widths", [[5, 2000], [2000, 5]])
-def test_the_widest_network_bounds_the_units(widths):
-    grid = {"width": widths, "seed": range(4000)}
-    whole = plan(tts.GradientFlow(1.0), grid, np.linspace(0.0, 1.0, 1001))
-    variables = whole.layout.whole.values()
-    size = sum(math.prod(v.shape) * v.dtype.itemsize for v in variables)
-    assert max(unit.size for unit in whole.units) * size < 1e8
-    assert max(unit.seconds for unit in whole.units) <= 60.0
+def test_a_prediction_goes_by_a_part_of_the_time_where_steps_are_equally_long(monkeypatch):
+    """And by the whole where they are not: the runs of such a dynamics have no shorter sample."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    shares = []
+
+    def runner(points, device, share):
+        shares.append(share)
+        clock[0] += 3.0 if len(shares) == 1 else 1.0
+
+    grid = {"epsilon": [1e-2], "seed": range(64), "width": 4}
+    long = plan(SGD, grid, (0.0, 20.0))
+    assert len(long.units) == 2
+    # Twenty of slow time are 2e6 steps, of which 2e5 are made: in 1 second, and 2 to compile.
+    assert long.predict(runner) == pytest.approx(2 * 1.0 / 0.1 + 2.0)
+    assert shares == [0.1, 0.1]
+    shares.clear()
+    assert plan(Drift(), grid, (0.0, 20.0)).predict(runner) == pytest.approx(4 * 1.0 + 2.0)
+    assert shares == [1.0, 1.0]

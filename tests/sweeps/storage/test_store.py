@@ -1,7 +1,6 @@
 """What can happen to a sweep, done to real ones: killed, interrupted, damaged, full, not alone."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import random
@@ -12,17 +11,27 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
-from small_studies import SGD_STUDY, files, finished, same, written
+from small_problems import small_problem
+from small_studies import LONGER_STUDY, MANY_UNITS, Apart, files, finished, same, written
 
 import tts_jax as tts
 from tts_jax import cli
+from tts_jax.sweeps.storage.store import Store
 from tts_jax.sweeps.sweep import run_study
 
-MODULES = ["tts_jax.cli", "tts_jax.sweeps.sweep", "tts_jax.sweeps.report", "tts_jax.progress"]
+MODULES = ["small_studies", "tts_jax.cli", "tts_jax.sweeps.sweep", "tts_jax.sweeps.storage.report"]
+MODULES += ["tts_jax.sweeps.study.toml", "tts_jax.progress"]
 """What a process of the command imports. The server that the processes fork from has it already."""
+
+
+@pytest.fixture(autouse=True)
+def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
 
 
 def command(*words: str, output: Path | None = None) -> None:
@@ -57,13 +66,29 @@ def end(processes, *words, **options) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, processes):
-    """A study, and a finished store of it."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    # Short steps: units that take a tenth of a second, so that something can happen to them.
-    study = written(folder, SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4"))
-    assert end(processes, "sweep", study, "--out", folder / "whole.zarr") == 0
-    return study, folder / "whole.zarr"
+def longer(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("longer"), LONGER_STUDY)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(processes, longer):
+    """A finished store of the longer study, by a process that nobody disturbed."""
+    store = longer.with_name("undisturbed.zarr")
+    assert end(processes, "sweep", longer, "--out", store) == 0
+    return store
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def whole(study):
+    """A finished store of the short study, made in this process."""
+    store = study.with_name("whole.zarr")
+    run_study(tts.read_study(study), store)
+    return store
 
 
 def made(store: Path) -> int:
@@ -73,32 +98,72 @@ def made(store: Path) -> int:
     return int(np.sum(xr.open_zarr(str(store), chunks=None).status.values >= 0))
 
 
-def test_twenty_kills_at_random_moments_lose_nothing(processes, undisturbed, tmp_path):
-    study, whole = undisturbed
+def sweep_many(store: Path) -> None:
+    """A sweep that does little but write, such as a process of Python's runs."""
+    jax.config.update("jax_enable_x64", True)
+    tts.sweep(small_problem(), Apart(), MANY_UNITS, [0.0, 1.0], store=store)
+
+
+def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
     store, moments = tmp_path / "killed.zarr", random.Random(7)
-    begun, there = time.monotonic(), 0
-    assert end(processes, "sweep", study, "--out", tmp_path / "usual.zarr") == 0
-    usual = time.monotonic() - begun
+
+    def begin(store):
+        process = processes.Process(target=sweep_many, args=(store,))
+        process.start()
+        return process
+
+    for name in ("first", "usual"):  # the first one finds nothing compiled
+        begun = time.monotonic()
+        begin(tmp_path / name).join()
+        usual = time.monotonic() - begun
+    there = 0
     for _ in range(20):
-        process = begin(processes, "sweep", study, "--out", store)
+        process = begin(store)
         process.join(moments.uniform(0.2, 1.0) * usual)
         process.kill()
         process.join()
         assert made(store) >= there
         there = made(store)
-        if there == 48:  # all: the others are killed while they make some again
-            for chunk in moments.sample(range(12), 3):
+        if there == 160:  # all: the others are killed while they make some again
+            for chunk in moments.sample(range(40), 10):
                 shutil.rmtree(store / "status" / "c" / str(chunk))
             there = made(store)
-    assert end(processes, "resume", store) == 0
-    assert same(finished(store), finished(whole))
+    sweep_many(store)
+    assert same(finished(store), finished(tmp_path / "usual"))
     assert not list(store.rglob("*.partial"))
+
+
+def test_two_at_once_do_not_meet(processes, longer, undisturbed, tmp_path, capsys):
+    store = tmp_path / "shared.zarr"
+    first = begin(processes, "sweep", longer, "--out", store)
+    while not (store / ".lock").exists():
+        time.sleep(0.01)
+        assert first.is_alive()
+    assert cli.main(["resume", str(store)]) == 2
+    assert "another process is working on" in capsys.readouterr().err
+    first.join(120)
+    assert first.exitcode == 0
+    assert same(finished(store), finished(undisturbed))
+
+
+def test_an_interrupt_ends_it_well(processes, longer, undisturbed, tmp_path):
+    store, said = tmp_path / "interrupted.zarr", tmp_path / "said"
+    process = begin(processes, "sweep", longer, "--out", store, output=said)
+    while made(store) == 0:
+        time.sleep(0.01)
+        assert process.is_alive()
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert "what was finished is kept" in said.read_text()
+    assert 0 < made(store) < 48
+    assert end(processes, "resume", store) == 0
+    assert same(finished(store), finished(undisturbed))
 
 
 @pytest.mark.parametrize("damage", ["cut off", "altered", "empty", "gone"])
 @pytest.mark.parametrize("name", ["u", "status"])
-def test_a_damaged_chunk_is_made_again_and_no_other(processes, undisturbed, tmp_path, damage, name):
-    whole = undisturbed[1]
+def test_a_damaged_chunk_is_made_again_and_no_other(whole, tmp_path, damage, name):
     store = tmp_path / "damaged.zarr"
     shutil.copytree(whole, store)
     before = files(store)
@@ -113,7 +178,7 @@ def test_a_damaged_chunk_is_made_again_and_no_other(processes, undisturbed, tmp_
         victim.write_bytes(b"")
     else:
         victim.unlink()
-    assert end(processes, "resume", store) == 0
+    assert cli.main(["resume", str(store)]) == 0
     sessions = xr.open_zarr(str(store), chunks=None).attrs["sessions"]
     assert [session["runs"] for session in sessions] == [48, 4]
     assert same(finished(store), finished(whole))
@@ -123,37 +188,6 @@ def test_a_damaged_chunk_is_made_again_and_no_other(processes, undisturbed, tmp_
     assert {file.split("/c/")[1].split("/")[0] for file in touched if file.startswith(runs)} == {
         "5"
     }
-
-
-def test_two_at_once_do_not_meet(processes, undisturbed, tmp_path):
-    study, whole = undisturbed
-    store = tmp_path / "shared.zarr"
-    first = begin(processes, "sweep", study, "--out", store)
-    while not (store / ".lock").exists():
-        time.sleep(0.01)
-        assert first.is_alive()
-    said = tmp_path / "said"
-    assert end(processes, "resume", store, output=said) == 2
-    assert "another process is working on" in said.read_text()
-    first.join(120)
-    assert first.exitcode == 0
-    assert same(finished(store), finished(whole))
-
-
-def test_an_interrupt_ends_it_well(processes, undisturbed, tmp_path):
-    study, whole = undisturbed
-    store, said = tmp_path / "interrupted.zarr", tmp_path / "said"
-    process = begin(processes, "sweep", study, "--out", store, output=said)
-    while made(store) == 0:
-        time.sleep(0.01)
-        assert process.is_alive()
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    assert "what was finished is kept" in said.read_text()
-    assert 0 < made(store) < 48
-    assert end(processes, "resume", store) == 0
-    assert same(finished(store), finished(whole))
 
 
 @pytest.fixture
@@ -168,38 +202,34 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_what_was_finished_is_kept(
-    processes, undisturbed, small_disk, tmp_path
-):
-    study, whole = undisturbed
-    store, said = small_disk / "full.zarr", tmp_path / "said"
-    assert end(processes, "sweep", study, "--out", store, output=said) == 1
-    assert "no room in" in said.read_text()
+def test_a_full_disk_is_told_and_what_was_finished_is_kept(study, whole, small_disk, capsys):
+    store = small_disk / "full.zarr"
+    assert cli.main(["sweep", str(study), "--out", str(store)]) == 1
+    assert "no room in" in capsys.readouterr().err
     left = made(store)
     assert 0 < left < 48
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    assert end(processes, "resume", store) == 0
+    assert cli.main(["resume", str(store)]) == 0
     assert same(finished(store), finished(whole))
 
 
-def test_a_folder_that_cannot_be_written_is_told(processes, undisturbed, small_disk, tmp_path):
-    study, whole = undisturbed
-    said = tmp_path / "said"
+def test_a_folder_that_cannot_be_written_is_told(study, whole, small_disk, capsys):
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    store = small_disk / "whole.zarr"
+    store, new = small_disk / "whole.zarr", small_disk / "new.zarr"
     shutil.copytree(whole, store)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    for words in (("resume", store), ("sweep", study, "--out", small_disk / "new.zarr")):
-        assert end(processes, *words, output=said) == 2
-        assert "cannot write to" in said.read_text()
+    for words in (["resume", str(store)], ["sweep", str(study), "--out", str(new)]):
+        assert cli.main(words) == 2
+        assert "cannot write to" in capsys.readouterr().err
     # To read it, nothing need be written.
-    assert end(processes, "status", store, output=said) == 0
-    assert "48 of 48 runs made, complete" in said.read_text()
+    assert cli.main(["status", str(store)]) == 0
+    assert "48 of 48 runs made, complete" in capsys.readouterr().out
 
 
-def test_a_process_killed_while_it_made_room_leaves_a_readable_store(undisturbed, tmp_path):
+def test_a_process_killed_while_it_made_room_leaves_a_readable_store(
+    study, whole, tmp_path, monkeypatch
+):
     """Arrays grow one after the other; readers go by the one file that is written last."""
-    study, whole = undisturbed
     store = tmp_path / "growing.zarr"
     shutil.copytree(whole, store)
     asked = tts.read_study(study)
@@ -209,8 +239,7 @@ def test_a_process_killed_while_it_made_room_leaves_a_readable_store(undisturbed
         {"epsilon": asked.axes.values("epsilon"), "seed": range(6), "width": 6},
         asked.taus,
     )
-    module = importlib.import_module("tts_jax.sweeps.store")
-    original, grown = module.Store._grow, []
+    original, grown = Store._grow, []
 
     def stops(self, name, shape):
         if len(grown) == 3:
@@ -218,12 +247,9 @@ def test_a_process_killed_while_it_made_room_leaves_a_readable_store(undisturbed
         grown.append(name)
         original(self, name, shape)
 
-    module.Store._grow = stops
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            run_study(more, store)
-    finally:
-        module.Store._grow = original
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(Store, "_grow", stops)
+        run_study(more, store)
     assert len(grown) == 3
     assert same(finished(store), finished(whole))
     run_study(asked, store)

@@ -1,7 +1,7 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,6 +25,12 @@ from .samples import source_of
 if TYPE_CHECKING:
     import optax
 
+_NEURON_SECONDS = 1e-9
+"""Of one core of a machine of 2026 with wide vectors, for a sample and a neuron of a run out of
+many side by side. From benchmarks/sgd.py."""
+_FULL_BATCH = 100
+"""Samples that a gradient of the whole risk costs as much as, about."""
+
 
 class SGD(AbstractDynamics):
     """a -= h grad_a loss, u -= h epsilon grad_u loss; step p at slow time tau = epsilon h p.
@@ -47,6 +53,9 @@ class SGD(AbstractDynamics):
     """
 
     draws: ClassVar[bool] = True
+    sweepable: ClassVar[tuple[str, ...]] = ("epsilon", "step_size", "noise")
+    precisions: ClassVar[tuple[str, ...]] = ("float64", "float32")
+    even_steps: ClassVar[bool] = True
 
     epsilon: Real = eqx.field(converter=as_real)
     step_size: Real = eqx.field(converter=as_real)
@@ -69,6 +78,16 @@ class SGD(AbstractDynamics):
     def steps_until(self, taus: Times) -> Array:
         """Return the number of training steps up to each slow time, round(tau / (epsilon h))."""
         return jnp.round(taus / (self.epsilon * self.step_size)).astype(jnp.int64)
+
+    def expected_steps(self, horizon: float) -> float:
+        return float(max(1, round(horizon / (float(self.epsilon) * float(self.step_size)))))
+
+    def expected_seconds(
+        self, problem: AbstractProblem, width: int, taus: Sequence[float]
+    ) -> float:
+        del problem
+        samples = _FULL_BATCH if self.batch_size == "full" else self.batch_size
+        return _NEURON_SECONDS * width * samples * self.expected_steps(taus[-1])
 
     def check(self, given: RunInputs) -> None:
         problem, samples = given.problem, given.samples

@@ -1,59 +1,42 @@
-"""What a run is expected to cost, before any has been made."""
+"""What runs are expected to cost, before any has been made."""
 
-import numpy as np
-
-from ...batching import devices as _device
-from ...dynamics.limit_flow import LimitFlow
-from ...dynamics.sgd.dynamics import SGD
-from ..study.grid import Point
-from ..study.study import Study, numbers_of
-
-# Of one core of a machine of 2026 with wide vectors: for the order of the units and their size.
-# `predict` in plan.py measures. From benchmarks/flows.py and benchmarks/sgd.py.
-_SGD_STEP = 1e-9
-"""Seconds, of one neuron and one run out of many side by side."""
-_FLOW_STEP = 10e-6
-"""Seconds, at width 20."""
-_CLOSED_FORM = 1e-5
-"""Seconds of the limit flow for one recorded time."""
+from ...dynamics.base import AbstractDynamics
+from ..study.grid import Point, Value, kind_of
+from ..study.study import Study
+from ..study.values import places_of, with_values
 
 
-def expected_steps(study: Study, point: Point) -> float:
-    """Steps of the run at a point: exact for SGD, a fit for the flows, 1 for a closed form."""
-    values = {**_numbers(study), **point}
-    horizon = study.taus[-1]
-    if isinstance(study.dynamics, SGD):
-        count = horizon / (float(values["epsilon"]) * float(values["step_size"]))
-        return float(max(1, round(count)))
-    if isinstance(study.dynamics, LimitFlow):
-        return 1.0
-    # A method of order 5 with kinks on its way; more of them at larger epsilon, where neurons
-    # turn back and meet.
-    epsilon = float(values.get("epsilon", 0.0))
-    kinks = 1.0 + 1.1 * float(np.clip(1 + np.log10(max(epsilon, 1e-9)) / 4, 0.0, 1.0))
-    return 210.0 * kinks * (1e-6 / float(values.get("rtol", 1e-6))) ** 0.17
+class Costs:
+    """Expected steps and seconds of the runs of a study, as its dynamics tell."""
 
+    def __init__(self, study: Study):
+        places = places_of(study.problem, study.dynamics)
+        self._study = study
+        self._taus = tuple(map(float, study.taus))
+        self._names = [name for name in study.numbers if places[name][0][0] == "dynamics"]
+        self._seconds: dict[tuple, float] = {}
 
-def expected_seconds(study: Study, point: Point) -> float:
-    """Seconds of one core that the run at a point is expected to take."""
-    steps, width = expected_steps(study, point), int(point["width"])
-    if isinstance(study.dynamics, LimitFlow):
-        return _CLOSED_FORM * len(study.taus)
-    if isinstance(study.dynamics, SGD):
-        batch = study.dynamics.batch_size
-        return _SGD_STEP * width * steps * (batch if isinstance(batch, int) else 100)
-    # All pairs of neurons in narrow networks, bands in wide ones.
-    return _FLOW_STEP * steps * ((width / 20) ** 2 if width < 48 else width / 10)
+    def steps(self, point: Point) -> float:
+        """Return the steps of the run at a point: exact for SGD, 1 for a closed form."""
+        return self._dynamics(point).expected_steps(self._taus[-1])
 
+    def seconds(self, point: Point) -> float:
+        """Return the seconds of one core that the run at a point is expected to take."""
+        key = (*kind_of(point), *(point[name] for name in self._names))
+        if key not in self._seconds:
+            problem, dynamics = self._study.at_point(point)
+            seconds = dynamics.expected_seconds(problem, int(point["width"]), self._taus)
+            self._seconds[key] = seconds
+        return self._seconds[key]
 
-def in_step(study: Study, name: str) -> bool:
-    """Whether runs that differ in a coordinate alone may share a unit: whether none waits long."""
-    return not isinstance(study.dynamics, SGD) or name not in ("epsilon", "step_size")
+    def spread(self, name: str) -> float:
+        """Return the largest number of steps over the smallest, as one coordinate changes alone."""
+        if name not in self._names:
+            return 1.0
+        first = self._study.axes.point([0] * len(self._study.axes.axes))
+        steps = [self.steps({**first, name: value}) for value in self._study.axes.values(name)]
+        return max(steps) / min(steps)
 
-
-def on_accelerator() -> bool:
-    return not _device.on_cpu()
-
-
-def _numbers(study: Study) -> dict[str, float]:
-    return {name: float(getattr(study.dynamics, name)) for name in numbers_of(study.dynamics)}
+    def _dynamics(self, point: Point) -> AbstractDynamics:
+        numbers: dict[str, Value] = {name: point[name] for name in self._names}
+        return with_values(self._study.problem, self._study.dynamics, numbers)[1]

@@ -8,9 +8,10 @@ from typing import Any
 from ..._errors import argument_error
 from ..errors import SweepError
 from ..study.grid import Point
-from ..study.study import Study
-from .local import Done, Results
-from .plan import Index, Layout, Plan
+from .local import Done
+from .plan import Plan
+from .runner import Results, Runner
+from .structure import Settings
 
 _AHEAD = 2
 """Units that a worker has at hand, so that it does not wait; more would only fill memory."""
@@ -19,7 +20,7 @@ _RETRIES = 3
 
 @contextmanager
 def client_of(cluster: Any) -> Iterator[Any]:
-    """A `distributed.Client`: the one given, or one for "local:4" or a scheduler's address.
+    """Yield a `distributed.Client`: the one given, or one for "local:4" or a scheduler's address.
 
     **Raises:** `SweepError` if the extra `cluster` is not installed or nobody answers there.
     """
@@ -55,19 +56,20 @@ def client_of(cluster: Any) -> Iterator[Any]:
 
 
 def workers_of(client: Any) -> int:
-    """How many units can be computed at once, now."""
+    """Return how many units can be computed at once, now."""
     return max(1, sum(client.nthreads().values()))
 
 
-def on_cluster(plan: Plan, done: Done, client: Any) -> None:
-    """Compute every unit of a plan on the workers, and hand each to `done` once, here.
+def on_cluster(plan: Plan, runner: Runner, done: Done, client: Any) -> None:
+    """Compute every unit of a plan on the workers, each with a runner like this one, and hand each
+    to `done` once, here.
 
     A unit whose worker dies is computed by another one.
     """
     import distributed
 
-    # Sent with every unit: left with one worker, it would die with it.
-    study, name = plan.layout.study, uuid.uuid4().hex
+    # The settings go with every unit: left with one worker, they would die with it.
+    name = uuid.uuid4().hex
     waiting = iter(plan.units)
     under_way: dict[Any, Any] = {}
 
@@ -76,9 +78,8 @@ def on_cluster(plan: Plan, done: Done, client: Any) -> None:
         if unit is None:
             return None
         points = plan.layout.points(unit)
-        future = client.submit(
-            compute, name, study, plan.layout.chunks, points, retries=_RETRIES, pure=False
-        )
+        given = (name, runner.settings, runner.shared, points)
+        future = client.submit(compute, *given, retries=_RETRIES, pure=False)
         under_way[future] = unit
         return future
 
@@ -104,12 +105,16 @@ def on_cluster(plan: Plan, done: Done, client: Any) -> None:
         top_up()
 
 
-_layouts: dict[str, Layout] = {}
+_runners: dict[str, Runner] = {}
 
 
-def compute(name: str, study: Study, chunks: Index, points: list[Point]) -> Results:
-    """A unit, on a worker, which keeps what it has compiled for the sweep of that name."""
-    if name not in _layouts:
-        _layouts.clear()
-        _layouts[name] = Layout.of(study, chunks)
-    return _layouts[name].runner(points)
+def compute(name: str, settings: Settings, shared: tuple[str, ...], points: list[Point]) -> Results:
+    """Return what the runs of a unit leave, on a worker.
+
+    It keeps the settings of the sweep of that name as they came first: functions that come again
+    are others, and would be compiled again.
+    """
+    if name not in _runners:
+        _runners.clear()
+        _runners[name] = Runner(settings, shared)
+    return _runners[name](points)

@@ -6,51 +6,59 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from .plan import COMPILE, Plan, Unit
+from .layout import Unit
+from .plan import COMPILE, Plan
+from .runner import Results, Runner
 
-Results = dict[str, np.ndarray]
 Done = Callable[[Unit, Results], None]
 
 
 class _Waiting:
     """The units that nobody has taken yet, by the program that they need."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, runner: Runner, devices: Sequence[Any]):
         self._turn = threading.Lock()
         self._units: dict[Hashable, list[Unit]] = defaultdict(list)
         for unit in reversed(plan.units):
             self._units[plan.program(unit)].append(unit)
-        self._compiled: dict[Any, set[Hashable]] = defaultdict(set)
+        self._compiled: dict[Any, set[Hashable]] = {device: set() for device in devices}
+        for program, units in self._units.items():
+            for device in runner.compiled_on(plan.layout.points(units[0])) & set(devices):
+                self._compiled[device].add(program)
 
     def next(self, device: Any) -> Unit | None:
-        """A unit whose program the device has, or else the one that is worth compiling most."""
+        """Return a unit whose program the device has, or else the one most worth compiling."""
         with self._turn:
             left = {program: units for program, units in self._units.items() if units}
-            mine = [program for program in left if program in self._compiled[device]]
-            if not mine:
+            ready = [program for program in left if program in self._compiled[device]]
+            if not ready:
                 elsewhere = set().union(*self._compiled.values())
                 # One that another device has is worth it only if there is much of it.
-                mine = [
+                worth = [
                     program
                     for program, units in left.items()
                     if program not in elsewhere or sum(unit.seconds for unit in units) > COMPILE
                 ]
-                mine = sorted(mine, key=lambda program: program in elsewhere)
-            if not mine:
+                ready = sorted(worth, key=lambda program: program in elsewhere)
+            if not ready:
                 return None
-            self._compiled[device].add(mine[0])
-            return left[mine[0]].pop()
+            self._compiled[device].add(ready[0])
+            return left[ready[0]].pop()
 
 
-def on_devices(plan: Plan, done: Done, devices: Sequence[Any] | None = None) -> None:
-    """Compute every unit of a plan, and hand each to `done` as soon as it is there.
+def on_devices(
+    plan: Plan,
+    runner: Runner,
+    done: Done,
+    devices: Sequence[Any] | None = None,
+) -> None:
+    """Compute every unit of a plan by a runner, and hand each to `done` as soon as it is there.
 
     An error, or an interrupt, stops it when the units under way are done.
     """
     devices = jax.local_devices() if devices is None else devices
-    waiting, stop, turn = _Waiting(plan), threading.Event(), threading.Lock()
+    waiting, stop, turn = _Waiting(plan, runner, devices), threading.Event(), threading.Lock()
     errors: list[BaseException] = []
 
     def work(device: Any) -> None:
@@ -59,7 +67,7 @@ def on_devices(plan: Plan, done: Done, devices: Sequence[Any] | None = None) -> 
                 unit = waiting.next(device)
                 if unit is None:
                     return
-                found = plan.layout.runner(plan.layout.points(unit), device)
+                found = runner(plan.layout.points(unit), device)
                 with turn:
                     done(unit, found)
         except BaseException as error:

@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+import equinox as eqx
 import numpy as np
 
+from ..._types import as_arrays
 from ...metrics import floor
 from ...problems.population import Problem
 from ..study.study import Study
+from ..study.values import places_of
 
 
 def coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
-    """Names, values and dimensions of the coordinates; None for one value that holds everywhere."""
+    """Yield names, values and dimensions of the coordinates; the dimension is None for one value
+    that holds everywhere."""
     for axis in study.axes.axes:
         for name in axis.names:
             yield name, _array_of(study.axes.values(name)), axis.dimension
@@ -25,18 +29,27 @@ def _array_of(values: tuple) -> np.ndarray:
 
 
 def floor_dimensions(study: Study) -> tuple[str, ...]:
-    return tuple(axis.dimension for axis in study.axes.along("eta", "target")[0])
+    """Return the dimensions of the grid that the problem depends on."""
+    return tuple(axis.dimension for axis in study.axes.subgrid(*_problem_names(study))[0])
 
 
-def floors(study: Study) -> Iterator[tuple[str, np.ndarray]]:
-    """The risk of one neuron on each jump, `metrics.floor`, NaN where there is no such thing."""
-    axes, points = study.axes.along("eta", "target")
+def floors(study: Study) -> np.ndarray:
+    """Return the risk of one neuron on each jump, `metrics.floor`, at every place of
+    `floor_dimensions`; NaN where there is no such thing."""
+    axes, points = study.axes.subgrid(*_problem_names(study))
     found = np.full(len(points), np.nan)
     for i, point in enumerate(points):
-        numbers = {"eta": float(point["eta"])} if "eta" in point else {}
-        target = dict(study.axes.targets).get(str(point.get("target")))
-        problem = study.at(numbers, target)[0]
+        problem = study.at_point(point)[0]
         if isinstance(problem, Problem):
             with suppress(ValueError):  # there is none for other targets and activations
-                found[i] = float(floor(problem))
-    yield "floor", found.reshape([len(axis.values) for axis in axes])
+                found[i] = float(_floor(as_arrays(problem)))
+    return found.reshape([len(axis.values) for axis in axes])
+
+
+_floor = eqx.filter_jit(floor)
+"""One program for all numbers: run as it is, each of its operations would be compiled alone."""
+
+
+def _problem_names(study: Study) -> list[str]:
+    places = places_of(study.problem, study.dynamics)
+    return [name for name in study.axes.names if places.get(name, [("",)])[0][0] == "problem"]

@@ -17,7 +17,7 @@ _LARGEST = 2**31
 
 
 def open_sweep(folder: Path) -> xr.Dataset:
-    """The Dataset in a store, numbers in increasing order, read when it is needed.
+    """Open the Dataset in a store, numbers in increasing order; it is read when it is needed.
 
     **Raises:** `SweepError` if there is none, or its coordinates are damaged.
     """
@@ -33,7 +33,7 @@ def open_sweep(folder: Path) -> xr.Dataset:
 
 @contextmanager
 def undamaged(folder: Path) -> Iterator[None]:
-    """What cannot be read as a `SweepError` that says what to do."""
+    """Raise a `SweepError` that says what to do where something cannot be read."""
     try:
         yield
     except SweepError:
@@ -46,7 +46,7 @@ def undamaged(folder: Path) -> Iterator[None]:
 
 
 def report(folder: Path) -> str:
-    """How far a sweep is, how its runs ended, and what that took."""
+    """Return a text on how far a sweep is, how its runs ended, and what that took."""
     data = open_sweep(folder)
     with undamaged(folder):
         statuses = data.status.values
@@ -78,7 +78,7 @@ def report(folder: Path) -> str:
 
 
 def export_netcdf(folder: Path, file: Path) -> None:
-    """The whole sweep as one netCDF file, which appears whole or not at all."""
+    """Write a sweep as one netCDF file, which appears only when it is complete."""
     data = open_sweep(folder)
     for name, values in data.variables.items():
         if values.nbytes >= _LARGEST:
@@ -97,7 +97,7 @@ def export_netcdf(folder: Path, file: Path) -> None:
     try:
         for name, values in data.variables.items():
             if values.dtype == np.int64:
-                # No part of netCDF 3, which needs no library but SciPy.
+                # netCDF 3, for which SciPy is enough, does not have it.
                 kind = np.int32 if np.all(abs(values.values) < 2**31) else np.float64
                 data[name] = data[name].astype(kind)
         data.assign_attrs(attributes).to_netcdf(half, engine="scipy")

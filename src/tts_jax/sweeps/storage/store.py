@@ -1,8 +1,9 @@
 """The store of a sweep: a Zarr group that xarray opens, written a chunk at a time.
 
-Every file appears whole or not at all. The status of a run is -1 until it has been made, and the
-chunk of statuses is the last that a unit of work writes: that marks it as done. A chunk ends in a
-checksum. The metadata of all arrays stand in one file, so that readers never see half a change.
+A reader never sees a file that is half written. The status of a run is -1 until it has been made,
+and the chunk of statuses is the last that a unit of work writes: that marks the unit as done. A
+chunk ends in a checksum. The metadata of all arrays stand in one file, so that readers never see
+half a change.
 """
 
 import datetime
@@ -26,8 +27,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ..._errors import Status
 from ..errors import SweepError
-from ..execution.plan import Index, Layout, Unit, kind
-from ..execution.runner import Variable
+from ..execution.layout import Index, Layout, Unit
+from ..execution.variables import Variable
+from ..study.grid import kind_of
 from ..study.study import Study
 from ..study.tables import TableError
 from ..study.toml import study_from
@@ -59,7 +61,7 @@ class Store:
         return tuple(self.attributes["chunks"])
 
     def study(self) -> Study:
-        """The study, built from its description.
+        """Return the study, built from its description.
 
         **Raises:** `SweepError` if it holds functions or classes that are not of this package.
         """
@@ -72,7 +74,7 @@ class Store:
             ) from error
 
     def pending(self, layout: Layout) -> list[tuple[Index, np.ndarray]]:
-        """For every chunk which runs are to be made: all of a chunk that is damaged."""
+        """Return, for every chunk, which of its runs are to be made: all, if it is damaged."""
         chunks = layout.all_chunks()
         begun = np.ones(layout.study.axes.shape, bool)
         with suppress(Exception):  # damaged: then every chunk is looked at
@@ -83,22 +85,22 @@ class Store:
 
     def _pending(self, layout: Layout, chunk: Index, begun: np.ndarray) -> np.ndarray:
         region = layout.region(chunk)
-        nothing = np.ones(begun.shape, bool)
+        everything = np.ones(begun.shape, bool)
         if not np.any(begun):
-            return nothing
+            return everything
         try:
             status = np.asarray(self._array("status")[region])
             point = layout.study.axes.point([part.start for part in region])
-            for name, variable in layout.variables[kind(point)].items():
+            for name, variable in layout.variables[kind_of(point)].items():
                 if not self._whole(name, chunk, variable):
-                    return nothing
+                    return everything
                 self._array(name)[region]  # reading it looks at the checksums
         except Exception:  # whatever a damaged chunk makes the codecs say
-            return nothing
+            return everything
         return status == PENDING
 
     def _whole(self, name: str, chunk: Index, variable: Variable) -> bool:
-        """Whether all files of a chunk are there: Zarr takes a missing one for an empty one."""
+        """Whether all files of a chunk are there: Zarr takes a missing file for an empty one."""
         sizes = self._array(name).chunks[len(chunk) :]
         parts = [range(-(-n // c)) for n, c in zip(variable.shape, sizes, strict=True)]
         return all(
@@ -107,7 +109,7 @@ class Store:
         )
 
     def write(self, layout: Layout, unit: Unit, found: Mapping[str, np.ndarray]) -> None:
-        """What the runs of a unit left, in their order on the first axis of each array."""
+        """Write what the runs of a unit left, in their order on the first axis of each array."""
         region = layout.region(unit.chunk)
         for name, variable in layout.whole.items():
             if name not in found:
@@ -117,12 +119,13 @@ class Store:
                 block = np.full(shape, _empty(variable.dtype), variable.dtype)
             else:
                 block = np.array(self._array(name)[region]).reshape(shape)
-            own = tuple(slice(0, n) for n in found[name].shape[1:])
-            block[(..., *own)][unit.mask] = found[name]
+            filled = tuple(slice(0, n) for n in found[name].shape[1:])
+            block[(..., *filled)][unit.mask] = found[name]
             self._array(name)[region] = block
 
     def repair(self) -> None:
-        """Write the metadata of arrays again that cannot be read, from the copy of all of them."""
+        """Write the metadata again of those arrays where they cannot be read, from their copies in
+        the one file that has all of them."""
         root = json.loads((self.folder / "zarr.json").read_bytes())
         for name, metadata in root["consolidated_metadata"]["metadata"].items():
             file = self.folder / name / "zarr.json"
@@ -133,15 +136,15 @@ class Store:
                 _write_json(file, metadata)
 
     def extend(self, layout: Layout) -> None:
-        """Make room for the values that a study has more. Nothing that is there is touched."""
+        """Make room for the values that a study has more, and touch no run that is there."""
         for name, values, axis in coordinates(layout.study):
             self._grow(name, values.shape)
             if axis is not None:
                 self._array(name)[...] = values
-        for name, values in floors(layout.study):
-            if (self.folder / name).exists():
-                self._grow(name, values.shape)
-                self._array(name)[...] = values
+        if (self.folder / "floor").exists():
+            values = floors(layout.study)
+            self._grow("floor", values.shape)
+            self._array("floor")[...] = values
         for name, variable in layout.whole.items():
             self._grow(name, (*layout.study.axes.shape, *variable.shape))
         self._publish(study=layout.study.description())
@@ -158,7 +161,7 @@ class Store:
         return self._arrays[name]
 
     def _publish(self, **attributes: Any) -> None:
-        """Attributes, and the metadata of all arrays with them, in one file that readers see.
+        """Write attributes, and the metadata of all arrays, in the one file that readers see.
 
         Zarr would write the attributes first, without the metadata, and then both.
         """
@@ -177,9 +180,9 @@ class Store:
 
     @contextmanager
     def session(self, devices: int) -> Iterator[Callable[..., None]]:
-        """A record of this process's work among the attributes, kept also if it is cut off.
+        """Keep a record of this process's work among the attributes, also if it is cut off.
 
-        It comes as a function that notes more of it by name.
+        Yields a function that notes more of the work by name.
         """
         record: dict[str, Any] = {
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -214,7 +217,7 @@ class Store:
 
 
 def create_store(folder: Path, layout: Layout) -> Store:
-    """A new store. It appears whole or not at all."""
+    """Create a store, which others see only when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
@@ -233,14 +236,14 @@ def create_store(folder: Path, layout: Layout) -> Store:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Write a file so that no reader sees half of it."""
     half = file.with_suffix(".partial")
     half.write_text(json.dumps(content, indent=1))
     half.replace(file)
 
 
 def open_store(folder: Path) -> Store:
-    """The store in a folder, to read. To write, hold its `locked`.
+    """Open the store in a folder, to read. To write, hold it by `locked`.
 
     **Raises:** `SweepError` if there is none.
     """
@@ -255,7 +258,7 @@ def open_store(folder: Path) -> Store:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a store for writing; a process that is killed lets go of it.
+    """Hold a store for writing, as long as the process lives.
 
     **Raises:** `SweepError` if another process holds it, or nothing can be written there.
     """
@@ -277,17 +280,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _fill(store: Store, layout: Layout) -> None:
     group, study = store._group, layout.study
-    alone = [name for axis in study.axes.axes if len(axis.names) > 1 for name in axis.names]
+    zipped = [name for axis in study.axes.axes if len(axis.names) > 1 for name in axis.names]
     for name, values, axis in coordinates(study):
         dimensions = () if axis is None else (axis,)
         _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
         store._array(name)[...] = values
-    for name, values in floors(study):
-        if not np.any(np.isfinite(values)):
-            continue
+    values = floors(study)
+    if np.any(np.isfinite(values)):
         dimensions = floor_dimensions(study)
-        _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
-        store._array(name)[...] = values
+        _make(group, "floor", values.shape, (4096,) * values.ndim, values.dtype, dimensions)
+        store._array("floor")[...] = values
     names = tuple(axis.dimension for axis in study.axes.axes)
     for name, variable in layout.whole.items():
         shape, chunks = (*study.axes.shape, *variable.shape), (*layout.chunks, *variable.shape)
@@ -300,8 +302,8 @@ def _fill(store: Store, layout: Layout) -> None:
         method=type(study.dynamics).__name__,
         statuses={"PENDING": PENDING, **{status.name: int(status) for status in Status}},
         sessions=[],
-        # For xarray: those that are no axis of their own.
-        coordinates=" ".join([*alone, *dict(study.axes.fixed)]),
+        # For xarray: those that have no axis of their name.
+        coordinates=" ".join([*zipped, *dict(study.axes.fixed)]),
     )
 
 

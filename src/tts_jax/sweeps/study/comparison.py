@@ -9,7 +9,7 @@ from ..errors import SweepError
 def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) -> None:
     """Raise `SweepError` with the differences, unless the study asked for has new values at most.
 
-    Both as tables; `where` is the folder of the stored one.
+    Both studies are tables; `where` is the folder of the stored one.
     """
     lines = differences({**stored, "grid": None}, {**asked, "grid": None})
     shape = [_names(table["grid"]) for table in (stored, asked)]
@@ -34,7 +34,8 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
 
 
 def _common(table: Any, other: Any) -> Any:
-    """Of two tables of labelled targets, what has a label in both; all else as it is."""
+    """The part of a table of labelled targets whose labels another one has, too; anything else as
+    it is."""
     if isinstance(table, dict) and isinstance(other, dict):
         return {label: value for label, value in table.items() if label in other}
     return table
@@ -47,7 +48,7 @@ def _names(grid: Mapping[str, Any]) -> list[str]:
 
 
 def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
-    """Where two tables differ, a line each."""
+    """Return where two tables differ, a line each."""
     if isinstance(stored, Mapping) and isinstance(asked, Mapping):
         names = [*stored, *(name for name in asked if name not in stored)]
         return [
@@ -57,4 +58,13 @@ def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
                 stored.get(name), asked.get(name), f"{path}.{name}" if path else name
             )
         ]
-    return [] if stored == asked else [f"{path}: stored {stored!r}, asked {asked!r}"]
+    if _name(stored) == _name(asked):
+        return []
+    return [f"{path}: stored {stored!r}, asked {asked!r}"]
+
+
+def _name(value: Any) -> Any:
+    """The name of a class of this package without its module, which another version may have
+    elsewhere; anything else as it is."""
+    ours = isinstance(value, str) and value.startswith("tts_jax.")
+    return value.rpartition(".")[2] if ours else value

@@ -17,13 +17,17 @@ Value: TypeAlias = float | int | str
 Point: TypeAlias = dict[str, Value]
 """The coordinates of a run by name. A target stands there by its label."""
 
-WHOLE = ("seed", "width")
-"""Names whose values are whole numbers. All others hold numbers, but `target`, which has labels."""
+Kind: TypeAlias = tuple[int, str | None]
+"""A width, and the label of a target or None: what the shapes of a run depend on in a study."""
+
+START_NAMES = ("seed", "width")
+"""Names that choose where a run starts, by whole numbers. All others stand in the problem or the
+dynamics, and have numbers, but `target`, which has labels."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a sweep: a name with its values, or several names zipped, which go together."""
+    """An axis of a sweep: a name with its values, or several names zipped, which go together."""
 
     names: tuple[str, ...]
     values: tuple[tuple[Value, ...], ...]
@@ -33,7 +37,7 @@ class Axis:
         return "_".join(self.names)
 
     def extended(self, other: "Axis") -> "Axis":
-        """This one's values, then those of the other that it lacks."""
+        """Return an axis with these values, and then those of another axis that are missing."""
         there = set(self.values)
         new = tuple(value for value in other.values if value not in there)
         return Axis(self.names, self.values + new)
@@ -60,7 +64,7 @@ class Grid:
         return math.prod(self.shape)
 
     def values(self, name: str) -> tuple[Value, ...]:
-        """All values that a name takes."""
+        """Return all values that a name takes."""
         for axis in self.axes:
             if name in axis.names:
                 place = axis.names.index(name)
@@ -68,30 +72,29 @@ class Grid:
         return (dict(self.fixed)[name],)
 
     def point(self, index: Sequence[int]) -> Point:
-        """The coordinates at an index, one number for each axis."""
+        """Return the coordinates at an index, one number for each axis."""
         found = dict(self.fixed)
         for axis, i in zip(self.axes, index, strict=True):
             found |= dict(zip(axis.names, axis.values[i], strict=True))
         return found
 
-    def along(self, *names: str) -> tuple[list[Axis], list[Point]]:
-        """The axes that hold any of these names, and a point for every place on them.
-
-        On the other axes it is the first one.
-        """
-        mine = [bool(set(names) & set(axis.names)) for axis in self.axes]
-        ranges = [range(n if own else 1) for n, own in zip(self.shape, mine, strict=True)]
-        axes = [axis for axis, own in zip(self.axes, mine, strict=True) if own]
+    def subgrid(self, *names: str) -> tuple[list[Axis], list[Point]]:
+        """Return the axes that hold any of these names, and a point for every place on them, which
+        is the first one on the other axes."""
+        held = [bool(set(names) & set(axis.names)) for axis in self.axes]
+        ranges = [range(n if is_held else 1) for n, is_held in zip(self.shape, held, strict=True)]
+        axes = [axis for axis, is_held in zip(self.axes, held, strict=True) if is_held]
         return axes, [self.point(index) for index in itertools.product(*ranges)]
 
     def extended(self, other: "Grid") -> "Grid":
-        """With the values of another grid that has the same names, appended to the axes."""
+        """Return this grid with the values that another one of the same names has more, appended
+        to the axes."""
         axes = tuple(mine.extended(its) for mine, its in zip(self.axes, other.axes, strict=True))
         return Grid(axes, self.fixed, tuple((dict(self.targets) | dict(other.targets)).items()))
 
 
 def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
-    """A `Grid` from a mapping of names to values.
+    """Make a `Grid` from a mapping of names to values.
 
     `{"epsilon": [0.1, 1.0], "seed": range(20)}` is a product of axes, a key of several names such
     as `("width", "eta"): [(10, 1e-2), (20, 4e-3)]` one axis on which they go together, a single
@@ -170,7 +173,7 @@ def _value(name: str, value: Any) -> Value:
         raise argument_error(label, "numbers", repr(value)) from None
     if not math.isfinite(number):
         raise argument_error(label, "finite numbers", number)
-    if name in WHOLE:
+    if name in START_NAMES:
         if number != int(number) or number < (1 if name == "width" else 0):
             expected = "whole numbers of at least " + ("1" if name == "width" else "0")
             raise argument_error(label, expected, repr(value))
@@ -181,10 +184,17 @@ def _value(name: str, value: Any) -> Value:
     return number
 
 
+def kind_of(point: Point) -> Kind:
+    """Return the width and the label of the target at a point."""
+    label = point.get("target")
+    return int(point["width"]), None if label is None else str(label)
+
+
 def stream(point: Point) -> int:
-    """A number below 2^64 from all coordinates but the seed: which stream of noise a run hears.
+    """Return a number below 2^64 from all coordinates but the seed: which stream of noise a run
+    hears.
 
     It depends on the run alone, and not on what else is swept.
     """
-    own = {name: value for name, value in sorted(point.items()) if name != "seed"}
-    return int.from_bytes(hashlib.sha256(json.dumps(own).encode()).digest()[:8])
+    others = {name: value for name, value in sorted(point.items()) if name != "seed"}
+    return int.from_bytes(hashlib.sha256(json.dumps(others).encode()).digest()[:8])

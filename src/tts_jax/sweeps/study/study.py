@@ -5,21 +5,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from ..._errors import argument_error, check_64_bit, check_type
+from ..._sweepable import at_place, check_number
 from ..._types import Key, Times
 from ...dynamics.base import AbstractDynamics, check_taus
-from ...dynamics.sgd.dynamics import SGD
 from ...models.initialisers import init_uniform
 from ...models.network import Params
 from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
-from ...problems.population import Problem
-from .grid import Grid, make_grid
-from .tables import SWEPT, describe
+from .grid import START_NAMES, Grid, Point, make_grid
+from .tables import describe, mark_swept
+from .values import check_names, places_of, with_values
 
 Start = Callable[[Key, int], Params]
 
@@ -31,8 +29,9 @@ class Study:
     **Arguments:**
 
     - `problem`, `dynamics`: as for `simulate`; the grid's values stand in place of theirs.
-    - `grid`: a mapping of names to values. Names are `seed`, `width`, `eta`, `target`, and the
-      numbers of the dynamics, such as `epsilon`, `step_size`, `noise` and `rtol`.
+    - `grid`: a mapping of names to values. Names are `seed`, `width`, and what the classes of the
+      problem and the dynamics, and of their parts, name in `sweepable`: such as `target`, `eta`,
+      `epsilon`, `step_size`, `noise` and `rtol`.
       `{"epsilon": [0.1, 1.0], "seed": range(20), "width": 20}` is a product of two axes at one
       width; a key of several names, `("width", "eta"): [(10, 1e-2), (20, 4e-3)]`, is one axis on
       which they go together; `"target"` has labels, `{"stairs": target, ...}`.
@@ -66,35 +65,30 @@ class Study:
             raise argument_error("keep", '"all" or "last"', repr(self.keep))
         if self.precision not in ("float64", "float32"):
             raise argument_error("precision", '"float64" or "float32"', repr(self.precision))
-        if self.precision == "float32" and not isinstance(self.dynamics, SGD):
-            raise argument_error("precision", '"float64" for a flow', repr(self.precision))
+        if self.precision not in self.dynamics.precisions:
+            allowed = " or ".join(f'"{name}"' for name in self.dynamics.precisions)
+            expected = f"{allowed} for a {type(self.dynamics).__name__}"
+            raise argument_error("precision", expected, repr(self.precision))
         self._check_names()
         self._check_values()
 
     def _check_names(self) -> None:
         names = self.axes.names
-        known = ["seed", "width", *numbers_of(self.dynamics)]
-        if _has_eta(self.problem):
-            known.append("eta")
-        if isinstance(self.problem, Problem):
-            known.append("target")
-        for name in names:
-            if name not in known:
-                what = f"a {type(self.problem).__name__} under {type(self.dynamics).__name__}"
-                raise argument_error("grid", f"of names among {known} for {what}", f"of `{name}`")
+        check_names(names, self.problem, self.dynamics)
+        for _, target in self.axes.targets:  # each may declare numbers that others lack
+            check_names(names, *self.at({}, target))
         if "width" not in names:
             raise argument_error("grid", "with a `width`", f"of {list(names)}")
 
     def _check_values(self) -> None:
         """Make what every value asks for once, so that a bad one is told before the first run."""
-        for name in self.axes.names:
-            if name in numbers_of(self.dynamics):
+        targets = [target for _, target in self.axes.targets] or [None]
+        for problem, dynamics in (self.at({}, target) for target in targets):
+            places = places_of(problem, dynamics)
+            for name in self.numbers:
+                holder = at_place({"problem": problem, "dynamics": dynamics}, places[name][0][:-1])
                 for value in self.axes.values(name):
-                    dataclasses.replace(self.dynamics, **{name: value})
-            elif name == "eta":
-                for value in self.axes.values(name):
-                    activation = self.problem.network.activation  # pyright: ignore
-                    dataclasses.replace(activation, eta=value)
+                    check_number(holder, name, value)
 
     @property
     def axes(self) -> Grid:
@@ -102,68 +96,58 @@ class Study:
         assert isinstance(self.grid, Grid)
         return self.grid
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names of the grid whose values are numbers of the problem or the dynamics."""
+        apart = (*START_NAMES, "target")
+        return tuple(name for name in self.axes.names if name not in apart)
+
     def at(
         self, numbers: Mapping[str, Any], target: AbstractLabels | None = None
     ) -> tuple[AbstractProblem, AbstractDynamics]:
-        """The problem and the dynamics with other numbers, which may be traced, and target."""
-        problem, dynamics = self.problem, self.dynamics
-        if target is not None:
-            problem = eqx.tree_at(lambda p: p.target, problem, target)
-        for name, number in numbers.items():
-            if name == "eta":
-                problem = eqx.tree_at(lambda p: p.network.activation.eta, problem, number)
-            elif name in numbers_of(dynamics):
-                dynamics = eqx.tree_at(lambda d, name=name: getattr(d, name), dynamics, number)
-        return problem, dynamics
+        """Return the problem and the dynamics with other numbers, which may be traced, and another
+        target unless it is None."""
+        values = dict(numbers) if target is None else {**numbers, "target": target}
+        return with_values(self.problem, self.dynamics, values)
+
+    def at_point(self, point: Point) -> tuple[AbstractProblem, AbstractDynamics]:
+        """Return the problem and the dynamics of the run at a point of the grid."""
+        target = dict(self.axes.targets).get(str(point.get("target")))
+        return self.at({name: point[name] for name in self.numbers if name in point}, target)
 
     def extended(self, other: "Study") -> "Study":
-        """With the values of another study that differs in the values of its axes only."""
+        """Return this study with the values that another one, which is equal but for the values
+        of its axes, has more."""
         return dataclasses.replace(self, grid=self.axes.extended(other.axes))
 
     def description(self) -> dict[str, Any]:
-        """The study as a plain table, as a TOML file may have it, too."""
-        names = self.axes.names
+        """Return the study as a plain table, as a TOML file may have it, too."""
         # What the grid has values for must not tell two studies apart.
-        swept = {name: 1.0 for name in names if name not in ("seed", "width", "target")}
+        swept: dict[str, Any] = dict.fromkeys(self.numbers, 1.0)
         problem, dynamics = self.at(swept)
-        if "target" in names:
-            problem = eqx.tree_at(lambda p: p.target, problem, None)
+        places = places_of(problem, dynamics)
+        if "target" in self.axes.names:
+            swept["target"] = None
+            problem, dynamics = with_values(problem, dynamics, {"target": None})
         table = {"problem": describe(problem), "dynamics": describe(dynamics)}
-        for name in names:
-            place = table["dynamics"]
-            if name == "eta":
-                place = table["problem"].get("network", {}).get("activation", {})
-            elif name == "target":
-                place = table["problem"]
-            if name not in ("seed", "width") and "digest" not in place:
-                place[name] = SWEPT
+        for name in swept:
+            mark_swept(table, places[name][0])
         if self.start is not init_uniform:
             table["start"] = describe(self.start)
         table |= {"keep": self.keep, "precision": self.precision, "taus": list(self.taus)}
-        return table | {"grid": _describe_grid(self.axes)}
+        targets = {}
+        for label, target in self.axes.targets:
+            problem = self.at(dict.fromkeys(self.numbers, 1.0), target)[0]
+            targets[label] = describe(at_place({"problem": problem}, places["target"][0]))
+        return table | {"grid": _describe_grid(self.axes, targets)}
 
 
-def numbers_of(dynamics: AbstractDynamics) -> tuple[str, ...]:
-    """The names of the numbers of a dynamics that can be swept."""
-    return tuple(
-        field.name
-        for field in dataclasses.fields(dynamics)
-        if not field.metadata.get("static", False)
-        and isinstance(getattr(dynamics, field.name), float | np.ndarray | jax.Array)
-    )
-
-
-def _has_eta(problem: AbstractProblem) -> bool:
-    activation = getattr(getattr(problem, "network", None), "activation", None)
-    return hasattr(activation, "eta")
-
-
-def _describe_grid(grid: Grid) -> dict[str, Any]:
+def _describe_grid(grid: Grid, targets: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for axis in grid.axes:
         columns = [list(column) for column in zip(*axis.values, strict=True)]
         if axis.names == ("target",):
-            found["target"] = {label: describe(target) for label, target in grid.targets}
+            found["target"] = targets
         elif axis.names == ("seed",) and columns[0] == list(
             range(columns[0][0], columns[0][0] + len(columns[0]))
         ):

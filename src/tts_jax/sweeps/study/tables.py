@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from ..._digest import digest
+from ..._sweepable import Place
 from ...dynamics.gradient_flow import GradientFlow
 from ...dynamics.limit_flow import LimitFlow
 from ...dynamics.reduced_flow import ReducedFlow
@@ -50,7 +51,7 @@ class TableError(ValueError):
 
 
 def describe(thing: Any) -> Any:
-    """A plain table, list, number or word that stands for a thing.
+    """Return a plain table, list, number or word that stands for a thing.
 
     A function, or an object of a class that is not of this package, stands there with a hash of
     what it does: two of them can be told apart, but not be built.
@@ -79,8 +80,17 @@ def _table(thing: Any) -> dict[str, Any]:
     return found
 
 
+def mark_swept(table: Any, place: Place) -> None:
+    """Write that the grid has the values at a place of a table of tables, unless a hash stands
+    there for the object that holds it."""
+    for name in place[:-1]:
+        table = table.get(name) if isinstance(table, dict) else None
+    if isinstance(table, dict) and "digest" not in table:
+        table[place[-1]] = SWEPT
+
+
 def build(table: Any, path: tuple[str, ...] = ()) -> Any:
-    """The thing that a plain table stands for.
+    """Return the thing that a plain table stands for.
 
     **Raises:** `TableError` for an unknown class or argument, a missing one, and what the class
     itself complains of.

@@ -1,6 +1,6 @@
 """Studies as TOML files, and as the tables that a store keeps."""
 
-import inspect
+import itertools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ...models.targets import AbstractLabels
 from ..errors import StudyError
-from .grid import WHOLE
+from .grid import START_NAMES
 from .study import Study
 from .tables import KNOWN, SWEPT, TableError, build
 
@@ -19,7 +20,7 @@ _PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start")
 
 
 def read_study(path: str | Path) -> Study:
-    """A `Study` from a TOML file.
+    """Read a `Study` from a TOML file.
 
     **Raises:** `StudyError` with the file, the line that is wrong, and what is expected there.
     """
@@ -38,7 +39,7 @@ def read_study(path: str | Path) -> Study:
 
 
 def study_from(table: Mapping[str, Any]) -> Study:
-    """The study that a plain table stands for, the inverse of `Study.description`.
+    """Return the study that a plain table stands for, the inverse of `Study.description`.
 
     **Raises:** `TableError`.
     """
@@ -51,10 +52,11 @@ def study_from(table: Mapping[str, Any]) -> Study:
     if "start" in table:
         raise TableError(("start",), f"`start` is a function, which no file has: {table['start']}.")
     grid = grid_from(table["grid"])
-    _check_names(grid, table["dynamics"])
+    problem_table = _with_types(table["problem"])
+    _check_names(grid, problem_table, table["dynamics"])
     try:
-        problem = build(_with_types(table["problem"], grid), ("problem",))
-        dynamics = build(_filled(table["dynamics"], grid, "dynamics"), ("dynamics",))
+        problem = build(_filled(problem_table, grid, ("problem",)), ("problem",))
+        dynamics = build(_filled(table["dynamics"], grid, ("dynamics",)), ("dynamics",))
     except TableError as error:
         name = error.path[-1] if error.path else ""
         if name in table["grid"]:  # it is the grid's first value that is wrong
@@ -71,11 +73,12 @@ def study_from(table: Mapping[str, Any]) -> Study:
         raise TableError(path, str(error)) from error
 
 
-def _check_names(grid: Mapping[Any, Any], dynamics: Any) -> None:
-    kind = dynamics.get("type") if isinstance(dynamics, Mapping) else None
-    if not isinstance(kind, str) or kind not in KNOWN:
-        return  # `build` will tell
-    known = ["seed", "width", "eta", "target", *inspect.signature(KNOWN[kind]).parameters]
+def _check_names(grid: Mapping[Any, Any], *tables: Any) -> None:
+    """Raise `TableError` for a name of the grid that nothing declares, before it is missed."""
+    try:
+        known = [*START_NAMES, *itertools.chain(*map(_declared, tables))]
+    except KeyError:
+        return  # of a class that is not known: `build` will tell
     for key in grid:
         for name in (key,) if isinstance(key, str) else key:
             if name not in known:
@@ -83,8 +86,31 @@ def _check_names(grid: Mapping[Any, Any], dynamics: Any) -> None:
                 raise TableError(("grid", name if isinstance(key, str) else key[0]), message)
 
 
-def _with_types(table: Any, grid: Mapping[Any, Any]) -> dict[str, Any]:
-    """A problem's table with the usual classes where none are named, and swept values filled in."""
+def _declared(table: Any) -> list[str]:
+    """The names that a table's class, and those of its parts, declare in `sweepable`."""
+    kind = _class_of(table)
+    return [*_sweepable(kind), *itertools.chain(*map(_declared, _parts(table, kind).values()))]
+
+
+def _class_of(table: Any) -> Any:
+    """The class that a table is for; raises KeyError if there is none."""
+    kind = table.get("type") if isinstance(table, Mapping) else None
+    return KNOWN[kind if isinstance(kind, str) else ""]
+
+
+def _sweepable(kind: Any) -> tuple[str, ...]:
+    return getattr(kind, "sweepable", ())
+
+
+def _parts(table: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """The tables in a table whose classes may declare names: none in a target, see `places_of`."""
+    if issubclass(kind, AbstractLabels):
+        return {}
+    return {name: part for name, part in table.items() if isinstance(part, Mapping)}
+
+
+def _with_types(table: Any) -> dict[str, Any]:
+    """A problem's table with the usual classes where none are named."""
     if not isinstance(table, Mapping):
         raise TableError(("problem",), "`problem` must be a table.")
     problem = {"type": "Problem", **table}
@@ -92,42 +118,42 @@ def _with_types(table: Any, grid: Mapping[Any, Any]) -> dict[str, Any]:
         return problem
     if not isinstance(problem.get("network", {}), Mapping):
         raise TableError(("problem", "network"), "`problem.network` must be a table.")
-    network = {"type": "ShallowNetwork", **problem.get("network", {})}
-    if "activation" in network:
-        network["activation"] = _filled(network["activation"], grid, "problem", only=("eta",))
-    problem["network"] = network
-    if "target" in grid and problem.get("target", SWEPT) == SWEPT:
-        problem.pop("target", None)
-        # Built already: it goes through `build` as it is.
-        return problem | {"target": next(iter(grid["target"].values()))}
-    return problem
+    return problem | {"network": {"type": "ShallowNetwork", **problem.get("network", {})}}
 
 
-def _filled(
-    table: Any, grid: Mapping[Any, Any], where: str, only: tuple[str, ...] | None = None
-) -> dict[str, Any]:
-    """A table with a first value wherever the grid has the values."""
+def _filled(table: Any, grid: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """A table, and the tables in it, with a first value wherever the grid has the values."""
     if not isinstance(table, Mapping):
-        raise TableError((where,), f"`{where}` must be a table.")
-    names = [name for key in grid for name in ((key,) if isinstance(key, str) else key)]
+        raise TableError(path, f"`{'.'.join(path)}` must be a table.")
+    firsts = _first_values(grid)
     for name, value in table.items():
-        if value == SWEPT and name not in names:
-            raise TableError((where, name), f'`{name}` is "{SWEPT}", but the grid has no `{name}`.')
+        if value == SWEPT and name not in firsts:
+            message = f'`{name}` is "{SWEPT}", but the grid has no `{name}`.'
+            raise TableError((*path, name), message)
     found = {name: value for name, value in table.items() if value != SWEPT}
-    kind = found.get("type")
-    known = isinstance(kind, str) and kind in KNOWN and inspect.signature(KNOWN[kind]).parameters
+    try:
+        kind = _class_of(table)
+    except KeyError:
+        return found  # `build` will tell
+    for name, part in _parts(found, kind).items():
+        found[name] = _filled(part, grid, (*path, name))
+    return {name: firsts[name] for name in _sweepable(kind) if name in firsts} | found
+
+
+def _first_values(grid: Mapping[Any, Any]) -> dict[str, Any]:
+    """The first value of every name. A target is built already: `build` leaves it as it is."""
+    found: dict[str, Any] = {}
     for key, values in grid.items():
-        names = (key,) if isinstance(key, str) else key
-        for place, name in enumerate(names):
-            if not known or name not in known or (only is not None and name not in only):
-                continue
+        if isinstance(values, Mapping):
+            first = next(iter(values.values()))
+        else:
             first = values if np.ndim(values) == 0 else next(iter(values))
-            found.setdefault(name, first if np.ndim(first) == 0 else first[place])
+        found |= {key: first} if isinstance(key, str) else dict(zip(key, first, strict=True))
     return found
 
 
 def grid_from(table: Any, targets: Mapping[str, Any] | None = None) -> dict[Any, Any]:
-    """The mapping that `Study` takes. Targets that are there already need not be built.
+    """Return the mapping that `Study` takes. Targets that are there already need not be built.
 
     **Raises:** `TableError`.
     """
@@ -175,7 +201,7 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
     if not isinstance(count, int) or count < 1:
         message = f"`count` must be a whole number of at least 1, but is {count!r}."
         raise TableError((*path, "count"), message)
-    if name in WHOLE and "to" not in given:
+    if name in START_NAMES and "to" not in given:
         if first != int(first):
             raise TableError((*path, "from"), f"`from` must be a whole number, but is {first}.")
         return range(int(first), int(first) + count)
@@ -187,8 +213,8 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
     if scale != "linear":
         expected = '"linear", or "log" between positive numbers'
         raise TableError(path, f"`scale` must be {expected}, but is {scale!r} from {first}.")
-    spaced = np.linspace(first, given["to"], count)
-    return np.unique(np.round(spaced).astype(int)).tolist() if name in WHOLE else spaced.tolist()
+    spaced, whole = np.linspace(first, given["to"], count), name in START_NAMES
+    return np.unique(np.round(spaced).astype(int)).tolist() if whole else spaced.tolist()
 
 
 def _line(text: str, path: tuple[str, ...]) -> int:

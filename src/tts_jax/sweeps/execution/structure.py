@@ -1,0 +1,166 @@
+"""A run as a function of its numbers, and all else that it is made of, which is compiled for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._digest import digest
+from ..._types import Array, Times, as_array
+from ...dynamics.base import AbstractDynamics
+from ...models.targets import AbstractLabels
+from ...problems.base import AbstractProblem
+from ...simulation import simulate
+from ...trajectory import Trajectory
+from ..study.study import Start, Study
+from ..study.values import with_values
+
+KEPT = 128
+"""Structures of which programs, and the sizes of what a run leaves, are kept between sweeps."""
+
+
+class Structure(NamedTuple):
+    """All that a run is made of but its numbers. Runs of equal structure share a program."""
+
+    tree: Any
+    """The classes, and their static fields, of the problem, the dynamics and the start."""
+    fixed: tuple
+    """Their leaves that are no numbers, such as functions; None for a number."""
+    code: str
+    """A hash of what these functions do, also of what they read: that may change meanwhile."""
+    width: int
+    keep: str
+    precision: str
+
+    def parts(self, numbers: list) -> tuple[AbstractProblem, AbstractDynamics, Start]:
+        """The problem, the dynamics and the start that have these numbers."""
+        leaves = [
+            _bare(leaf) if number is None else number
+            for leaf, number in zip(self.fixed, numbers, strict=True)
+        ]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+class _ByIdentity(NamedTuple):
+    """Stands for an object that has no hash."""
+
+    identity: int
+    held: list
+    """The object, so that no other one gets its identity."""
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.identity == other.identity
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study without the values of its grid: what a device or a worker is told once."""
+
+    problem: AbstractProblem
+    dynamics: AbstractDynamics
+    start: Start
+    targets: Mapping[str, AbstractLabels]
+    numbers: tuple[str, ...]
+    """The names of the grid whose values are numbers of the problem or the dynamics."""
+    taus: tuple[float, ...]
+    keep: str
+    precision: str
+
+    @classmethod
+    def of(cls, study: Study) -> "Settings":
+        """Return the settings of a study."""
+        return cls(
+            study.problem,
+            study.dynamics,
+            study.start,
+            dict(study.axes.targets),
+            study.numbers,
+            tuple(study.taus),
+            study.keep,
+            study.precision,
+        )
+
+    def split(self, width: int, label: str | None) -> tuple[Structure, list]:
+        """Return the structure of runs of a width and a target, and the numbers that they share
+        whatever the grid holds; None for a leaf that is no number."""
+        values: dict[str, Any] = dict.fromkeys(self.numbers, 1.0)  # their place is what counts
+        if label is not None:
+            values["target"] = self.targets[label]
+        problem, dynamics = with_values(self.problem, self.dynamics, values)
+        leaves, tree = jax.tree.flatten((problem, dynamics, self.start))
+        numbers = [_number(leaf) for leaf in leaves]
+        fixed = [
+            leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
+        ]
+        code = digest(fixed)
+        hashable = tuple(map(_hashable, fixed))
+        return Structure(tree, hashable, code, width, self.keep, self.precision), numbers
+
+
+def _number(leaf: Any) -> Any:
+    """A leaf as an array, or None if it is no number.
+
+    A plain zero is none: it may switch something off, such as the noise of SGD, and what a run
+    asks for then is looked at while it is traced.
+    """
+    if isinstance(leaf, float) and leaf == 0.0:
+        return None
+    array = as_array(leaf)
+    return array if isinstance(array, np.ndarray | np.generic | jax.Array) else None
+
+
+def _hashable(leaf: Any) -> Any:
+    try:
+        hash(leaf)
+    except TypeError:
+        return _ByIdentity(id(leaf), [leaf])
+    return leaf
+
+
+def _bare(leaf: Any) -> Any:
+    return leaf.held[0] if isinstance(leaf, _ByIdentity) else leaf
+
+
+def one_run(
+    structure: Structure,
+    numbers: list,
+    swept: Mapping[str, Array],
+    seed: Array,
+    stream: Array,
+    taus: Times,
+) -> dict[str, tuple[tuple[str, ...], Array]]:
+    """Return what is kept of one run, by name: the names of its axes, and its values. To be traced.
+
+    **Arguments:** the structure and the numbers of `Settings.split`; `swept`: the numbers of the
+    grid by name; the seed, and the number of the stream of noise, see `grid.stream`; the recorded
+    times.
+    """
+    problem, dynamics, start = structure.parts(numbers)
+    problem, dynamics = with_values(problem, dynamics, swept)
+    key = jax.random.key(seed)
+    params = start(jax.random.fold_in(key, 0), structure.width)
+    dtype = jnp.dtype(structure.precision)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    noise_key = jax.random.fold_in(key, 1)
+    for part in (stream >> np.uint64(32), stream):  # fold_in takes 32 bits
+        noise_key = jax.random.fold_in(noise_key, part.astype(jnp.uint32))
+    trajectory = simulate(problem, dynamics, params, taus, key=noise_key, throw=False)
+    return trajectory.variables() if structure.keep == "all" else _last(trajectory)
+
+
+def _last(trajectory: Trajectory) -> dict[str, tuple[tuple[str, ...], Array]]:
+    """The risk at all times, and the parameters at the last one that the run reached."""
+    final = jax.tree.map(lambda leaf: leaf[None], trajectory.final)
+    trajectory = eqx.tree_at(lambda t: t.params, trajectory, final)
+    found = {}
+    for name, (axes, leaf) in trajectory.variables().items():
+        once = name != "risk" and axes[:1] == ("tau",)
+        found[name] = (axes[1:], leaf[0]) if once else (axes, leaf)
+    return found

@@ -1,0 +1,71 @@
+"""Objects as plain tables, and back."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from small_problems import CountedRamp, small_problem
+
+import tts_jax as tts
+from tts_jax._digest import digest
+from tts_jax.sweeps.study.tables import KNOWN, TableError, build, describe, mark_swept
+
+NETWORK = tts.ShallowNetwork(tts.Tanh(eta=0.1), bias=False)
+PARAMS = tts.Params(jnp.ones(2), jnp.array([0.2, 0.6]))
+THINGS = [
+    small_problem(),
+    NETWORK,
+    tts.AdditiveNetwork(tts.Erf(eta=0.2)),
+    PARAMS,
+    *(tts.CubicStep(eta=0.1), tts.Tanh(eta=0.1), tts.Erf(eta=0.1), tts.Logistic(eta=0.1)),
+    *(tts.ReLU(), tts.ReLU(eta=2.0)),
+    tts.PiecewiseConstant([0.5], [0.0, 1.0]),
+    tts.AdditiveSteps([0.5], [2.0]),
+    tts.Teacher(NETWORK, PARAMS),
+    *(tts.GradientFlow(0.1, rtol=1e-5), tts.ReducedFlow(ridge=1e-7), tts.LimitFlow()),
+    *(tts.SGD(0.1, 1e-3, noise=0.5), tts.SGD(0.1, 1e-3, batch_size="full")),
+]
+
+
+@pytest.mark.parametrize("thing", THINGS, ids=lambda thing: type(thing).__name__)
+def test_a_table_builds_what_it_describes(thing):
+    table = json.loads(json.dumps(describe(thing)))
+    again = build(table)
+    assert type(again) is type(thing)
+    assert digest(again) == digest(thing)
+
+
+def test_defaults_are_left_out():
+    assert describe(tts.ReLU()) == {"type": "ReLU"}
+    assert describe(tts.ReLU(eta=2.0)) == {"type": "ReLU", "eta": 2.0}
+
+
+def test_every_class_that_can_be_built_is_among_them():
+    assert {type(thing) for thing in THINGS} == set(KNOWN.values())
+
+
+def test_what_is_not_of_the_package_stands_with_a_hash_and_is_not_built():
+    def near(key, width):
+        return tts.Params(jnp.zeros(width + 1), jax.random.uniform(key, (width,)))
+
+    def far(key, width):
+        return tts.Params(jnp.ones(width + 1), jax.random.uniform(key, (width,)))
+
+    first, second = describe(near), describe(far)
+    assert first["digest"] != second["digest"]
+    assert first["type"].endswith("near")
+    assert describe(CountedRamp(eta=0.1))["digest"] != describe(CountedRamp(eta=0.2))["digest"]
+    with pytest.raises(TableError, match="it must be one of Problem"):
+        build(describe(CountedRamp(eta=0.1)))
+
+
+def test_swept_values_are_marked_but_in_hashes():
+    table = {"a": {"b": {"eta": 1.0}}, "c": {"type": "x", "digest": "y"}, "d": 3.0}
+    for place in (("a", "b", "eta"), ("c", "eta"), ("c", "e", "eta"), ("d", "eta")):
+        mark_swept(table, place)
+    assert table == {
+        "a": {"b": {"eta": "grid"}},
+        "c": {"type": "x", "digest": "y"},
+        "d": 3.0,
+    }
