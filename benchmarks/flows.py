@@ -39,7 +39,11 @@ from parts import main, once, timed
 from single_flow import TARGETS, alternately, single
 
 import tts_jax as tts
-from tts_jax.closed_forms.banded_system import AdaptiveBandwidthSystem, to_cells
+from tts_jax.closed_forms.banded_system import (
+    AdaptiveBandwidthSystem,
+    all_bandwidths,
+    to_cells,
+)
 from tts_jax.closed_forms.pairwise import PairwiseRisk, state_of
 from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
 from tts_jax.configuration import SMALL_LOOPS
@@ -186,7 +190,7 @@ def cells():
     found = []
     for m in (24, 32, 40, 48, 60, 80):
         by_pairs = (PairwiseGradientSystem(*numbers), state_of(start(m)))
-        by_cells = (AdaptiveBandwidthSystem(*numbers), to_cells(start(m))[0])
+        by_cells = (AdaptiveBandwidthSystem(*numbers, all_bandwidths(m)), to_cells(start(m))[0])
         each = []
         for system, y in (by_pairs, by_cells):
             taus = jnp.asarray(recorded(2e-5))

@@ -81,10 +81,13 @@ def simulate(
     type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
-    dynamics = type(dynamics).prepared(dynamics, given)
+    dynamics, given = type(dynamics).prepared(dynamics, given)
     warn_if_slow()
     if progress is None and checkpoint is None:
         trajectory = _run(dynamics, given)
+        while (more := type(dynamics).again(dynamics, given, trajectory.status)) is not None:
+            given = more
+            trajectory = _run(dynamics, given)
     else:
         trajectory = _run_in_pieces(dynamics, given, progress, checkpoint)
     if progress is not None:

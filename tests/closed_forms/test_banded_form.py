@@ -13,7 +13,7 @@ from tts_jax.closed_forms.banded_form import BandedForm
 from tts_jax.closed_forms.pairwise import PairwiseRisk
 
 PROBLEM = small_problem()
-FORM = BandedForm(PairwiseRisk(PROBLEM.network.activation, PROBLEM.target))
+FORM = BandedForm(PairwiseRisk(PROBLEM.network.activation, PROBLEM.target), 8)
 
 
 @pytest.mark.parametrize(

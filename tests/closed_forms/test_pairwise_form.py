@@ -14,7 +14,7 @@ from tts_jax.closed_forms.pairwise_form import PairwiseForm
 WIDTH, TIMES = 7, 3
 PROBLEM = small_problem()
 RISK = PairwiseRisk(PROBLEM.network.activation, PROBLEM.target)
-FORMS = {"pairs": PairwiseForm(RISK), "bands": BandedForm(RISK)}
+FORMS = {"pairs": PairwiseForm(RISK), "bands": BandedForm(RISK, WIDTH)}
 
 
 def several():

@@ -82,7 +82,7 @@ class ManyWeights(tts.AbstractProblem):
 
 def prepared(flow, params, last):
     taus = jnp.asarray([last])
-    return flow.prepared(RunInputs(ManyWeights(), params, taus, None, None))
+    return flow.prepared(RunInputs(ManyWeights(), params, taus, None, None))[0]
 
 
 def test_a_stiff_flow_of_many_parameters_is_told_and_one_that_is_not_stiff_is_explicit():

@@ -7,8 +7,9 @@ times what the step lacks,
     L = sum_j c_j^2 (E_{j+1} - E_j) - 2 c_j (Phi_{j+1} - Phi_j) - eta sum_ij a_i a_j W_ij
         + integral of f*^2,
 
-where W_ij is zero unless steps i and j overlap inside [0, 1]. The sums are over the `bandwidth` nearest
-neighbours by index: exact if `slack` is at least 0. Among themselves these may be in any order.
+where W_ij is zero unless steps i and j overlap inside [0, 1]. The sums are over the `bandwidth`
+nearest neighbours by index: exact if `slack` is at least 0. Among themselves these may be in any
+order.
 """
 
 from collections.abc import Callable
@@ -201,13 +202,16 @@ class BandedRisk(AbstractStepIntegrals):
         return gathered_cond(touched, cut, parts)
 
     def _cut(self, x: Array) -> list[tuple[Array, ProductIntegrals]]:
-        """What 0 and 1 change: first index, and (n, n) by the n neurons from there on."""
+        """Return what 0 changes, and what 1 does: the index of the first of n neurons, and (n, n)
+        by the n neurons from there on."""
         end = 1.0 / self.eta
-        below, above = jnp.sum(x < -1.0), jnp.sum(x > end + 1.0)
-        left_start, left = self._cut_by_zero(x, below)
-        right_start, right = self._cut_by_zero(jnp.flip(end - x), above)
+        from_end = jnp.stack([x, jnp.flip(end - x)])
+        outside = jnp.stack([jnp.sum(x < -1.0), jnp.sum(x > end + 1.0)])
+        # One after the other in a loop, since two of these would take twice as long to compile.
+        starts, both = jax.lax.map(lambda each: self._cut_by_zero(*each), (from_end, outside))
+        left, right = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (0, 1))
         right = jax.tree.map(jnp.flip, right)._replace(by_first=-jnp.flip(right.by_first))
-        return [(left_start, left), (x.size - right_start - left.value.shape[0], right)]
+        return [(starts[0], left), (x.size - starts[1] - left.value.shape[0], right)]
 
     def _cut_by_zero(self, x: Array, outside: Array) -> tuple[Array, ProductIntegrals]:
         # More cannot be cut at once, being within eta of each other.

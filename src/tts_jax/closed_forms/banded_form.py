@@ -1,23 +1,54 @@
-"""The closed form in cell coordinates, for wide networks with a step activation."""
+"""The closed form in cell coordinates, for wide networks of steps."""
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import Status
 from .._types import Array, Scalar, Times
 from ..models.network import Params
 from .banded import CellState
-from .banded_system import AdaptiveBandwidthSystem, from_cells, to_cells, wide_risks
+from .banded_system import (
+    SPARE,
+    AdaptiveBandwidthSystem,
+    all_bandwidths,
+    from_cells,
+    to_cells,
+    wide_risks,
+)
 from .base import AbstractClosedForm
 from .pairwise import PairwiseRisk
 
+_COMPILED = 2
+"""Bandwidths of a limited form: what a start needs, and the next one. Each takes seconds."""
+
 
 class BandedForm(AbstractClosedForm):
-    """The exact risk by pairs of overlapping neurons: O(m) for a gradient and for a solver's step.
+    """A network of steps against a target of steps, in O(m) for a gradient and for a step of the
+    integrator, as long as few neurons overlap.
 
-    As long as few neurons overlap at any place.
+    Every bandwidth that may be needed is compiled. With a `limit` those are few: a run in which
+    more neurons come together then ends as CROWDED.
     """
 
     risk: PairwiseRisk
+    width: int = eqx.field(static=True)
+    limit: int | None = eqx.field(static=True, default=None)
+
+    @property
+    def bandwidths(self) -> tuple[int, ...]:
+        """The bandwidths that are compiled."""
+        every = all_bandwidths(self.width)
+        return every if self.limit is None else every[self.limit : self.limit + _COMPILED]
+
+    def limit_for(self, params: Params) -> int:
+        places = np.sort(np.clip(np.asarray(params.u) / float(self.risk.eta), -1.0, None))
+        # Neurons beside each other in order that are closer than the steps are wide, and some more.
+        needed = np.searchsorted(places, places + 1.0 + SPARE) - 1 - np.arange(self.width)
+        return int(np.searchsorted(all_bandwidths(self.width)[:-1], np.max(needed)))
+
+    def limited(self, limit: int | None) -> "BandedForm":
+        return BandedForm(self.risk, self.width, limit)
 
     def to_state(self, params: Params) -> tuple[CellState, Array]:
         return to_cells(params)
@@ -26,16 +57,18 @@ class BandedForm(AbstractClosedForm):
         return from_cells(states, kept)
 
     def system(self, epsilon: Scalar, ridge: Scalar) -> AdaptiveBandwidthSystem:
-        return AdaptiveBandwidthSystem(self.risk, epsilon, ridge)
+        return AdaptiveBandwidthSystem(self.risk, epsilon, ridge, self.bandwidths)
 
     def risks(self, params: Params) -> Times:
-        return wide_risks(self.risk, params)
+        # Of a limited form the larger one is not much slower, and takes half as long to compile.
+        bandwidths = self.bandwidths if self.limit is None else self.bandwidths[-1:]
+        return wide_risks(self.risk, bandwidths, params)
 
     def relative_work(self, width: int) -> float:
         return width / 10
 
     def failure(self, status: Array, end: CellState) -> Array:
+        none = jnp.zeros(())
         stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
-        zero = jnp.zeros(())
-        crowded = stopped & self.system(zero, zero).crowded(end)
+        crowded = stopped & self.system(none, none).crowded(end)
         return jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)

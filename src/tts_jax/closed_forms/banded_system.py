@@ -27,12 +27,12 @@ from .gradient_system import fast_velocity
 from .pairwise import PairwiseRisk
 
 _BANDWIDTHS = (8, 16, 32, 128, 512)
-_SPARE = 0.25
+SPARE = 0.25
 """Neurons that are so many eta further apart than needed count as apart: a step moves them."""
 
 
 class BandedGradientSystem(AbstractRosenbrockSystem):
-    """`PairwiseGradientSystem` in cell coordinates, for neurons in order of position, one reach."""
+    """The gradient flow in cell coordinates, for neurons in order of position and one bandwidth."""
 
     risk: BandedRisk
     epsilon: Scalar
@@ -71,23 +71,27 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
 
 
 class AdaptiveBandwidthSystem(AbstractSystem):
-    """`BandedGradientSystem` with the reach that each step needs. A step beyond the largest is NaN."""
+    """The gradient flow in cell coordinates, with the least bandwidth that each step needs.
+
+    `bandwidths`: those to choose from, increasing. A step that needs more than the largest is NaN.
+    """
 
     risk: PairwiseRisk
     epsilon: Scalar
     ridge: Scalar
+    bandwidths: tuple[int, ...] = eqx.field(static=True)
 
     def crowded(self, y: CellState) -> Bool[Array, ""]:
-        """Whether more neurons overlap than the largest reach holds, or are about to."""
-        return self._widest(y).risk.slack(y.u) < 1e-3 * self.risk.eta
+        """Return whether more neurons overlap than the largest bandwidth holds, or are about to."""
+        return self._widest.risk.slack(y.u) < 1e-3 * self.risk.eta
 
     def velocity(self, y: CellState) -> CellState:
-        return self._widest(y).velocity(y)
+        return self._widest.velocity(y)
 
     def error_norm(
         self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        return self._widest(before).error_norm(error, before, after, rtol, atol)
+        return self._widest.error_norm(error, before, after, rtol, atol)
 
     def step(self, y: CellState, h: Scalar) -> SolverStep:
         def with_bandwidth(risk: BandedRisk, y: CellState) -> SolverStep:
@@ -100,27 +104,30 @@ class AdaptiveBandwidthSystem(AbstractSystem):
                 stages=jax.tree.map(lambda leaf: jnp.where(held, leaf, jnp.nan), step.stages)
             )
 
-        return with_enough_bandwidth(self.risk, y, with_bandwidth)
+        return with_enough_bandwidth(self.risk, self.bandwidths, y, with_bandwidth)
 
-    def _widest(self, y: CellState) -> BandedGradientSystem:
-        return self._at(_with_bandwidth(self.risk, largest_bandwidth(y.u.size)))
+    @property
+    def _widest(self) -> BandedGradientSystem:
+        return self._at(_with_bandwidth(self.risk, self.bandwidths[-1]))
 
     def _at(self, risk: BandedRisk) -> BandedGradientSystem:
         return BandedGradientSystem(risk, self.epsilon, self.ridge)
 
 
 def with_enough_bandwidth(
-    risk: PairwiseRisk, y: CellState, function: Callable[[BandedRisk, CellState], Tree]
+    risk: PairwiseRisk,
+    bandwidths: tuple[int, ...],
+    y: CellState,
+    function: Callable[[BandedRisk, CellState], Tree],
 ) -> Tree:
-    """`function(risk, y)` with the smallest reach that leaves some room."""
-    widest = largest_bandwidth(y.u.size)
-    bandwidths = [bandwidth for bandwidth in _BANDWIDTHS if bandwidth < widest] + [widest]
+    """Return `function(risk, y)` with the least of some bandwidths that leaves some room, or with
+    the last one."""
     risks = [_with_bandwidth(risk, bandwidth) for bandwidth in bandwidths]
 
     def chosen(place: int, y: CellState) -> Tree:
         if place == len(risks) - 1:
             return function(risks[place], y)
-        enough = risks[place].slack(y.u) > _SPARE * risk.eta
+        enough = risks[place].slack(y.u) > SPARE * risk.eta
         return jax.lax.cond(
             enough, lambda y: function(risks[place], y), lambda y: chosen(place + 1, y), y
         )
@@ -128,19 +135,20 @@ def with_enough_bandwidth(
     return chosen(0, y)
 
 
-def wide_risks(risk: PairwiseRisk, params: Params) -> Times:
+def wide_risks(risk: PairwiseRisk, bandwidths: tuple[int, ...], params: Params) -> Times:
     """Return the risks (T,) of parameters with a leading axis (T,), neurons in any order.
 
     Where more neurons overlap than the largest bandwidth holds, by all pairs.
     """
 
     def one(risk: PairwiseRisk, params: Params) -> Scalar:
-        def banded(bands: BandedRisk, y: CellState) -> Scalar:
-            return jax.lax.cond(
-                bands.slack(y.u) >= 0.0, lambda y: bands(y), lambda y: risk(params), y
-            )
+        y = to_cells(params)[0]
+        holds = _with_bandwidth(risk, bandwidths[-1]).slack(y.u) >= 0.0
 
-        return with_enough_bandwidth(risk, to_cells(params)[0], banded)
+        def banded(y: CellState) -> Scalar:
+            return with_enough_bandwidth(risk, bandwidths, y, lambda bands, y: bands(y))
+
+        return jax.lax.cond(holds, banded, lambda _: risk(params), y)
 
     numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
 
@@ -150,8 +158,10 @@ def wide_risks(risk: PairwiseRisk, params: Params) -> Times:
     return in_turn(every)(numbers, params)
 
 
-def largest_bandwidth(width: int) -> int:
-    return min(width - 1, _BANDWIDTHS[-1])
+def all_bandwidths(width: int) -> tuple[int, ...]:
+    """Return the bandwidths that a network of so many neurons may need, increasing."""
+    largest = min(width - 1, _BANDWIDTHS[-1])
+    return (*(bandwidth for bandwidth in _BANDWIDTHS if bandwidth < largest), largest)
 
 
 def to_cells(params: Params) -> tuple[CellState, Array]:

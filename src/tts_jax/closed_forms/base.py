@@ -49,6 +49,18 @@ class AbstractClosedForm(eqx.Module):
         For the plan of a sweep: an order of magnitude is enough.
         """
 
+    def limit_for(self, params: Params) -> int | None:
+        """Return a limit within which runs from these parameters, which are numbers, are expected
+        to stay. A form that is `limited` to it compiles faster. None, the default, is no limit."""
+        del params
+        return None
+
+    def limited(self, limit: int | None) -> "AbstractClosedForm":
+        """Return the form limited to what `limit_for` has found. A run that it is too small for
+        ends with the status CROWDED."""
+        del limit
+        return self
+
     def failure(self, status: Array, end: Tree) -> Array:
         """Return the status code of a run that stopped at the state `end`.
 

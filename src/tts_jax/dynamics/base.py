@@ -19,13 +19,17 @@ Progress = Callable[[float], object]
 
 
 class RunInputs(NamedTuple):
-    """What `simulate` was asked for, beside the dynamics."""
+    """What `simulate` was asked for, beside the dynamics.
+
+    `limit`: what the closed form of the problem is limited to, see `AbstractClosedForm.limit_for`.
+    """
 
     problem: AbstractProblem
     params: Params
     taus: Times
     key: Key | None
     samples: Samples | None
+    limit: int | None = None
 
 
 class RunOutputs(NamedTuple):
@@ -59,13 +63,19 @@ class AbstractDynamics(eqx.Module):
     def check(self, given: RunInputs) -> None:
         """Raise `ValueError` for arguments that this dynamics cannot run with."""
 
-    def prepared(self, given: RunInputs) -> "AbstractDynamics":
-        """Return the dynamics with all choices made that need numbers, before anything is traced.
+    def prepared(self, given: RunInputs) -> tuple["AbstractDynamics", RunInputs]:
+        """Return the dynamics and what it is given, with all choices made that need numbers.
 
-        Under a transformation the numbers may be unknown. By default there is nothing to choose.
+        Called before anything is traced. Under a transformation the numbers may be unknown. By
+        default there is nothing to choose.
         """
-        del given
-        return self
+        return self, given
+
+    def again(self, given: RunInputs, status: Array) -> RunInputs | None:
+        """Return what a run that ended with this status is to be given for another try, or None,
+        the default, if that would change nothing."""
+        del given, status
+        return None
 
     def method(self, given: RunInputs) -> str:
         """Return how it runs, in a few words for people: by default nothing beside its name."""

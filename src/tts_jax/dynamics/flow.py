@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import Status, argument_error, check_scalar
+from .._errors import Status, argument_error, check_scalar, is_concrete
 from .._types import Array, Real, Scalar, Times, Tree, as_real
 from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
@@ -49,8 +49,29 @@ class AbstractFlow(AbstractDynamics):
     def method(self, given: RunInputs) -> str:
         if self.solver is not None:
             return type(self.solver).__name__
-        form = given.problem.closed_form(given.problem.width(given.params))
+        form = self._form(given)
         return self._default_method if form is None else f"Rodas5P, {type(form).__name__}"
+
+    def again(self, given: RunInputs, status: Array) -> RunInputs | None:
+        crowded = given.limit is not None and int(status) == Status.CROWDED
+        return given._replace(limit=None) if crowded else None
+
+    def _form(self, given: RunInputs) -> AbstractClosedForm | None:
+        """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
+        form = given.problem.closed_form(given.problem.width(given.params))
+        if form is None or self.solver is not None:
+            return None
+        return form.limited(given.limit)
+
+    def _limited(self, given: RunInputs) -> RunInputs:
+        """Return what a run is given, its closed form limited to what the start needs.
+
+        Not under a transformation, where the status does not tell whether to try again.
+        """
+        form = self._form(given)
+        if form is None or not is_concrete(self, given):
+            return given
+        return given._replace(limit=form.limit_for(given.params))
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.

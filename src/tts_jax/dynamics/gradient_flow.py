@@ -70,10 +70,10 @@ class GradientFlow(AbstractFlow):
         check_no_samples(given.samples, "GradientFlow")
         only_real(given.params, "params")
 
-    def prepared(self, given: RunInputs) -> "GradientFlow":
+    def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
         problem, params = given.problem, given.params
-        if self.solver is not None or problem.closed_form(problem.width(params)) is not None:
-            return self
+        if self.solver is not None or self._form(given) is not None:
+            return self, self._limited(given)
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus):
@@ -87,13 +87,13 @@ class GradientFlow(AbstractFlow):
                     CostlyRunWarning,
                     stacklevel=3,
                 )
-        return dataclasses.replace(self, solver=explicit_solver()) if explicit else self
+        return dataclasses.replace(self, solver=explicit_solver()) if explicit else self, given
 
     def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
         epsilon = jnp.asarray(self.epsilon)
-        form = problem.closed_form(problem.width(params))
-        if self.solver is None and form is not None:
+        form = self._form(given)
+        if form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
         system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
         if self.solver is None:

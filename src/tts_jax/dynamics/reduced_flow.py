@@ -50,6 +50,9 @@ class ReducedFlow(AbstractFlow):
                 f"a {type(given.problem).__name__}",
             )
 
+    def prepared(self, given: RunInputs) -> tuple["ReducedFlow", RunInputs]:
+        return self, self._limited(given)
+
     def run(self, given: RunInputs) -> RunOutputs:
         problem = given.problem
 
@@ -58,8 +61,8 @@ class ReducedFlow(AbstractFlow):
             gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
             return jax.tree.map(lambda g: -g, gradient)
 
-        form = problem.closed_form(problem.width(given.params))
-        if form is not None and self.solver is None:
+        form = self._form(given)
+        if form is not None:
             # The system of the gradient flow with epsilon = 0, where a has no mass and follows u.
             outer = problem.best_outer(given.params.u, ridge=self.ridge)
             given = given._replace(params=Params(outer, given.params.u))

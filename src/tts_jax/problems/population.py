@@ -118,7 +118,7 @@ class Problem(AbstractProblem):
         ):
             return None
         risk = PairwiseRisk(network.activation, target)
-        return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk)
+        return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk, width)
 
     def padded(
         self, params: Params, multiple: int
