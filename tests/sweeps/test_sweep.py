@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from small_studies import files, same, small_problem
+from small_studies import files, same, same_but_for_rounding, small_problem
 
 import tts_jax as tts
 from tts_jax.sweeps.execution.plan import Layout
@@ -77,7 +77,10 @@ def test_more_values_change_no_other_run(dynamics):
     many = tts.sweep(small_problem(), dynamics, grid, TAUS)
     part = many.sel(epsilon=[0.1, 0.2], seed=range(8))
     assert few.epsilon.values.tolist() == [0.1, 0.2]  # in order, however they were given
-    assert same(few.drop_attrs(), part.drop_attrs())
+    if dynamics is SGD:
+        assert same(few.drop_attrs(), part.drop_attrs())
+    else:
+        same_but_for_rounding(few, part)
 
 
 def test_widths_are_filled_up_and_start_where_a_single_run_does():
@@ -188,7 +191,7 @@ def test_only_what_is_new_is_run(tmp_path):
     assert sessions == [8, 0, 36 - 8]
     assert open_store(store).chunks == chunks
     fresh = tts.sweep(small_problem(), FLOW, more, TAUS)
-    assert same(data.load().drop_attrs(), fresh.drop_attrs())
+    same_but_for_rounding(data.load(), fresh)
     # Asked for less, it returns less, and has all the same.
     assert tts.sweep(small_problem(), FLOW, grid, TAUS, store=store).sizes["epsilon"] == 2
     assert xr.open_zarr(store, chunks=None).sizes["width"] == 2

@@ -16,7 +16,7 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Return `jax.jit(jax.vmap(function))`, with the runs shared out over all local devices.
 
     Every core of a CPU can be such a device: `tts.configure()` sees to that. The results of a run
-    do not depend on how many devices there are.
+    do not depend on how many devices there are, but for rounding.
 
     **Arguments:** a function of one run, such as one that calls `simulate`.
 
