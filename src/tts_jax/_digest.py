@@ -30,19 +30,19 @@ def digest(*things: Any) -> str:
     Arrays count by their numbers; functions by their code, the variables that they close over and
     the globals that they name; objects also by the methods of their classes.
     """
-    found, seen = hashlib.sha256(), set()
+    hasher, seen = hashlib.sha256(), set()
 
     def add(thing: Any) -> None:
         for kind in _classes(thing):
             add_class(kind)
         leaves, structure = jax.tree.flatten(thing, is_leaf=is_key)
-        found.update(_without_addresses(structure))
+        hasher.update(_without_addresses(structure))
         for leaf in leaves:
             values = jax.random.key_data(leaf) if is_key(leaf) else leaf
             function = _unwrapped(leaf)
             if eqx.is_array_like(values):
                 array = np.asarray(values)
-                found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+                hasher.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
             elif isinstance(function, FunctionType):
                 add_function(function)
             elif isinstance(leaf, type):
@@ -50,12 +50,12 @@ def digest(*things: Any) -> str:
             elif isinstance(leaf, functools.partial):
                 add((leaf.func, leaf.args, leaf.keywords))
             else:
-                found.update(_without_addresses(leaf))
+                hasher.update(_without_addresses(leaf))
 
     def add_function(function: FunctionType) -> None:
         """Add a function: its code, its closure and its default arguments."""
         home = _home(function)
-        found.update(function.__qualname__.encode())
+        hasher.update(function.__qualname__.encode())
         if id(function) in seen or home in ("jax", "jaxlib", "numpy"):
             return  # what functions of these libraries close over is not part of the meaning
         seen.add(id(function))
@@ -69,12 +69,12 @@ def digest(*things: Any) -> str:
 
     def add_code(code: CodeType, names: dict[str, Any]) -> None:
         """Add the byte code, constants and named globals, but not the file and line number."""
-        found.update(code.co_code + " ".join(code.co_names).encode())
+        hasher.update(code.co_code + " ".join(code.co_names).encode())
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 add_code(constant, names)
             else:
-                found.update(_without_addresses(constant))
+                hasher.update(_without_addresses(constant))
         for name in code.co_names:
             if name in names and not isinstance(names[name], ModuleType):
                 add(names[name])
@@ -84,15 +84,15 @@ def digest(*things: Any) -> str:
             if parent in seen or _home(parent) in _LIBRARIES:
                 continue
             seen.add(parent)
-            found.update(parent.__qualname__.encode())
+            hasher.update(parent.__qualname__.encode())
             for name, member in sorted(vars(parent).items()):
                 function = _unwrapped(member)
                 if isinstance(function, FunctionType) and _home(function) not in _LIBRARIES:
-                    found.update(name.encode())
+                    hasher.update(name.encode())
                     add_function(function)
 
     add(things)
-    return found.hexdigest()
+    return hasher.hexdigest()
 
 
 def _home(thing: Any) -> str:

@@ -1,6 +1,6 @@
-"""What people read off a sweep, from its Dataset alone: success, risks against time, durations.
+"""Analyses of a sweep, from its Dataset alone: success, risks against time, convergence times.
 
-Everything left over beside the axes that are asked for, seeds above all, is a repetition.
+Axes of runs that are not asked for, such as seeds, count as repetitions.
 """
 
 import warnings
@@ -26,7 +26,9 @@ def __dir__() -> list[str]:
 
 
 def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
-    """The risk below which a run has recovered its target: `below`, or 2.5 times the `floor`.
+    """Return the risk below which a run has recovered its target.
+
+    That is `below`, or 2.5 times the `floor` of the problem.
 
     **Raises:** `ValueError` if neither is there.
     """
@@ -46,20 +48,21 @@ def success(
     below: float | None = None,
     confidence: float = 0.95,
 ) -> xr.Dataset:
-    """How likely a run recovers its target, over some axes of a sweep.
+    """Return how likely a run recovers its target, over some axes of a sweep.
 
-    A run succeeds if its risk at the last recorded time is below the `threshold`. One that failed
-    has not succeeded, one that has not been made does not count.
+    A run succeeds if its risk at the last recorded time is below the `threshold`. A run that failed
+    has not succeeded; a run that has not been made does not count.
 
     **Returns:** a Dataset over these axes with `probability`, its Wilson interval `low` to `high`
-    at that confidence, `successes`, `runs` and `failed`; NaN where no run has been made.
+    at the given confidence, `successes`, `runs` and `failed`; NaN where no run has been made.
 
     **Raises:** `ValueError` for unknown axes, or a missing threshold.
     """
-    rest = _rest(data, over)
+    others = _other_axes(data, over)
     made = data.status >= 0
-    won = made & (data.status == Status.OK) & (data.risk.isel(tau=-1) < threshold(data, below))
-    count, runs = won.sum(rest).transpose(*over), made.sum(rest).transpose(*over)
+    below_threshold = data.risk.isel(tau=-1) < threshold(data, below)
+    succeeded = made & (data.status == Status.OK) & below_threshold
+    count, runs = succeeded.sum(others).transpose(*over), made.sum(others).transpose(*over)
     probability = (count / runs).where(runs > 0)
     ends = np.full((2, *count.shape), np.nan)
     for place in np.ndindex(count.shape):
@@ -67,42 +70,42 @@ def success(
             test = binomtest(int(count.values[place]), int(runs.values[place]))
             interval = test.proportion_ci(confidence, method="wilson")
             ends[(slice(None), *place)] = interval.low, interval.high
-    found = {
+    variables = {
         "probability": probability,
         "low": (count.dims, ends[0]),
         "high": (count.dims, ends[1]),
         "successes": count,
         "runs": runs,
-        "failed": (made & (data.status != Status.OK)).sum(rest).transpose(*over),
+        "failed": (made & (data.status != Status.OK)).sum(others).transpose(*over),
     }
-    return xr.Dataset(found, attrs={"confidence": confidence})
+    return xr.Dataset(variables, attrs={"confidence": confidence})
 
 
 def bands(
     data: xr.Dataset, over: Sequence[str] = (), *, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
 ) -> xr.DataArray:
-    """Quantiles of the risk against slow time, over some axes of a sweep: (quantile, *over, tau).
+    """Return quantiles of the risk against slow time, over some axes of a sweep.
 
-    At each time over the runs that reached it.
+    The axes are (quantile, *over, tau). A time counts the runs that reached it.
     """
-    rest = _rest(data, over)
-    if not rest:
+    others = _other_axes(data, over)
+    if not others:
         risk = data.risk.expand_dims(quantile=list(quantiles))
     else:
         with warnings.catch_warnings():
-            # That no run reached a time is told by NaN.
+            # NaN says that no run reached a time: no warning is needed.
             warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-            risk = data.risk.quantile(list(quantiles), dim=rest)
+            risk = data.risk.quantile(list(quantiles), dim=others)
     return risk.transpose("quantile", *over, "tau")
 
 
 def convergence_time(data: xr.Dataset, *, below: float | None = None) -> xr.DataArray:
-    """The first recorded slow time from which on a run's risk stays below the `threshold`.
+    """Return the first recorded slow time from which on a run's risk stays below the `threshold`.
 
-    NaN for a run that ends above it, or failed.
+    NaN for a run that ends above the threshold, or failed.
     """
     under = data.risk < threshold(data, below)
-    # From the end: True as long as all later ones are.
+    # True at a time if the risk is below the threshold at this and at all later times.
     stays = under.isel(tau=slice(None, None, -1)).cumprod("tau").isel(tau=slice(None, None, -1))
     first = data.tau.values[np.argmax(stays.transpose(..., "tau").values, axis=-1)]
     reached = stays.isel(tau=-1).astype(bool)
@@ -110,8 +113,8 @@ def convergence_time(data: xr.Dataset, *, below: float | None = None) -> xr.Data
     return times.where(reached).rename("convergence_time")
 
 
-def _rest(data: xr.Dataset, over: Sequence[str]) -> list[Hashable]:
-    """The axes of runs that are not asked for."""
+def _other_axes(data: xr.Dataset, over: Sequence[str]) -> list[Hashable]:
+    """Return the axes of runs that are not among those asked for."""
     check_type("data", data, xr.Dataset)
     axes = data.status.dims
     for name in over:

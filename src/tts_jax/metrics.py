@@ -1,6 +1,6 @@
-"""What people read off parameters and trajectories.
+"""Metrics of parameters and trajectories.
 
-Functions of `u` or `Params` take them with any leading axes where it says (..., m).
+Shapes such as (..., m) allow any leading axes.
 """
 
 import jax
@@ -37,7 +37,7 @@ MULTIPLE = 2.5
 
 
 def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
-    """Distance from each jump of the target to its nearest neuron."""
+    """Return the distance from each jump of the target to its nearest neuron."""
     check_type("target", target, PiecewiseConstant)
     jumps = jnp.reshape(jnp.asarray(target.jumps), (1,) * (jnp.ndim(u) - 1) + (-1, 1))
     return jnp.min(jnp.abs(u[..., None, :] - jumps), axis=-1)
@@ -46,15 +46,15 @@ def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float
 def covered(
     u: Float[Array, "... m"], target: PiecewiseConstant, *, eta: float | Scalar
 ) -> Float[Array, "... n-1"]:
-    """Which jumps are covered: have a neuron within eta/2, so that its transition meets them."""
+    """Return which jumps are covered by a neuron within eta/2, whose transition contains them."""
     return nearest_neuron(u, target) <= eta / 2
 
 
 def floor(problem: Problem) -> Scalar:
-    """The risk of one neuron on each jump, as high as the jump.
+    """Return the risk of a network with one neuron on each jump, of the height of the jump.
 
-    For a CubicStep and jumps over eta apart it is eta * sum_k w_k^2 / 28. Several neurons on a
-    jump and retuned outer weights reach slightly less.
+    For a CubicStep and jumps more than eta apart that is eta * sum_k w_k^2 / 28. Several neurons on
+    a jump, with outer weights fitted to them, reach slightly less.
     """
     target, network = problem.target, problem.network
     if not isinstance(target, PiecewiseConstant):
@@ -69,15 +69,16 @@ def floor(problem: Problem) -> Scalar:
 
 
 def recovered(risk: Float[Array, "..."], problem: Problem, *, multiple: float = MULTIPLE) -> Array:
-    """Whether the target is recovered: the risk lies below `multiple` times the `floor`.
+    """Return whether the target is recovered: the risk lies below `multiple` times the `floor`.
 
-    One uncovered jump of height w costs about w^2 times a gap between neurons, far above that.
+    One uncovered jump of height w adds about w^2 times a distance between neurons to the risk,
+    which is far more.
     """
     return risk < multiple * floor(problem)
 
 
 def distance(first: Trajectory, second: Trajectory) -> tuple[Array, Array]:
-    """How far two runs on the same clock are apart, such as a flow and its reduced flow.
+    """Return how far apart two runs with the same recorded times are, such as two flows.
 
     **Returns:** |risk - risk'| (T,) and max_j |u_j - u'_j| (T,).
 
@@ -85,19 +86,19 @@ def distance(first: Trajectory, second: Trajectory) -> tuple[Array, Array]:
     """
     if first.taus.shape != second.taus.shape or bool(jnp.any(first.taus != second.taus)):
         raise argument_error("second", "recorded at the same taus as first", "recorded at others")
-    apart = [
+    distances = [
         jnp.max(jnp.abs(p - q).reshape(p.shape[0], -1), axis=1)
         for p, q in zip(
             jax.tree.leaves(first.params.u), jax.tree.leaves(second.params.u), strict=True
         )
     ]
-    return jnp.abs(first.risk - second.risk), jnp.max(jnp.stack(apart), axis=0)
+    return jnp.abs(first.risk - second.risk), jnp.max(jnp.stack(distances), axis=0)
 
 
 def slaving_gap(
     problem: Problem, trajectory: Trajectory, *, ridge: float | Scalar = RIDGE
 ) -> Float[Array, " T"]:
-    """L(a, u) - L(a*(u), u) along a run: how far the outer layer lags behind its best fit."""
+    """Return L(a, u) - L(a*(u), u) along a run: how far the outer layer is from its best fit."""
 
     def best(u: Array) -> Scalar:
         return problem.risk(Params(problem.best_outer(u, ridge=ridge), u))
@@ -106,10 +107,10 @@ def slaving_gap(
 
 
 def conserved_cubes(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float[Array, "... n-1"]:
-    """dL^3 - dR^3 of the neurons beside each jump, which the limit flow conserves.
+    """Return dL^3 - dR^3 for the neurons beside each jump, which the limit flow conserves.
 
     dL and dR are the distances to the nearest neuron on the left and on the right. The gradient
-    flow conserves them up to errors of the order of epsilon and eta, until a neuron arrives.
+    flow conserves this number up to errors of the order of epsilon and eta, until a neuron arrives.
     """
     jumps = jnp.reshape(jnp.asarray(target.jumps), (1,) * (jnp.ndim(u) - 1) + (-1, 1))
     offset = u[..., None, :] - jumps
@@ -119,9 +120,9 @@ def conserved_cubes(u: Float[Array, "... m"], target: PiecewiseConstant) -> Floa
 
 
 def conserved_drift(trajectory: Trajectory, target: PiecewiseConstant) -> Float[Array, "T n-1"]:
-    """Change of `conserved_cubes` since the first recorded time, relative to 1/m^3.
+    """Return the change of `conserved_cubes` since the first recorded time, relative to 1/m^3.
 
-    1/m is the typical distance of m neurons, so that 1 is a drift as large as the distances.
+    1/m is the typical distance between m neurons: a drift of 1 is as large as the cubes themselves.
     """
     cubes = conserved_cubes(trajectory.params.u, target)
     return (cubes - cubes[:1]) * trajectory.params.u.shape[-1] ** 3

@@ -1,4 +1,4 @@
-"""Pictures of saved data, in matplotlib: they take arrays, and simulate nothing.
+"""Pictures of saved data, in matplotlib. The functions take arrays, and simulate nothing.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart; lines that share a
 picture differ in their dashes too.
@@ -58,9 +58,9 @@ STYLE: dict[Any, Any] = {
 
 
 def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **kwargs: Any) -> tuple:
-    """A figure of `size` inches with rows x columns axes, in the style of the package.
+    """Return a figure of `size` inches and its rows x columns axes, in the style of the package.
 
-    Made without pyplot, so that no window opens and nothing global changes.
+    The figure is made without pyplot, so that no window opens and nothing global changes.
     """
     with mpl.rc_context(STYLE):
         made = Figure(figsize=size, layout="constrained")
@@ -69,7 +69,7 @@ def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **kwar
 
 
 def staircase(axes: Axes, jumps: Any, values: Any, **kwargs: Any) -> None:
-    """A piecewise constant function on [0, 1], with gaps instead of vertical strokes."""
+    """Draw a piecewise constant function on [0, 1], with gaps instead of vertical strokes."""
     edges = np.concatenate([[0.0], np.asarray(jumps), [1.0]])
     x = np.ravel(np.column_stack([edges[:-1], edges[1:], edges[1:]]))
     y = np.ravel(np.column_stack([values, values, np.full(np.size(values), np.nan)]))
@@ -77,7 +77,7 @@ def staircase(axes: Axes, jumps: Any, values: Any, **kwargs: Any) -> None:
 
 
 def fit(axes: Axes, x: Any, f: Any, *, jumps: Any, values: Any, u: Any, label: str) -> None:
-    """A network over a piecewise constant target, with its neurons marked below."""
+    """Draw a network over a piecewise constant target, with its neurons marked below."""
     staircase(axes, jumps, values, label="target $f^*$")
     axes.plot(x, f, color=COLOURS["flow"], linestyle=(0, (5, 1.5)), label=label)
     neurons(axes, u)
@@ -85,7 +85,7 @@ def fit(axes: Axes, x: Any, f: Any, *, jumps: Any, values: Any, u: Any, label: s
 
 
 def neurons(axes: Axes, u: Any, *, height: float = 0.045, **kwargs: Any) -> None:
-    """The inner positions, as triangles along the lower edge of the axes."""
+    """Draw the inner positions as triangles along the lower edge of the axes."""
     style = {"color": COLOURS["neuron"], "marker": "^", "linestyle": "none", "markersize": 5.5}
     axes.plot(
         np.asarray(u),
@@ -96,7 +96,10 @@ def neurons(axes: Axes, u: Any, *, height: float = 0.045, **kwargs: Any) -> None
 
 
 def risks(axes: Axes, curves: Mapping[str, tuple[Any, Any, str]]) -> None:
-    """Risk against slow time, on a logarithmic axis: label -> (tau, risk, key of a colour)."""
+    """Draw risks against slow time, on a logarithmic axis.
+
+    `curves`: from the label of a curve to (tau, risk, a key of `COLOURS`).
+    """
     dashes = {"SGD": "-", "flow": (0, (6, 2)), "reduced": (0, (3, 1.5)), "limit": (0, (1, 1.2))}
     for label, (tau, risk, kind) in curves.items():
         above = np.where(np.asarray(risk) > 0, risk, np.nan)
@@ -111,7 +114,7 @@ def boxes(
     labels: Sequence[str],
     kinds: Sequence[str],
 ) -> None:
-    """Boxplots on a logarithmic axis, every run a dot: groups side by side at each label."""
+    """Draw boxplots on a logarithmic axis, every run a dot: groups side by side at each label."""
     width = 0.7 / len(groups)
     for i, ((name, samples), kind) in enumerate(zip(groups.items(), kinds, strict=True)):
         places = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * (width + 0.05)
@@ -143,17 +146,17 @@ LABELS = {
     "seed": "start (seed)",
     "target": "target",
 }
-"""How the axes of a sweep are called in a picture."""
+"""The labels of the axes of a sweep in a picture."""
 
 _ANNOTATED = 150
-"""Up to so many cells of a phase diagram have room for a number."""
+"""The most cells of a phase diagram that have room for a number."""
 
 
 def phase(axes: Axes, success: xr.Dataset) -> Any:
-    """A phase diagram: the probability in `analyses.success` over two axes, as colours.
+    """Draw a phase diagram: the probability in `analyses.success` over two axes, as colours.
 
-    In every cell stands how many runs out of how many, if there is room. Returns what a colour bar
-    takes.
+    If there is room, every cell says how many of its runs succeeded. Returns the mesh, for a
+    colour bar.
     """
     across, up = success.probability.dims[0], success.probability.dims[1]
     drawn = axes.pcolormesh(
@@ -177,20 +180,23 @@ def phase(axes: Axes, success: xr.Dataset) -> Any:
 
 
 def _ticks(axis: Any, data: xr.Dataset, name: str) -> None:
-    """Ticks at some of the places 0, 1, ... with the values of a coordinate."""
+    """Set ticks at some of the places 0, 1, ... with the values of a coordinate."""
     count = data.sizes[name]
-    steps = range(-(-count // 7), count)
-    # Both ends, if some distance leads from one to the other.
-    step = next((s for s in steps[: 1 + count // 4] if (count - 1) % s == 0), -(-count // 7))
-    shown = np.arange(0, count, step)
+    spacings = range(-(-count // 7), count)
+    # A spacing with ticks at both ends, if there is one.
+    spacing = next((s for s in spacings[: 1 + count // 4] if (count - 1) % s == 0), -(-count // 7))
+    shown = np.arange(0, count, spacing)
     axis.set_ticks(shown, [tick_labels(data, name)[i] for i in shown])
     axis.set_label_text(LABELS.get(name, name))
 
 
 def tick_labels(data: xr.Dataset | xr.DataArray, name: str) -> list[str]:
-    """The values on an axis of a sweep: words, numbers in few digits, all of zipped ones."""
-    along = [data[n].values for n in data.coords if data[n].dims == (name,)]
-    columns = along or [np.arange(data.sizes[name])]
+    """Return the values on an axis of a sweep, as words or as numbers in few digits.
+
+    A label on an axis of several coordinates, which a grid zips, has the values of all.
+    """
+    coordinates = [data[n].values for n in data.coords if data[n].dims == (name,)]
+    columns = coordinates or [np.arange(data.sizes[name])]
     return [", ".join(map(_short, values)) for values in zip(*columns, strict=True)]
 
 
@@ -203,17 +209,17 @@ def _short(value: Any) -> str:
 _FADE = LinearSegmentedColormap.from_list(
     "fade", mpl.colormaps["viridis_r"](np.linspace(0.1, 1.0, 256))
 )
-"""Ordered colours that print well, without the lightest, which is lost on white."""
+"""Ordered colours that print well, without the lightest ones, which are hard to see on white."""
 
 _FEW = 6
-"""Up to so many curves stand in the legend; more have a colour bar."""
+"""The most curves that are in the legend; more of them have a colour bar."""
 
 
 def fan(axes: Axes, bands: xr.DataArray) -> ScalarMappable | None:
-    """Risk against slow time as `analyses.bands` over one axis: the middle, and the outer two.
+    """Draw `analyses.bands` over one axis, the risk against slow time: middle and outer quantiles.
 
-    One colour for each value, in order. Returns what a colour bar takes, or None for a few values
-    and for words, which stand in the legend.
+    Every value of the axis has a colour, in order. Returns the colours, for a colour bar, or None
+    for a few values and for words, which are in the legend.
     """
     (name,) = [str(axis) for axis in bands.dims if axis not in ("quantile", "tau")]
     labels = tick_labels(bands, name)
@@ -227,8 +233,8 @@ def fan(axes: Axes, bands: xr.DataArray) -> ScalarMappable | None:
         low, middle, high = bands.isel({name: i}).transpose("quantile", "tau").values
         colour = colours.to_rgba(np.asarray(i if bar is None else values[i]))
         axes.fill_between(bands.tau, low, high, color=colour, alpha=0.15, linewidth=0)
-        own = f"{LABELS.get(name, name)} = {label}" if bar is None else None
-        axes.plot(bands.tau, middle, color=colour, linewidth=1.6, label=own)
+        entry = f"{LABELS.get(name, name)} = {label}" if bar is None else None
+        axes.plot(bands.tau, middle, color=colour, linewidth=1.6, label=entry)
     axes.set(yscale="log", xlabel=r"slow time $\tau = \varepsilon t$", ylabel="risk $L$")
     axes.margins(x=0.01)
     return bar

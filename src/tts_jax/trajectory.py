@@ -60,7 +60,7 @@ class Trajectory(eqx.Module):
         return jax.tree.map(pick, self.params)
 
     def at(self, index: int) -> Params:
-        """The parameters at recorded time number `index`."""
+        """Return the parameters at recorded time number `index`."""
         axis = jnp.ndim(self.risk) - 1
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
 

@@ -147,16 +147,16 @@ class ScalarProgram:
     def _run(
         self, jaxpr: core.Jaxpr, constants: Sequence[ScalarArray], arguments: Sequence[ScalarArray]
     ) -> list[ScalarArray]:
-        found: dict[Any, ScalarArray] = dict(zip(jaxpr.constvars, constants, strict=True))
-        found |= dict(zip(jaxpr.invars, arguments, strict=True))
+        arrays: dict[Any, ScalarArray] = dict(zip(jaxpr.constvars, constants, strict=True))
+        arrays |= dict(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> ScalarArray:
-            return constant_array(atom.val) if isinstance(atom, core.Literal) else found[atom]
+            return constant_array(atom.val) if isinstance(atom, core.Literal) else arrays[atom]
 
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
             outputs = self._outputs(equation, inputs)
-            found |= dict(zip(equation.outvars, outputs, strict=True))
+            arrays |= dict(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def _outputs(self, equation: Any, inputs: list[ScalarArray]) -> list[ScalarArray]:

@@ -14,7 +14,7 @@ from . import devices as _device
 
 BatchFunction = Callable[[Callable[[list[Array]], Any], list[Array]], Tree]
 """A function of many runs, `f(arguments_of, batched_leaves)`: `batched_leaves` are the arrays that
-differ between runs, with a leading axis; `arguments_of` makes a run's arguments out of its own."""
+differ between runs, with a leading axis; `arguments_of` takes those of one run to its arguments."""
 
 
 def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:

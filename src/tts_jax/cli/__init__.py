@@ -13,12 +13,12 @@ __all__ = ["command", "load_experiments", "main"]
 
 
 def command() -> None:
-    """`main` as a process, which ends with its exit status."""
+    """Run `main`, and end the process with its exit status."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     if code == _INTERRUPTED:
-        # At once: an orderly end of Python would abort threads that XLA still has at work.
+        # At once: Python's orderly exit would abort threads in which XLA is still working.
         os._exit(code)
     sys.exit(code)
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def version() -> int:
-    """Print the versions of tts_jax and of what it stands on."""
+    """Print the versions of tts_jax, of the libraries that it is built on, and of Python."""
     from importlib.metadata import version as of
 
     for name in ("tts-jax", "jax", "jaxlib", "diffrax", "optax"):

@@ -1,8 +1,8 @@
-"""What the command says instead of a traceback."""
+"""The error that the command shows as one line instead of a traceback."""
 
 
 class UsageError(Exception):
-    """Something that the user can put right. `code` is the exit status."""
+    """An error that the user can correct. `code` is the exit status."""
 
     def __init__(self, message: str, code: int = 2):
         super().__init__(message)

@@ -50,9 +50,9 @@ def figures(
 
 
 def load_experiments() -> ModuleType:
-    """The package `experiments` of the checkout, or the copy that an installed wheel carries.
+    """Return the package `experiments` of the checkout, or the copy in an installed wheel.
 
-    It is loaded from its folder: the library itself never imports experiments.
+    The package is loaded from its folder: the library itself never imports experiments.
     """
     name = "tts_jax_experiments"
     if name in sys.modules:

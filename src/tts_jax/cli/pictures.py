@@ -33,41 +33,41 @@ def picture(
         data = data[[n for n in ("risk", "status", "floor") if n in data]].load()
     if not np.any(data.status.values >= 0):
         raise UsageError(f"no run of {folder} has been made yet.")
-    lost = (data.status == 0) & np.isnan(data.risk.isel(tau=0))
-    if np.any(lost.values):
+    damaged = (data.status == 0) & np.isnan(data.risk.isel(tau=0))
+    if np.any(damaged.values):
         raise UsageError(f"{folder} is damaged; `tts-jax resume {folder}` makes it whole again.")
     figure = {"phase": _phase, "risk": _risk, "box": _box}[kind](data, axes, below, limit)
-    half = file.with_name(f".{file.stem}.half{file.suffix}")
+    unfinished = file.with_name(f".{file.stem}.half{file.suffix}")
     try:
-        figure.savefig(half)
-        half.replace(file)
+        figure.savefig(unfinished)
+        unfinished.replace(file)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
     return file
 
 
 def _axes(data: xr.Dataset, over: Sequence[str], count: int) -> tuple[str, ...]:
-    """The axes that are asked for, or the first ones that hold no repetitions."""
-    there = [str(name) for name in data.status.dims]
+    """Return the axes that are asked for, by default the first ones other than `seed`."""
+    names = [str(name) for name in data.status.dims]
     for name in over:
-        if name not in there:
-            raise UsageError(f"there is no axis `{name}`; there are {', '.join(there)}.")
-    found = tuple(over) or tuple(name for name in there if name != "seed")[:count]
-    if len(found) != count:
+        if name not in names:
+            raise UsageError(f"there is no axis `{name}`; there are {', '.join(names)}.")
+    chosen = tuple(over) or tuple(name for name in names if name != "seed")[:count]
+    if len(chosen) != count:
         other = "risk or box" if count == 2 else "phase"
         raise UsageError(
-            f"this picture needs --over with {count} of the axes {', '.join(there)}; "
+            f"this picture needs --over with {count} of the axes {', '.join(names)}; "
             f"--kind {other} needs another number of them."
         )
-    return found
+    return chosen
 
 
 def _title(data: xr.Dataset, over: tuple[str, ...]) -> str:
-    """What every point stands for, and how many runs failed or are to come."""
+    """Return the title: the repetitions behind every point, and runs that failed or are missing."""
     counts = {n: data.sizes[n] for n in data.status.dims if n not in over}
-    rest = [f"{count} {n}{'s' if count > 1 else ''}" for n, count in counts.items()]
+    repeated = [f"{count} {n}{'s' if count > 1 else ''}" for n, count in counts.items()]
     method = str(data.attrs["method"])
-    parts = [f"{method}, over {' and '.join(rest)}" if rest else method]
+    parts = [f"{method}, over {' and '.join(repeated)}" if repeated else method]
     for count, what in (
         (int((data.status > 0).sum()), "failed"),
         (int((data.status < 0).sum()), "not made yet"),

@@ -26,8 +26,8 @@ def sweep(
 ) -> int:
     """Run a study: a grid of simulations, into a Zarr store that xarray opens.
 
-    A store that is there already goes on: with what is missing, what is damaged, and with values
-    that the study has more.
+    A store that exists already is continued: with runs that are missing or damaged, and with
+    values that were added to the study.
 
     Args:
         study: A TOML file, such as those in experiments/studies.
@@ -53,7 +53,7 @@ def sweep(
 
 
 def resume(folder: Folder, /, cluster: str | None = None) -> int:
-    """Go on with a sweep that was cut off, and make again what is damaged.
+    """Continue a sweep that was interrupted, and make damaged runs again.
 
     Args:
         folder: The folder of the store.
@@ -96,7 +96,7 @@ def plot(
         kind: "phase" is the probability of success over two axes, "risk" the risk against slow
             time for each value of one axis (median, and the band of the middle 80 %), "box" the
             final risks over one axis.
-        over: The axes, by default the first ones beside seed.
+        over: The axes, by default the first ones other than seed.
         below: A run succeeds with a risk below this, by default 2.5 times the floor of the problem.
         limit: The store of a LimitFlow over the same starts, to draw on top of "risk".
         out: The picture, by default named after the store and the kind, a PNG beside the store.
@@ -154,7 +154,7 @@ def _run(study: "Study", folder: Path, cluster: str | None) -> int:
 
 
 _WORTH_MEASURING = 10.0
-"""Seconds from which on a sweep is measured before it starts, and not just estimated."""
+"""The estimated seconds from which on some runs of a sweep are timed before it starts."""
 
 
 def _duration(seconds: float) -> str:
@@ -168,7 +168,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Errors that a user can put right as one line."""
+    """Turn errors that a user can correct into a `UsageError`, which is shown as one line."""
     from ..sweeps.errors import StudyError, SweepError
 
     try:

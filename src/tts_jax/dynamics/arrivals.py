@@ -1,4 +1,4 @@
-"""When neurons arrive at the jumps, along the gradient flow at a finite epsilon."""
+"""Arrival times of neurons at the jumps, along the gradient flow at a finite epsilon."""
 
 import diffrax
 import equinox as eqx

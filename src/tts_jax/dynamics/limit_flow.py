@@ -41,7 +41,7 @@ _COMPLETE_BETA = math.gamma(2 / 3) ** 2 / math.gamma(4 / 3)
 """The complete beta function B(2/3, 2/3)."""
 
 _SECONDS = 1e-5
-"""Of one core, for one recorded time, about."""
+"""Seconds of one core that a run takes for each recorded time, about."""
 
 _NEWTON_STEPS = 10
 """Iterations of Newton's method. F is convex with slopes between 1 and 4: from above, fewer reach
