@@ -207,7 +207,7 @@ def draws():
             def more(number, sums):
                 x, y = source.chunk(PROBLEM, number)
                 # Added in the loop that a run would have, so that they are made as for a run.
-                return jax.lax.fori_loop(0, source.length, lambda i, s: s + x[i] + y[i], sums)
+                return jax.lax.fori_loop(0, source.chunk_length, lambda i, s: s + x[i] + y[i], sums)
 
             return jax.lax.fori_loop(0, chunks, more, jnp.zeros((1, seeds.shape[1]), dtype))
 

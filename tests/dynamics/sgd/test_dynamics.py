@@ -1,4 +1,4 @@
-"""SGD against a plain loop, against the flow, and the samples that it draws."""
+"""SGD as a whole: against the flow, the samples that it draws, its clock, and how it fails."""
 
 import jax
 import jax.numpy as jnp
@@ -6,88 +6,13 @@ import numpy as np
 import optax
 import pytest
 from scipy import stats
-from small_problems import (
-    WIDTH,
-    NumpyRisk,
-    random_problem,
-    slow_times,
-    small_problem,
-    spread_start,
-    step_and_slope,
-)
+from small_problems import WIDTH, random_problem, slow_times, small_problem, spread_start
+from small_runs import EPSILON, NOISE, STEP, steps_to_taus
 
 import tts_jax as tts
-from tts_jax.dynamics.sgd import checkpoints as long_runs
-
-# So small that no sample moves a neuron by a transition width: above that SGD is chaotic, and two
-# correct programs end far apart.
-EPSILON, STEP, NOISE = 0.01, 0.005, 0.3
 
 
-def numpy_sgd(problem, start, x, noise, *, box):
-    """One sample after the other, as the definition says: the parameters after every step."""
-    eta = float(problem.network.activation.eta)
-    jumps, values = np.asarray(problem.target.jumps), np.asarray(problem.target.values)
-    a, u = np.array(start.a), np.array(start.u)
-    record = []
-    for xs, noises in zip(x, noise, strict=True):
-        by_a, by_u = np.zeros_like(a), np.zeros_like(u)
-        for one, extra in zip(np.atleast_1d(xs), np.atleast_1d(noises), strict=True):
-            z = (one - u) / eta
-            sigma, slope = step_and_slope(z)
-            if box:
-                slope = np.where(np.abs(z) <= 0.5, 1.0, 0.0)
-            y = values[np.sum(one >= jumps)] + extra
-            residual = a[0] + np.dot(sigma, a[1:]) - y
-            by_a += 2 * residual * np.concatenate([[1.0], sigma]) / np.size(xs)
-            by_u += -2 * residual * a[1:] * slope / eta / np.size(xs)
-        a, u = a - STEP * by_a, u - STEP * EPSILON * by_u
-        record.append((a, u))
-    return record
-
-
-def stream(steps, batch):
-    rng = np.random.default_rng(1)
-    shape = (steps,) if batch == 1 else (steps, batch)
-    return rng.uniform(size=shape), rng.uniform(-NOISE, NOISE, size=shape)
-
-
-def steps_to_taus(*steps):
-    return np.asarray(steps) * (EPSILON * STEP)
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("gradient", ["exact", "box"])
-def test_replay_equals_a_plain_loop(gradient, batch):
-    problem, start = random_problem(21)
-    x, noise = stream(10_000, batch)
-    sgd = tts.SGD(EPSILON, STEP, batch_size=batch, gradient=gradient)
-    stops = [1, 100, 5_000, 10_000]
-    run = tts.simulate(problem, sgd, start, steps_to_taus(*stops), samples=(x, noise))
-    expected = numpy_sgd(problem, start, x, noise, box=gradient == "box")
-    # Both layers have moved far, so that agreement says something about both.
-    assert np.max(np.abs(expected[-1][1] - np.asarray(start.u))) > 0.01
-    for i, stop in enumerate(stops):
-        a, u = expected[stop - 1]
-        np.testing.assert_allclose(run.params.a[i], a, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(run.params.u[i], u, rtol=0, atol=1e-12)
-
-
-def test_full_batch_is_explicit_euler_on_the_risk():
-    problem, start = random_problem(22)
-    sgd = tts.SGD(EPSILON, STEP, batch_size="full")
-    run = tts.simulate(problem, sgd, start, steps_to_taus(1, 300))
-    risk = NumpyRisk(problem)
-    a, u = np.array(start.a), np.array(start.u)
-    for step in range(300):
-        _, by_a, by_u = risk(a, u)
-        a, u = a - STEP * by_a, u - STEP * EPSILON * by_u
-        if step == 0:
-            np.testing.assert_allclose(run.params.a[0], a, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(run.params.a[1], a, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(run.params.u[1], u, rtol=0, atol=1e-11)
-
-
+@pytest.mark.usefixtures("bare")
 def test_it_becomes_the_flow_as_the_step_size_falls():
     """The root mean square distance over runs falls as sqrt(h)."""
     problem, start = small_problem(), spread_start()
@@ -184,6 +109,7 @@ def test_samples_are_independent(drawn):
     assert np.unique(np.round(x, 9)).size > count - 5
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_drawn_run_is_the_replay_of_its_samples(drawn, how_drawn):
     problem, start = random_problem(23)
     sgd = tts.SGD(EPSILON, STEP, noise=NOISE)
@@ -199,34 +125,7 @@ def test_a_drawn_run_is_the_replay_of_its_samples(drawn, how_drawn):
 # The clock and the record.
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_recorded_times_change_nothing(batch):
-    problem, start = random_problem(24)
-    sgd = tts.SGD(EPSILON, STEP, noise=NOISE, batch_size=batch)
-    key = jax.random.key(0)
-    # 4096 and 1365 samples are drawn at a time: the stops fall inside, on and beside these.
-    coarse = tts.simulate(problem, sgd, start, steps_to_taus(9000), key=key)
-    stops = [0, 1, 1365, 1366, 4095, 4096, 4097, 8192, 9000]
-    fine = tts.simulate(problem, sgd, start, steps_to_taus(*stops), key=key)
-    np.testing.assert_array_equal(fine.final.a, coarse.final.a)
-    np.testing.assert_array_equal(fine.final.u, coarse.final.u)
-    np.testing.assert_array_equal(fine.at(0).u, start.u)
-
-
-def test_progress_changes_nothing(monkeypatch):
-    problem, start = random_problem(24)
-    monkeypatch.setattr(long_runs, "PIECE", 1000)
-    arguments = (problem, tts.SGD(EPSILON, STEP, noise=NOISE), start, steps_to_taus(10, 9000))
-    plain = tts.simulate(*arguments, key=jax.random.key(0))
-    seen = []
-    watched = tts.simulate(*arguments, key=jax.random.key(0), progress=seen.append)
-    for first, second in zip(jax.tree.leaves(plain), jax.tree.leaves(watched), strict=True):
-        np.testing.assert_array_equal(first, second)
-    assert len(seen) > 9
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
-
-
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("tau", [0.0, 0.01, 0.01234, 7.4 * EPSILON * STEP, 7.6 * EPSILON * STEP])
 def test_the_steps_up_to_tau_are_the_nearest_whole_number(tau):
     problem, start = random_problem(25)
@@ -240,6 +139,7 @@ def test_more_steps_than_32_bits_can_count():
     assert int(sgd.steps_until(jnp.array([0.035]))[0]) == 3_500_000_000
 
 
+@pytest.mark.usefixtures("bare")
 def test_keys_make_the_difference():
     problem, start = random_problem(24)
     sgd = tts.SGD(EPSILON, STEP)
@@ -254,53 +154,7 @@ def test_keys_make_the_difference():
 # Optimisers, precision, failure.
 
 
-def test_an_optax_partition_equals_the_plain_steps():
-    problem, start = random_problem(26)
-    optimiser = optax.partition(
-        {"a": optax.sgd(STEP), "u": optax.sgd(STEP * EPSILON)}, tts.Params("a", "u")
-    )
-    plain, other = (
-        tts.simulate(
-            problem,
-            tts.SGD(EPSILON, STEP, noise=NOISE, optimiser=chosen),
-            start,
-            steps_to_taus(100, 5000),
-            key=jax.random.key(0),
-        )
-        for chosen in (None, optimiser)
-    )
-    np.testing.assert_allclose(other.params.a, plain.params.a, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(other.params.u, plain.params.u, rtol=0, atol=1e-12)
-
-
-@pytest.fixture
-def standard_promotion():
-    """optax's Adam multiplies floats with integers, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("standard_promotion")
-def test_adam_equals_a_plain_loop():
-    """Full batch, so that the loop can be written with the independent gradient."""
-    problem, start = random_problem(27)
-    rate = 0.01
-    sgd = tts.SGD(EPSILON, STEP, batch_size="full", optimiser=optax.adam(rate))
-    run = tts.simulate(problem, sgd, start, steps_to_taus(200))
-    risk = NumpyRisk(problem)
-    y = np.concatenate([start.a, start.u])
-    mean, square = np.zeros_like(y), np.zeros_like(y)
-    for step in range(1, 201):
-        _, by_a, by_u = risk(y[: WIDTH + 1], y[WIDTH + 1 :])
-        gradient = np.concatenate([by_a, by_u])
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
-        y = y - rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-    np.testing.assert_allclose(run.final.a, y[: WIDTH + 1], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(run.final.u, y[WIDTH + 1 :], rtol=0, atol=1e-6)
-
-
-@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.usefixtures("bare", "standard_promotion")
 @pytest.mark.parametrize("optimiser", [None, optax.adam(1e-3)], ids=["plain", "adam"])
 def test_float32_parameters_run_in_float32(optimiser):
     problem, start = random_problem(28)
@@ -335,9 +189,23 @@ def test_a_stream_that_is_too_short_under_a_transformation_has_a_status():
         how = tts.SGD(epsilon, 0.01)
         return tts.simulate(problem, how, begin, jnp.asarray([1e-4]), samples=samples)
 
-    both = jax.vmap(run)(jnp.asarray([1e-3, 5e-4]))  # 10 and 20 steps
+    both = jax.jit(jax.vmap(run))(jnp.asarray([1e-3, 5e-4]))  # 10 and 20 steps
     assert both.status.tolist() == [tts.Status.OK, tts.Status.TOO_FEW_SAMPLES]
     assert jnp.isnan(both.risk).tolist() == [[False], [True]]
+
+
+def test_a_traced_stream_is_counted_where_the_clock_is_known():
+    problem, start, steps = small_problem(), spread_start(), 10
+
+    def run(x):
+        taus = np.asarray([0.01 * 0.01 * steps])
+        return tts.simulate(problem, tts.SGD(0.01, 0.01), start, taus, samples=(x, 0 * x)).final
+
+    x = jnp.linspace(0.1, 0.9, steps)
+    expected = run(x)
+    jax.tree.map(lambda *v: np.testing.assert_allclose(*v, atol=1e-14), jax.jit(run)(x), expected)
+    with pytest.raises(ValueError, match="at least 10 steps long"):
+        jax.jit(run)(x[1:])
 
 
 @pytest.mark.parametrize(

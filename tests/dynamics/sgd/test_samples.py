@@ -105,9 +105,9 @@ def from_bits(bits):
 @pytest.mark.parametrize("size", [1, 3, 100, CHUNK, 5000])
 def test_chunks_follow_each_other_whatever_the_batch(size):
     source = hashed(size)
-    assert source.length == max(1, CHUNK // size)
+    assert source.chunk_length == max(1, CHUNK // size)
     x, y = chunks(source, range(3))
-    assert x.shape == y.shape == (3 * source.length, size)
+    assert x.shape == y.shape == (3 * source.chunk_length, size)
     expected_x, expected_noise = from_bits(jax_bits(SEED, x.size))
     np.testing.assert_array_equal(x.ravel(), expected_x)
     np.testing.assert_allclose(y.ravel(), SCALE * expected_noise, rtol=0, atol=1e-16)
@@ -117,7 +117,7 @@ def test_chunks_follow_each_other_whatever_the_batch(size):
 @pytest.mark.parametrize("bits", [32, 33, 50])
 def test_counters_need_more_than_32_bits(size, bits):
     source = hashed(size)
-    count = source.length * size
+    count = source.chunk_length * size
     number = 2**bits // count
     x = chunks(source, [number])[0].ravel()
     places = [number * count, number * count + 1, (number + 1) * count - 1]
@@ -237,7 +237,7 @@ def test_a_replay_is_the_stream_in_whole_chunks(steps, dtype):
     for lead in ((steps,), (steps, 3)):
         x, noise = rng.uniform(size=lead), rng.normal(size=lead)
         source = Replayed((jnp.asarray(x), jnp.asarray(noise)), dtype)
-        assert source.length == CHUNK
+        assert source.chunk_length == CHUNK
         problem = small_problem()
         number = -(-steps // CHUNK)
         found = chunks(source, range(number), problem)
@@ -265,11 +265,11 @@ def test_a_replay_keeps_the_axes_of_an_input():
 def test_drawn_samples_come_in_the_same_shapes(size, dtype):
     key, noise = jax.random.key(4), jnp.asarray(SCALE)
     source = Drawn(key, noise, size, dtype)
-    assert source.length == hashed(size).length
+    assert source.chunk_length == hashed(size).chunk_length
     for problem, more in ((small_problem(), ()), (Inputs(4), (4,))):
         x, y = chunks(source, [0, 1], problem)
-        assert x.shape == (2 * source.length, size, *more)
-        assert y.shape == (2 * source.length, size)
+        assert x.shape == (2 * source.chunk_length, size, *more)
+        assert y.shape == (2 * source.chunk_length, size)
         assert x.dtype == y.dtype == dtype
         assert np.unique(x).size > 0.99 * x.size
         off = y - np.asarray(of_dtype(problem, dtype).label(jnp.asarray(x)))

@@ -128,7 +128,8 @@ class SGD(AbstractDynamics):
         x, noise = samples
         check_finite("samples", samples)
         if isinstance(problem, Problem) and is_concrete(x) and np.size(x):
-            low, high = float(np.min(x)), float(np.max(x))
+            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
+            low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
             if low < 0 or high > 1:
                 raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
         lead = 1 if self.batch_size == 1 and np.ndim(noise) == 1 else 2
@@ -143,7 +144,7 @@ class SGD(AbstractDynamics):
                 "samples", f"batches of {self.batch_size}", f"batches of {np.shape(noise)[1]}"
             )
         if is_concrete(self, taus):
-            with jax.ensure_compile_time_eval():  # the samples may be traced
+            with jax.ensure_compile_time_eval():  # also inside a transformation
                 steps = int(self.steps_until(jnp.asarray(taus))[-1])
             if np.shape(noise)[0] < steps:
                 raise argument_error(

@@ -1,4 +1,4 @@
-"""SGD in float32: the slow layer moves as in float64, however small its steps are."""
+"""The loop through the stops: they change nothing, and float32 loses none of the steps of u."""
 
 import functools
 
@@ -7,9 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_kernels import lowered
+from small_problems import random_problem
+from small_runs import EPSILON, NOISE, steps_to_taus
+from small_runs import STEP as LARGE_STEP
 
 import tts_jax as tts
 from tts_jax.batching import devices as _device
+
+pytestmark = pytest.mark.usefixtures("bare")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_recorded_times_change_nothing(batch):
+    problem, start = random_problem(24)
+    sgd = tts.SGD(EPSILON, LARGE_STEP, noise=NOISE, batch_size=batch)
+    # 4096 and 1365 samples are drawn at a time: the stops fall inside, on and beside these.
+    stops = (0, 1, 1365, 1366, 4095, 4096, 4097, 8192, 9000)
+    fine, late = (
+        tts.simulate(problem, sgd, start, steps_to_taus(*some), key=jax.random.key(0))
+        for some in (stops, range(8992, 9001))
+    )
+    np.testing.assert_array_equal(fine.final.a, late.final.a)
+    np.testing.assert_array_equal(fine.final.u, late.final.u)
+    np.testing.assert_array_equal(fine.at(0).u, start.u)
+
 
 # A step of a neuron that a sample hits is at most 2 epsilon h |residual| |a| sigma'/eta, here some
 # 1e-8 to 1e-7. Between .5 and 1 float32 numbers are 6e-8 apart.
@@ -108,7 +129,7 @@ def test_a_plain_loop_in_float32_loses_the_steps(design, epsilon, times):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "full"])
-def test_the_recorded_times_change_nothing(design, batch_size):
+def test_the_recorded_times_change_nothing_in_float32(design, batch_size):
     """The steps are so large that samples move neurons far: any other rounding would show."""
     problem, start = design
     start = start._replace(a=jnp.linspace(-1.0, 1.0, 21, dtype=jnp.float32))
@@ -122,10 +143,10 @@ def test_the_recorded_times_change_nothing(design, batch_size):
         return tts.simulate(problem, sgd, start, taus, key=KEY).final
 
     clock = epsilon * step
-    coarse = final(np.asarray([last]) * clock)
+    late = final(np.arange(last - len(inside), last + 1) * clock)
     fine = final(np.asarray([*inside, last]) * clock)
-    np.testing.assert_array_equal(fine.a, coarse.a)
-    np.testing.assert_array_equal(fine.u, coarse.u)
+    np.testing.assert_array_equal(fine.a, late.a)
+    np.testing.assert_array_equal(fine.u, late.u)
     assert np.max(np.abs(fine.u - start.u) / unit(start)) > 1000
 
 
@@ -140,9 +161,10 @@ def test_runs_side_by_side_move_as_alone_and_as_in_double_precision(design):
 
         return jax.vmap(one)(keys)
 
-    together = batch(start, 100_000)
+    late = (99_997, 99_998, 99_999, 100_000)
+    together = batch(start, *late)
     assert together.final.u.dtype == jnp.float32
-    expected = batch(as_double(start), 100_000)
+    expected = batch(as_double(start), *late)
     fine = batch(start, 1, 4096, 5000, 100_000)
     np.testing.assert_array_equal(fine.final.u, together.final.u)
     np.testing.assert_array_equal(fine.final.a, together.final.a)
