@@ -1,17 +1,23 @@
-# Two commands: `make figures` draws every figure of the paper, `make test` runs the test suite.
+# Two commands: `make figures` draws every figure of the paper, `make test` runs the test suite
+# (`make test-all` also what takes longer).
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: figures test lint types clean
+.PHONY: figures test test-thorough test-all lint types clean
 
 figures: $(STAMP)
 	$(BIN)/tts-jax figures $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+test-thorough: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "thorough and not slow and not gpu"
+
+test-all: test test-thorough
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,22 +19,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from tts_jax.cli import prepare_jax
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from parts import main
+
+import tts_jax as tts
+from tts_jax.dynamics.sgd import gpu as sgd_kernel
+from tts_jax.integrators import lane_queue as queue
 
 # Processes of this benchmark share the accelerator.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-prepare_jax()
-
-import diffrax  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from parts import main  # noqa: E402
-
-import tts_jax as tts  # noqa: E402
-from tts_jax.dynamics.sgd import gpu as sgd_kernel  # noqa: E402
-from tts_jax.integrators import lane_queue as queue  # noqa: E402
-
+tts.configure()
 jax.config.update("jax_default_matmul_precision", "highest")
 
 HERE = Path(__file__).parent

@@ -1,16 +1,14 @@
 """A flow by this package and by SciPy on a compiled gradient, and the error of either."""
 
-from tts_jax.cli import prepare_jax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from compiled_gradient import by_cells, by_pairs, velocity
+from scipy.integrate import solve_ivp
 
-prepare_jax()
+import tts_jax as tts
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from compiled_gradient import by_cells, by_pairs, velocity  # noqa: E402
-from scipy.integrate import solve_ivp  # noqa: E402
-
-import tts_jax as tts  # noqa: E402
+tts.configure()
 
 JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 ETA, WIDTH = 4e-3, 20

@@ -39,10 +39,10 @@ from parts import main, once, timed
 from single_flow import TARGETS, alternately, single
 
 import tts_jax as tts
-from tts_jax.cli import SMALL_LOOPS
 from tts_jax.closed_forms.banded_system import AdaptiveBandwidthSystem, to_cells
 from tts_jax.closed_forms.pairwise import PairwiseRisk, state_of
 from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
+from tts_jax.configuration import SMALL_LOOPS
 from tts_jax.dynamics.limit_flow import _moment
 from tts_jax.integrators import loop
 from tts_jax.integrators.checkpointing import differentiable_run
@@ -204,10 +204,9 @@ def cells():
 
 FIRST = """
 import sys, time
-from tts_jax.cli import prepare_jax
-prepare_jax()
 import jax, jax.numpy as jnp
 import tts_jax as tts
+tts.configure()
 if len(sys.argv) > 1:
     jax.config.update("jax_compilation_cache_dir", sys.argv[1])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -291,7 +290,7 @@ def threshold():
     """A gradient by all numbers, for two values of XLA's flag for small loops."""
     found = {}
     for size in (1_000_000, 4_000_000):
-        flags = f"--xla_backend_extra_options={SMALL_LOOPS.split('=')[0]}={size}"
+        flags = f"{SMALL_LOOPS.rpartition('=')[0]}={size}"
         code = "import flows; print(flows.gradients(2e-5)['by all numbers'])"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)}
         command = [sys.executable, "-c", code]

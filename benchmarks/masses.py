@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tts_jax as tts
-from tts_jax.closed_forms import pairwise_system as descent
+from tts_jax.closed_forms import error_norm, pairwise_system
 
 HORIZONS = {
     1e3: 30.0,
@@ -38,7 +38,7 @@ STARTS = [start(seed=700 + k) for k in range(6)]
 
 def equally(eta, epsilon, weights, error, rtol, atol):
     """A weight against the largest one, a position against eta, and no more."""
-    return jnp.maximum(weights, descent.largest(error) / (eta * (atol + rtol)))
+    return jnp.maximum(weights, error_norm.largest(error) / (eta * (atol + rtol)))
 
 
 def runner():
@@ -94,8 +94,8 @@ def masses():
                 references[eta, epsilon, k] = (u[0], risk[0])
     base, found = steps(ours, references), {}
     print(f"{base.size} cases, of which the package does not reach {int(np.sum(np.isnan(base)))}")
-    ways = {"equally": mock.patch.object(descent, "position_error", equally)} | {
-        f"factor {factor:g}": mock.patch.object(descent, "_LIGHTER", factor)
+    ways = {"equally": mock.patch.object(pairwise_system, "position_error", equally)} | {
+        f"factor {factor:g}": mock.patch.object(error_norm, "_LIGHTER", factor)
         for factor in (1.0, 5.0, 50.0, 400.0)
     }
     for name, way in ways.items():

@@ -13,12 +13,9 @@ import statistics
 import subprocess
 import sys
 
-from tts_jax.cli import SMALL_LOOPS, WIDE_VECTORS, prepare_jax
-
 CORES = os.sched_getaffinity(0)
 if __name__ == "__main__":
     os.sched_setaffinity(0, sorted(CORES)[:1])
-prepare_jax()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -28,7 +25,10 @@ from compiled_sgd import numpy_loop, scalar_loop, vector_loop  # noqa: E402
 from parts import main, timed  # noqa: E402
 
 import tts_jax as tts  # noqa: E402
+from tts_jax.configuration import SMALL_LOOPS, WIDE_VECTORS  # noqa: E402
 from tts_jax.dynamics.sgd.samples import Hashed  # noqa: E402
+
+tts.configure()
 
 JUMPS, VALUES = np.array([0.2, 0.35, 0.5, 0.65, 0.8]), np.array([1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 ETA, WIDTH, EPSILON, STEP, NOISE = 4e-3, 20, 1e-2, 1e-5, 1.0
@@ -282,7 +282,7 @@ def exact():
 
 def flags():
     """Ours with and without XLA's flags, each in processes of its own, the median of three."""
-    small, wide = f"--xla_backend_extra_options={SMALL_LOOPS}", WIDE_VECTORS
+    small, wide = SMALL_LOOPS, WIDE_VECTORS
     no_loops, no_width = f"{small.rpartition('=')[0]}=0", wide.replace("512", "256")
     settings = {
         "none": f"{no_loops} {no_width}",

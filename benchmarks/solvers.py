@@ -10,16 +10,14 @@ three runs in turn; the numbers of docs/solvers.md.
 import statistics
 import time
 
-from tts_jax.cli import prepare_jax
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-prepare_jax()
+import tts_jax as tts
 
-import diffrax  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-
-import tts_jax as tts  # noqa: E402
+tts.configure()
 
 TARGET = tts.PiecewiseConstant([0.2, 0.35, 0.5, 0.65, 0.8], [1.0, 5.0, 1.0, 3.0, 1.0, 5.0])
 PROBLEM = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=4e-3)), TARGET)

@@ -16,18 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tts_jax.cli import prepare_jax
+import numpy as np
+from compiled_gradient import by_cells, by_pairs, velocity
+from parts import main
+from scipy.integrate import solve_ivp
 
-prepare_jax()
+import tts_jax as tts
+from tts_jax.sweeps.execution.plan import Layout
+from tts_jax.sweeps.storage.store import Store
 
-import numpy as np  # noqa: E402
-from compiled_gradient import by_cells, by_pairs, velocity  # noqa: E402
-from parts import main  # noqa: E402
-from scipy.integrate import solve_ivp  # noqa: E402
-
-import tts_jax as tts  # noqa: E402
-from tts_jax.sweeps.execution.plan import Layout  # noqa: E402
-from tts_jax.sweeps.storage.store import Store  # noqa: E402
+tts.configure()
 
 HERE = Path(__file__).parent
 CORES = len(os.sched_getaffinity(0))

@@ -16,18 +16,19 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
+    *("_types", "_errors", "_digest", "_sweepable", "progress", "batching"),
     *(
-        "_types",
-        "_errors",
-        "_digest",
-        "_sweepable",
-        "progress",
-        "batching",
+        "configuration",
         "numerics",
         "integrators",
+        "models",
+        "closed_forms",
+        "problems",
+        "trajectory",
+        "dynamics",
+        "metrics",
     ),
-    *("models", "closed_forms", "problems", "trajectory", "dynamics", "metrics", "simulation"),
-    *("analyses", "sweeps", "plot", "cli"),
+    *("simulation", "analyses", "sweeps", "plot", "cli"),
     # The public face and `python -m tts_jax` stand above all rooms.
     *("__init__", "__main__"),
 )
@@ -49,13 +50,14 @@ FILES_OF = {
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
-        *("gpu_matrix", "gpu_step", "pairwise_system", "banded_system"),
-        *("pairwise_form", "banded_form"),
+        *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
+        *("pairwise_form", "banded_form", "sgd_padding"),
     ),
     "problems": ("base", "population", "empirical"),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
-        *("limit_flow", "arrivals", "sgd"),
+        *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
+        *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.dynamics"),
     ),
     "sweeps": (
         *("errors", "study.grid", "study.values", "study.tables", "study.study", "study.toml"),

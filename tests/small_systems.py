@@ -33,7 +33,7 @@ class AnySystem(AbstractRosenbrockSystem):
         moving = self.masses > 0
         return jnp.where(moving, self.vector_field(y) / jnp.where(moving, self.masses, 1.0), 0.0)
 
-    def error(self, error, before, after, rtol, atol):
+    def error_norm(self, error, before, after, rtol, atol):
         size = jnp.maximum(jnp.abs(before), jnp.abs(after))
         return jnp.sqrt(jnp.mean((error / (atol + rtol * size)) ** 2))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tts_jax import Status
+from tts_jax import Status, analyses
 
 TAUS = np.array([0.0, 1.0, 2.0, 3.0])
 

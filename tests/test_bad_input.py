@@ -366,7 +366,7 @@ def test_the_limit_flow_names_the_piece_with_fewer_than_two_neurons(u, piece, co
 def test_32_bit_mode_is_refused_with_the_line_that_ends_it():
     jax.config.update("jax_enable_x64", False)
     try:
-        with pytest.raises(ValueError, match=expect('jax.config.update("jax_enable_x64", True)')):
+        with pytest.raises(ValueError, match=expect("call `tts.configure()`")):
             run()
     finally:
         jax.config.update("jax_enable_x64", True)

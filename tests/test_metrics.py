@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
+from tts_jax import metrics
 
 TARGET = tts.PiecewiseConstant([0.3, 0.6], [1.0, 3.0, 2.0])
 NETWORK = tts.ShallowNetwork(tts.CubicStep(0.01))

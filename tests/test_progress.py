@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import tqdm as tqdm_module
 
 import tts_jax as tts
+from tts_jax import progress
 
 
 def drawn(monkeypatch, **kwargs):

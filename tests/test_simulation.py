@@ -1,7 +1,5 @@
 """The one driver: all dynamics, all transformations, failure, and what comes back."""
 
-import logging
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,6 @@ from small_problems import (
 )
 
 import tts_jax as tts
-from tts_jax.cli import SMALL_LOOPS
-from tts_jax.simulation import _tell_if_slow
 
 TAUS = slow_times(0.05)
 KEY = jax.random.key(0)
@@ -311,36 +307,11 @@ def test_times_need_not_start_at_zero(dynamics):
 # What comes back.
 
 
-def test_to_xarray_names_its_axes(good):
-    data = good.to_xarray()
-    assert data["a"].dims == ("tau", "outer")
-    assert data["u"].dims == ("tau", "neuron")
-    assert data["risk"].dims == ("tau",)
-    assert data.attrs["method"] == "GradientFlow"
-    np.testing.assert_array_equal(data["tau"], TAUS)
-    np.testing.assert_array_equal(data["u"].isel(neuron=2), good.params.u[:, 2])
-    assert int(data["steps"]) == int(good.stats["steps"])
-    assert int(data["status"]) == tts.Status.OK
-
-
 def test_a_batch_becomes_an_axis_of_runs(over_epsilon):
     data = over_epsilon(jnp.array([1e-3, 1e-1, 1.0]), stacked_starts(3)).to_xarray()
     assert data["u"].dims == ("run", "tau", "neuron")
     assert data["status"].dims == ("run",)
     assert data.sizes == {"run": 3, "tau": TIMES, "outer": WIDTH + 1, "neuron": WIDTH}
-
-
-def test_a_trajectory_prints_a_summary(good):
-    text = str(good)
-    for part in ("GradientFlow", "OK", f"a ({TIMES}, {WIDTH + 1})", f"u ({TIMES}, {WIDTH})"):
-        assert part in text
-    assert f"{float(good.risk[-1]):.6g} at tau = 0.05" in text
-    assert f"{int(good.stats['steps'])} steps" in text
-
-
-def test_final_and_at_pick_times(good):
-    np.testing.assert_array_equal(good.final.u, good.params.u[-1])
-    np.testing.assert_array_equal(good.at(3).a, good.params.a[3])
 
 
 def test_progress_of_a_flow_ends_at_one():
@@ -352,23 +323,3 @@ def test_progress_of_a_flow_ends_at_one():
 def test_no_64_bit_numbers_no_simulation():
     with jax.enable_x64(False), pytest.raises(ValueError, match="64-bit"):
         tts.simulate(small_problem(), tts.LimitFlow(), spread_start(), TAUS)
-
-
-def test_a_missing_flag_is_told_once(monkeypatch, caplog):
-    """XLA's flag for fast loops on a CPU: its absence only costs time."""
-    problem, start = small_problem(), spread_start()
-    flag = f"--xla_backend_extra_options={SMALL_LOOPS}"
-
-    def told(flags):
-        monkeypatch.setenv("XLA_FLAGS", flags)
-        _tell_if_slow.cache_clear()
-        caplog.clear()
-        with caplog.at_level(logging.DEBUG, logger="tts_jax"):
-            for _ in range(2):
-                tts.simulate(problem, tts.SGD(0.1, 0.1), start, jnp.zeros(1), key=KEY)
-        return [record.getMessage() for record in caplog.records if record.name == "tts_jax"]
-
-    assert told(flag) == []
-    if jax.__version_info__ < (0, 12) and jax.default_backend() == "cpu":
-        (message,) = told("")
-        assert flag.removeprefix("--") in message

@@ -1,9 +1,16 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
 from . import analyses, metrics, plot
-from ._errors import CoarseStepsWarning, CostlyRunWarning, SimulationError, Status
+from ._errors import (
+    CoarseStepsWarning,
+    CostlyRunWarning,
+    SimulationError,
+    SlowSettingsWarning,
+    Status,
+)
 from .batching.multi_device import map_runs
 from .closed_forms.base import AbstractClosedForm
 from .closed_forms.gradient_system import AbstractGradientSystem
+from .configuration import configure
 from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
@@ -80,6 +87,7 @@ __all__ = [
     "Rodas5P",
     "ShallowNetwork",
     "SimulationError",
+    "SlowSettingsWarning",
     "Status",
     "Study",
     "StudyError",
@@ -90,6 +98,7 @@ __all__ = [
     "analyses",
     "arrival_times",
     "check_activation",
+    "configure",
     "hit_times",
     "init_uniform",
     "map_runs",

@@ -20,12 +20,16 @@ _LIBRARIES = {
     *("jaxtyping", "xarray", "tts_jax"),
     *sys.stdlib_module_names,
 }
-"""What their functions and classes do goes by their names: versions are told elsewhere."""
+"""Libraries whose functions and classes are hashed by their names, not by their code: the store
+of a sweep keeps the versions of libraries beside the digest."""
 
 
 def digest(*things: Any) -> str:
-    """A hash of pytrees: of arrays by their numbers, of functions by their code, what it closes
-    over and the globals that it names, and of objects also by the methods of their classes."""
+    """Return a hash of pytrees, which depends on what they hold and do, and on no address.
+
+    Arrays count by their numbers; functions by their code, the variables that they close over and
+    the globals that they name; objects also by the methods of their classes.
+    """
     found, seen = hashlib.sha256(), set()
 
     def add(thing: Any) -> None:
@@ -49,22 +53,22 @@ def digest(*things: Any) -> str:
                 found.update(_without_addresses(leaf))
 
     def add_function(function: FunctionType) -> None:
-        """By its code, and what it has been given."""
+        """Add a function: its code, its closure and its default arguments."""
         home = _home(function)
         found.update(function.__qualname__.encode())
         if id(function) in seen or home in ("jax", "jaxlib", "numpy"):
-            return  # what these libraries close over is their own business
+            return  # what functions of these libraries close over is not part of the meaning
         seen.add(id(function))
         add_code(function.__code__, {} if home in _LIBRARIES else function.__globals__)
         for cell in function.__closure__ or ():
             inside = None
-            with contextlib.suppress(ValueError):  # one that is empty yet
+            with contextlib.suppress(ValueError):  # a cell that is still empty
                 inside = cell.cell_contents
             add(inside)
         add((function.__defaults__, function.__kwdefaults__))
 
     def add_code(code: CodeType, names: dict[str, Any]) -> None:
-        """Without the file and the line that it stands in."""
+        """Add the byte code, constants and named globals, but not the file and line number."""
         found.update(code.co_code + " ".join(code.co_names).encode())
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
@@ -96,7 +100,7 @@ def _home(thing: Any) -> str:
 
 
 def _unwrapped(thing: Any) -> Any:
-    """The function inside a jitted one, a method, a property or what equinox makes of them."""
+    """Return the function inside a jitted one, a method, a property or equinox's wrapper of it."""
     for name in ("fget", "__func__", "method"):
         inside = getattr(thing, name, None)
         if isinstance(inside, FunctionType):
@@ -105,7 +109,7 @@ def _unwrapped(thing: Any) -> Any:
 
 
 def _classes(thing: Any) -> Iterator[type]:
-    """The classes of the equinox modules in a thing."""
+    """Yield the classes of the equinox modules in a thing."""
     if isinstance(thing, eqx.Module):
         yield type(thing)
         thing = vars(thing)
@@ -117,7 +121,7 @@ def _classes(thing: Any) -> Iterator[type]:
 
 
 def _without_addresses(thing: Any) -> bytes:
-    """How something prints, but for what changes from process to process."""
+    """Return the printed form of a thing, without what changes from process to process."""
     if isinstance(thing, set | frozenset):
         thing = sorted(map(str, thing))
     return re.sub(r" at 0x[0-9a-f]+", "", str(thing)).encode()

@@ -46,7 +46,7 @@ _MESSAGES = {
 
 
 class SimulationError(RuntimeError):
-    """A simulation that could not go on. `trajectory` holds the data up to there."""
+    """A simulation that could not go on. `trajectory` holds its data up to that time."""
 
     def __init__(self, message: str, trajectory: Any):
         super().__init__(message)
@@ -54,25 +54,29 @@ class SimulationError(RuntimeError):
 
 
 class CoarseStepsWarning(UserWarning):
-    """SGD takes such large steps that it does not follow the flow."""
+    """The training steps of SGD are so large that it does not follow the flow."""
 
 
 class CostlyRunWarning(UserWarning):
-    """A flow is about to take long, for want of a closed form."""
+    """A flow is about to take long, since its risk is not known in closed form."""
+
+
+class SlowSettingsWarning(UserWarning):
+    """Simulations take several times as long as they need, for want of `tts.configure()`."""
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether no leaf of the values is being traced, so that numbers can be looked at."""
+    """Return whether no leaf of the values is being traced, so that numbers can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def argument_error(name: str, expected: str, got: Any) -> ValueError:
-    """The one form of every complaint about an argument."""
+    """Return the error for an argument: every such message has this form."""
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
 
 
 def check_type(name: str, value: Any, kind: type, *, hint: str = "") -> None:
-    """Raise unless `value` is an instance of `kind`, with a word on a forgotten call."""
+    """Raise unless `value` is an instance of `kind`; a class says that it was not called."""
     if isinstance(value, kind):
         return
     got = f"of type {type(value).__name__}"
@@ -85,8 +89,8 @@ def check_64_bit() -> None:
     """Raise unless JAX is in 64-bit mode."""
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
-            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before anything else call "
-            '`jax.config.update("jax_enable_x64", True)`, or set JAX_ENABLE_X64=1.'
+            "Simulations need 64-bit numbers, but JAX is in 32-bit mode. Before the first "
+            "computation call `tts.configure()`, or set JAX_ENABLE_X64=1."
         )
 
 
@@ -107,7 +111,7 @@ def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None
 
 
 def check_finite(name: str, tree: Any) -> None:
-    """Raise if a number anywhere in the pytree is infinite or NaN (traced leaves are passed)."""
+    """Raise if a number anywhere in the pytree is infinite or NaN; traced leaves are skipped."""
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.core.Tracer) or np.isfinite(np.asarray(leaf)).all():
             continue

@@ -22,13 +22,13 @@ Tree: TypeAlias = PyTree[Any]
 
 
 def as_real(value: Any) -> Any:
-    """Python and NumPy numbers become floats, so that 1 and 1.0 are one; all else stays."""
+    """Return a Python or NumPy number as a float, so that 1 and 1.0 are one; all else stays."""
     plain = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     return float(value) if plain else value
 
 
 def as_floats(values: Any) -> Any:
-    """Lists and NumPy arrays become float64 NumPy arrays, integer JAX arrays floating ones."""
+    """Return a list or NumPy array as a float64 NumPy array, a JAX array with a floating dtype."""
     if not isinstance(values, jax.Array):
         return np.asarray(values, dtype=np.float64)
     inexact = jnp.issubdtype(values.dtype, jnp.inexact)
@@ -36,9 +36,9 @@ def as_floats(values: Any) -> Any:
 
 
 def as_array(leaf: Any) -> Any:
-    """A number as an array: as Python floats each new value would be compiled anew."""
+    """Return a number as an array: as a Python float each new value would be compiled anew."""
     if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
-        # Python floats are weakly typed in JAX, arrays are not: both would be compiled.
+        # Python floats are weakly typed in JAX, arrays are not: JAX would compile for each type.
         weak = getattr(leaf, "weak_type", False) and jnp.issubdtype(leaf.dtype, jnp.inexact)
         return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
     if isinstance(leaf, np.ndarray):
@@ -48,14 +48,15 @@ def as_array(leaf: Any) -> Any:
 
 
 def as_arrays(tree: Any) -> Any:
-    """All numbers of a tree as arrays."""
+    """Return a tree with all its numbers as arrays."""
     return jax.tree.map(as_array, tree)
 
 
 def put(rows: Array, i: Array | int, row: Array) -> Array:
-    """`rows` (n, ...) with `row` (...) at place i.
+    """Return `rows` (n, ...) with `row` (...) at index i.
 
-    By a slice: an indexed update would be a scatter, which XLA does not fold into a loop.
+    As an update of a slice: an indexed update would be a scatter, which XLA on a CPU does not
+    compile into one kernel with the loop around it.
     """
     return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
 

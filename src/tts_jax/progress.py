@@ -1,4 +1,4 @@
-"""A bar for `simulate(progress=...)`."""
+"""The progress bar for `simulate(progress=...)`."""
 
 from types import TracebackType
 
@@ -10,7 +10,7 @@ class ProgressBar:
 
     A context manager to hand to `simulate`:
     `with ProgressBar("SGD", steps=sgd.steps_until(taus)[-1]) as bar: simulate(..., progress=bar)`.
-    Nothing is drawn where the output is not a terminal, and nothing stays.
+    Nothing is drawn where the output is not a terminal, and nothing stays there at the end.
     """
 
     def __init__(self, label: str, *, steps: int | None = None):
@@ -31,8 +31,8 @@ class ProgressBar:
     def __call__(self, fraction: float) -> None:
         done = fraction * self._total
         if not self._begun:
-            # What was done before, by a run that goes on, says nothing of the speed, nor does what
-            # the first piece took, in which it was compiled.
+            # The bar starts here: a resumed run begins with work of an earlier process, and the
+            # first piece takes longer since it is compiled. Neither tells how fast the run is.
             self._begun = True
             self._bar.reset()
             self._bar.initial = done

@@ -1,7 +1,5 @@
 """`simulate`: the one driver of all dynamics."""
 
-import functools
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -12,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import (
-    CoarseStepsWarning,
     SimulationError,
     Status,
     argument_error,
@@ -22,10 +19,8 @@ from ._errors import (
     is_concrete,
 )
 from ._types import Key, Times, as_array, as_arrays
+from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
-from .dynamics.sgd.checkpoints import run_in_pieces
-from .dynamics.sgd.diagnostics import FINE_LIMITS
-from .dynamics.sgd.dynamics import SGD
 from .models.network import Params
 from .problems.base import AbstractProblem
 from .trajectory import Trajectory
@@ -65,7 +60,8 @@ def simulate(
     numbers never cause a recompilation, shapes do.
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
-    not under a jax transformation.
+    not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
+    `tts.configure()` would have made simulations several times faster.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -75,7 +71,7 @@ def simulate(
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     everything = (problem, dynamics, params, taus, key, samples)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, dynamics, everything)
+        _check_checkpoint(checkpoint, everything)
     if progress is not None and not is_concrete(everything):
         raise argument_error("progress", "None under a jax transformation", repr(progress))
     # Through the classes: bound, a method of an equinox module costs more than it does here.
@@ -86,23 +82,19 @@ def simulate(
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     dynamics = type(dynamics).prepared(dynamics, given)
-    if isinstance(dynamics, SGD):
-        _tell_if_slow()
-    if isinstance(dynamics, SGD) and (progress is not None or checkpoint is not None):
-        file = None if checkpoint is None else Path(checkpoint)
-        given = given._replace(taus=jnp.asarray(taus))
-        records = run_in_pieces(as_arrays(dynamics), as_arrays(given), progress, file)
-        trajectory = _trajectory(dynamics, given, records)
-    else:
+    warn_if_slow()
+    if progress is None and checkpoint is None:
         trajectory = _run(dynamics, given)
+    else:
+        trajectory = _run_in_pieces(dynamics, given, progress, checkpoint)
     if progress is not None:
         progress(1.0)
     if is_concrete(trajectory):
         status = Status(int(trajectory.status))
         if throw and status != Status.OK:
             raise _failure(trajectory, status)
-        if isinstance(dynamics, SGD) and status == Status.OK:
-            _warn_if_coarse(trajectory)
+        for caution in dynamics.cautions(trajectory.stats) if status == Status.OK else ():
+            warnings.warn(caution, stacklevel=2)
     return trajectory
 
 
@@ -116,6 +108,21 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
         method=type(dynamics).__name__,
         solver=type(dynamics).method(dynamics, given),
     )
+
+
+def _run_in_pieces(
+    dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, checkpoint: Any
+) -> Trajectory:
+    """`dynamics.run_in_pieces`, or `_run` for a dynamics that does not know it."""
+    file = None if checkpoint is None else Path(checkpoint)
+    arrays = given._replace(taus=jnp.asarray(given.taus))
+    records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)
+    if records is not None:
+        return _trajectory(dynamics, arrays, records)
+    if checkpoint is not None:
+        expected = "None for a flow, which takes seconds"
+        raise argument_error("checkpoint", expected, repr(checkpoint))
+    return _run(dynamics, given)
 
 
 def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
@@ -168,37 +175,14 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
     check_taus(taus)
 
 
-def _check_checkpoint(checkpoint: Any, dynamics: AbstractDynamics, given: Any) -> None:
+def _check_checkpoint(checkpoint: Any, given: Any) -> None:
     if not isinstance(checkpoint, str | os.PathLike):
         raise argument_error("checkpoint", "a path", repr(checkpoint))
-    if not isinstance(dynamics, SGD):
-        expected = "None for a flow, which takes seconds"
-        raise argument_error("checkpoint", expected, repr(checkpoint))
     if not is_concrete(given):
         raise argument_error("checkpoint", "None under a jax transformation", repr(checkpoint))
     folder = Path(checkpoint).parent
     if not folder.is_dir():
         raise argument_error("checkpoint", "a file in a folder that exists", repr(checkpoint))
-
-
-@functools.cache
-def _tell_if_slow() -> None:
-    flag = "xla_cpu_small_while_loop_byte_threshold"
-    needed = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 12)
-    if needed and flag not in os.environ.get("XLA_FLAGS", ""):
-        logging.getLogger("tts_jax").debug(
-            "SGD on a CPU is several times faster with "
-            "XLA_FLAGS=--xla_backend_extra_options=%s=4000000, set before JAX starts.",
-            flag,
-        )
-
-
-def _warn_if_coarse(trajectory: Trajectory) -> None:
-    for name, (limit, text) in FINE_LIMITS.items():
-        value = float(trajectory.stats.get(name, 0.0))
-        if value > limit:
-            message = f"{text.format(value)}, or do not expect SGD to follow the flow."
-            warnings.warn(message, CoarseStepsWarning, stacklevel=3)
 
 
 def _failure(trajectory: Trajectory, status: Status) -> SimulationError:

@@ -20,7 +20,8 @@ class Trajectory(eqx.Module):
 
     Attributes: `taus` (T,); `params`, a `Params` with leading axis T, NaN after a failure;
     `risk` (T,); `status`, a code of `Status`; `stats`, numbers such as `steps` and `rejected`;
-    `method`, the name of the dynamics; `solver`, how it was integrated. Under vmap all of them carry leading batch axes.
+    `method`, the name of the dynamics; `solver`, how it was integrated. Under vmap every array
+    carries leading batch axes.
     """
 
     taus: Times
@@ -33,7 +34,7 @@ class Trajectory(eqx.Module):
 
     @property
     def valid(self) -> Array:
-        """(T,) whether the run reached each time with finite parameters."""
+        """Whether the run reached each time with finite parameters, (T,)."""
         axes = jnp.ndim(self.risk)
         finite = [
             jnp.all(jnp.isfinite(leaf), axis=tuple(range(axes, jnp.ndim(leaf))))
@@ -64,11 +65,11 @@ class Trajectory(eqx.Module):
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
 
     def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
-        """By name, all that was recorded: the names of its own axes, after the batch axes, and it.
+        """Return every recorded array by its name, with the names of its axes after the batch axes.
 
         A single array a or u gets the last axis `outer` or `neuron` (and `input` before it if
-        there are d inputs); leaves of other pytrees get axes of their own. Also under a
-        transformation.
+        there are d inputs); leaves of other pytrees get axes of their own. Works under a jax
+        transformation too.
         """
         batch = jnp.ndim(self.risk) - 1
         found: dict[str, tuple[tuple[str, ...], Array]] = {"risk": (("tau",), self.risk)}
@@ -76,10 +77,10 @@ class Trajectory(eqx.Module):
             leaves = jax.tree_util.tree_flatten_with_path(half)[0]
             for path, leaf in leaves:
                 label = name + jax.tree_util.keystr(path)
-                own = _axes(label, np.ndim(leaf) - batch - 1, single=len(leaves) == 1)
-                if "outer" in own and np.shape(self.params.u) == np.shape(leaf):
-                    own = tuple("neuron" if axis == "outer" else axis for axis in own)
-                found[label] = (("tau", *own), leaf)
+                axes = _axes(label, np.ndim(leaf) - batch - 1, single=len(leaves) == 1)
+                if "outer" in axes and np.shape(self.params.u) == np.shape(leaf):
+                    axes = tuple("neuron" if axis == "outer" else axis for axis in axes)
+                found[label] = (("tau", *axes), leaf)
         return (
             found
             | {name: ((), value) for name, value in self.stats.items()}
@@ -87,18 +88,18 @@ class Trajectory(eqx.Module):
         )
 
     def to_xarray(self) -> "xr.Dataset":
-        """A Dataset with coordinate `tau`, variables `risk`, `status`, the stats, and the params.
+        """Return a Dataset with coordinate `tau`, and `risk`, `status`, the stats and the params.
 
         Axes are named as in `variables`. Batch axes of a vmapped run come first, as `run` (or
         `run_0`, `run_1`, ...).
         """
-        import xarray as xr  # it takes a quarter of a second, which few runs need
+        import xarray as xr  # not at the top: importing it takes a quarter of a second
 
         batch = jnp.ndim(self.risk) - 1
         runs = ("run",) if batch == 1 else tuple(f"run_{i}" for i in range(batch))
         variables = {
-            name: ((*runs, *own), np.asarray(values))
-            for name, (own, values) in self.variables().items()
+            name: ((*runs, *axes), np.asarray(values))
+            for name, (axes, values) in self.variables().items()
         }
         taus = np.asarray(self.taus)
         while taus.ndim > 1:
@@ -118,8 +119,8 @@ class Trajectory(eqx.Module):
             for name, half in zip(("a", "u"), self.params, strict=True)
             for leaf in jax.tree.leaves(half)
         )
-        # Counts first, then scales.
-        amounts = sorted(self.stats.items(), key=lambda item: not _whole(item[1]))
+        # Whole numbers, which are counts, come first.
+        amounts = sorted(self.stats.items(), key=lambda item: not _is_whole(item[1]))
         counts = ", ".join(_amount(name, value) for name, value in amounts)
         valid = np.flatnonzero(np.asarray(self.valid))
         reached = "nothing valid recorded"
@@ -138,12 +139,12 @@ class Trajectory(eqx.Module):
         return "\n".join([*lines, f"  {counts}"] if counts else lines)
 
 
-def _whole(value: Array) -> bool:
+def _is_whole(value: Array) -> bool:
     return jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
 def _amount(name: str, value: Array) -> str:
-    return f"{int(value)} {name}" if _whole(value) else f"{name} {float(value):.3g}"
+    return f"{int(value)} {name}" if _is_whole(value) else f"{name} {float(value):.3g}"
 
 
 def _axes(label: str, count: int, *, single: bool) -> tuple[str, ...]:

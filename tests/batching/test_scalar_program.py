@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tts_jax as tts
-from tts_jax.batching.scalar_program import Number, ScalarProgram, entries, known, operation_count
+from tts_jax.batching.scalar_program import (
+    ScalarProgram,
+    ScalarValue,
+    constant_array,
+    operation_count,
+    scalar_array,
+)
 
 LANES = (5,)
 few = settings(
@@ -29,15 +35,17 @@ def traced(function, *runs):
 
 
 def numbers_of(runs):
-    """The entries of an array with the runs on its last axis."""
+    """The scalars of an array with the runs on its last axis."""
     shape = runs.shape[:-1]
-    return entries([Number(row) for row in jnp.reshape(runs, (-1, runs.shape[-1]))], shape)
+    return scalar_array(
+        [ScalarValue(row) for row in jnp.reshape(runs, (-1, runs.shape[-1]))], shape
+    )
 
 
 def joined(unrolled, found):
-    """An array of entries, with the runs on the last axis again."""
+    """An array of scalars, with the runs on the last axis again."""
     assert found.dtype == object
-    lanes = [np.asarray(unrolled.spread(number)) for number in found.ravel()]
+    lanes = [np.asarray(unrolled.as_vector(number)) for number in found.ravel()]
     return np.asarray(lanes).reshape(*found.shape, *LANES)
 
 
@@ -242,7 +250,7 @@ def test_one_number_for_all_runs():
 
     x, y = runs(2), jnp.asarray(1.5)
     step = ScalarProgram(jax.make_jaxpr(function)(x[:, 0], y), LANES)
-    product, double = step(numbers_of(jnp.asarray(x)), entries([Number(y)], ()))
+    product, double = step(numbers_of(jnp.asarray(x)), scalar_array([ScalarValue(y)], ()))
     np.testing.assert_allclose(joined(step, product), x * 1.5, rtol=0)
     assert np.ndim(double[()].value) == 0
     np.testing.assert_array_equal(joined(step, double), np.full(LANES, 3.0))
@@ -264,7 +272,7 @@ def test_what_is_known_is_computed_while_tracing():
     found = []
 
     def whole(x):
-        value, same = step(entries([Number(x)], ()))
+        value, same = step(scalar_array([ScalarValue(x)], ()))
         found.append(value)
         return same[()].value
 
@@ -281,7 +289,7 @@ def test_known_arguments_cost_nothing():
     step = ScalarProgram(jax.make_jaxpr(lambda x, y: (x + 1.0) * y)(jnp.ones(3), 1.0), LANES)
 
     def whole(y):
-        found = step(known(np.arange(3.0)), entries([Number(y)], ()))[0]
+        found = step(constant_array(np.arange(3.0)), scalar_array([ScalarValue(y)], ()))[0]
         return [number.value for number in found]
 
     # Three products, and the known factors spread to the lanes.
@@ -292,11 +300,11 @@ def test_known_arguments_cost_nothing():
 
 def test_known_entries_have_the_shape_and_the_type():
     array = np.arange(6, dtype=np.uint32).reshape(2, 3)
-    found = known(array)
+    found = constant_array(array)
     assert found.shape == (2, 3)
     assert all(isinstance(number.value, np.uint32) for number in found.ravel())
     assert [number.value for number in found.ravel()] == list(range(6))
-    assert known(np.float32(2.0)).shape == ()
+    assert constant_array(np.float32(2.0)).shape == ()
 
 
 # How many operations.

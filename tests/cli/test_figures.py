@@ -1,7 +1,6 @@
-"""The command: exit codes, bad names, folders, interruption; JAX's switches are its own."""
+"""The command: exit codes, bad names, folders, interruption."""
 
 import importlib
-import os
 import subprocess
 import sys
 
@@ -9,11 +8,6 @@ import jax
 import pytest
 
 from tts_jax import cli
-
-
-@pytest.fixture(autouse=True)
-def _flags_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
 
 
 @pytest.fixture(scope="module")
@@ -112,30 +106,6 @@ def test_every_figure_has_a_module_with_data_plot_and_rows(runner):
     for name in runner.FIGURES:
         module = runner.module_of(name)
         assert all(callable(getattr(module, part)) for part in ("data", "plot", "rows"))
-
-
-def test_the_library_leaves_jax_alone_and_the_command_does_not():
-    """In a process of its own: importing starts no backend and changes no configuration."""
-    script = (
-        "import os, jax, tts_jax\n"
-        "from jax._src import xla_bridge\n"
-        "assert not jax.config.jax_enable_x64\n"
-        "assert not xla_bridge._backends\n"
-        "assert 'XLA_FLAGS' not in os.environ\n"
-        "from tts_jax import cli\n"
-        "cli.prepare_jax()\n"
-        "assert jax.config.jax_enable_x64\n"
-        "assert cli.SMALL_LOOPS in os.environ['XLA_FLAGS']\n"
-        "assert cli.WIDE_VECTORS in os.environ['XLA_FLAGS']\n"
-        "assert len(jax.devices()) == len(os.sched_getaffinity(0))\n"
-        "mine = '--xla_backend_extra_options=mine --xla_cpu_prefer_vector_width=128 '\n"
-        "mine += '--xla_force_host_platform_device_count=3'\n"
-        "os.environ['XLA_FLAGS'] = mine\n"
-        "cli.prepare_jax()\n"
-        "assert os.environ['XLA_FLAGS'] == mine\n"
-    )
-    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
-    subprocess.run([sys.executable, "-c", script], check=True, env=clean)
 
 
 def test_version_and_module_entry():

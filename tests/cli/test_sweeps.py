@@ -1,6 +1,5 @@
 """The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,19 +12,6 @@ from small_studies import SGD_STUDY, written
 import tts_jax as tts
 from tts_jax import cli
 from tts_jax.sweeps.storage.report import open_sweep
-
-
-@pytest.fixture(autouse=True)
-def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    monkeypatch.setenv("JAX_ENABLE_X64", "1")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("store")
-    assert cli.main(["sweep", str(written(folder)), "--out", str(folder / "s.zarr")]) == 0
-    return folder / "s.zarr"
 
 
 def test_help_needs_no_jax():
@@ -87,23 +73,6 @@ def test_what_is_not_there_is_told(tmp_path, capsys, words, complaint):
     assert complaint in capsys.readouterr().err
 
 
-def test_pictures_are_drawn_from_the_store(store, tmp_path, capsys):
-    for kind, words in (
-        ("risk", []),
-        ("box", ["--over", "epsilon"]),
-        ("phase", ["--over", "epsilon", "seed", "--below", "0.5"]),
-        ("risk", ["--limit", str(store)]),
-    ):
-        out = tmp_path / f"{kind}.png"
-        words = ["plot", str(store), "--kind", kind, "--out", str(out), *words]
-        assert cli.main(words) == 0
-        assert out.read_bytes().startswith(b"\x89PNG")
-        out.unlink()
-    assert cli.main(["plot", str(store)]) == 2
-    assert "needs --over with 2 of the axes epsilon, seed" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_damaged_store_is_told_and_resumed(store, tmp_path, capsys):
     broken = tmp_path / "broken.zarr"
     for name in ("status/c/3/0", "epsilon/c/0", "u/zarr.json"):
@@ -127,22 +96,6 @@ def test_pictures_and_reports_put_numbers_in_order(store, tmp_path):
     data = open_sweep(out)
     assert data.epsilon.values.tolist() == [0.01, 0.02]
     assert np.array_equal(data.risk.sel(epsilon=0.01), xr.open_zarr(out).risk.sel(epsilon=0.01))
-
-
-@pytest.mark.parametrize("name", ["pic", "pic.pdf"])
-def test_pictures_of_zipped_axes_and_words(tmp_path, name, capsys):
-    pair = "width = [5, 6]\nnoise = [0.1, 0.2]\n"
-    grid = f"[grid]\nepsilon = 1e-2\nseed = {{ count = 3 }}\n[grid.pair]\n{pair}"
-    path = written(tmp_path, SGD_STUDY.split("[grid]")[0] + grid)
-    out = tmp_path / "s.zarr"
-    assert cli.main(["sweep", str(path), "--out", str(out)]) == 0
-    for kind in ("risk", "box"):
-        words = ["plot", str(out), "--kind", kind, "--out", str(tmp_path / name)]
-        assert cli.main(words) == 0
-    assert cli.main(["plot", str(out), "--out", str(tmp_path / "x.foo")]) == 2
-    assert cli.main(["plot", str(out), "--kind", "box", "--out", str(tmp_path / "a/b.png")]) == 2
-    assert cli.main(["plot", str(out), "--kind", "box", "--over", "epsilom"]) == 2
-    assert "there is no axis `epsilom`" in capsys.readouterr().err
 
 
 def test_export_writes_one_file_with_the_same_numbers(store, tmp_path):

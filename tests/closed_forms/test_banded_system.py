@@ -319,7 +319,7 @@ SUMS = np.tril(np.ones((NARROW + 1, NARROW + 1)))
 
 @eqx.filter_jit
 def parts(system, y, other, shift):
-    error = system.error(other, y, y, jnp.asarray(1e-8), jnp.asarray(1e-10))
+    error = system.error_norm(other, y, y, jnp.asarray(1e-8), jnp.asarray(1e-10))
     solved = system.factorise(y, shift)(other)
     return system.vector_field(y), system.apply_mass(y), system.velocity(y), error, solved
 

@@ -39,15 +39,15 @@ def cut_pairs(places):
 def by_columns(system, y):
     """The whole matrix, from the functions that the kernel is written with."""
     width = y.u.size
-    places = columns.places(system, y.u)
+    places = columns.positions_from_ends(system, y.u)
     x, rest = places
     slopes, twice = sums_over_others(system, columns.slope_and_twice, x, y.a)
     by_first, bends = np.zeros(width), np.zeros(width)
     for sign, r, c, p, q in cut_pairs(places):
-        first, bend = columns.cut_bends(system, p, q, y.a[c], sign)
+        first, bend = columns.cut_slope_and_twice(system, p, q, y.a[c], sign)
         by_first[r] += first
         bends[r] += bend
-    edge, moving, lift, single, by_a, by_a_u, by_u = columns.edges(
+    edge, moving, lift, single, by_a, by_a_u, by_u = columns.neuron_terms(
         system, H, *y, slopes, twice, jnp.asarray(by_first), jnp.asarray(bends)
     )
     matrix = np.zeros((2 * width + 1, 2 * width + 1))
@@ -61,10 +61,10 @@ def by_columns(system, y):
         matrix[1 + width :, 1 + width + c] = rows
         matrix[1 + width + c, 1 + width + c] += by_u[c]
     for sign, r, c, p, q in cut_pairs(places):
-        weight, position = columns.cut_weight(system, p, q, moving[r], sign)
+        weight, position = columns.cut_column_of_weight(system, p, q, moving[r], sign)
         matrix[1 + r, 1 + c] += weight
         matrix[1 + width + r, 1 + c] += position
-        (both,) = columns.cut_position(system, p, q, moving[r], moving[c])
+        (both,) = columns.cut_column_of_position(system, p, q, moving[r], moving[c])
         matrix[1 + width + r, 1 + width + c] += both
     return np.tril(matrix) + np.tril(matrix, -1).T
 

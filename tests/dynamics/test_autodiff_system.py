@@ -47,5 +47,5 @@ def test_a_solve_is_that_with_the_hessian_and_the_mass():
 def test_an_error_is_measured_by_the_root_of_its_mean_square():
     error = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2e-3), PARAMS)
     still = jax.tree.map(jnp.zeros_like, PARAMS)
-    found = SYSTEM.error(error, still, still, jnp.asarray(0.0), jnp.asarray(1e-3))
+    found = SYSTEM.error_norm(error, still, still, jnp.asarray(0.0), jnp.asarray(1e-3))
     np.testing.assert_allclose(found, 2.0)

@@ -1,14 +1,15 @@
-"""What kind of device the code is traced for: a CPU takes runs in turn, others side by side."""
+"""The kind of device that code is traced for: a CPU takes runs in turn, others side by side."""
 
 import jax
 
 
 def on_cpu() -> bool:
-    """Whether the default device is a CPU, also one named by `jax.default_device`."""
-    # Asked while tracing, and not by `platform_dependent`, which would trace both.
+    """Return whether the default device is a CPU, also one named by `jax.default_device`."""
+    # Asked while tracing, and not by `platform_dependent`, which would trace both branches.
     return platform() == "cpu"
 
 
 def platform() -> str:
+    """Return the name of the default device's platform, such as "cpu" or "gpu"."""
     named = getattr(jax.config, "jax_default_device", None)
     return named if isinstance(named, str) else getattr(named, "platform", jax.default_backend())

@@ -1,4 +1,4 @@
-"""Kernels for GPUs: a run in each thread. By Pallas, in its Mosaic GPU backend."""
+"""Kernels for GPUs with a run in each thread, written in Pallas for its Mosaic GPU backend."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,68 +11,68 @@ import numpy as np
 
 from .._types import Array
 from . import devices as _device
-from .scalar_program import Entries, Number, entries, known
+from .scalar_program import ScalarArray, ScalarValue, constant_array, scalar_array
 
 BLOCK_RUNS = 128
-"""Runs in a block of threads: a vector of Mosaic has a number for each of so many threads."""
+"""Runs in a block of threads: a vector in Mosaic has one number for each thread of a block."""
 
 _HOPPER = 9.0
-"""The compute capability from which on there is Mosaic's backend."""
+"""The lowest compute capability of a GPU for which Mosaic's backend exists."""
 
 _MOSAIC = "jax.experimental.pallas.mosaic_gpu"
 
 
 def on_gpu() -> bool:
-    """Whether all local devices run such kernels. Asked while tracing."""
+    """Return whether all local devices run the kernels of this package; for use while tracing."""
     if _device.platform() not in ("gpu", "cuda") or find_spec(_MOSAIC) is None:
         return False
     try:
         return all(float(d.compute_capability) >= _HOPPER for d in jax.local_devices())
-    except (AttributeError, ValueError):  # not of NVIDIA's
+    except (AttributeError, ValueError):  # only NVIDIA's devices have a compute capability
         return False
 
 
 class KernelOperand(NamedTuple):
-    """An array that a kernel reads: with the runs on its last axis, or the same for all."""
+    """An array that a kernel reads: with the runs on its last axis, or shared by all runs."""
 
     array: Array
-    is_own: bool
+    is_batched: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """For one run."""
-        return self.array.shape[:-1] if self.is_own else self.array.shape
+        """The shape of the array of one run."""
+        return self.array.shape[:-1] if self.is_batched else self.array.shape
 
     def rows(self, runs: int) -> Array:
-        """(n,), or (n, runs) filled up with the last run."""
-        if not self.is_own:
+        """Return the array as rows: (n,) if shared, else (n, runs) padded with the last run."""
+        if not self.is_batched:
             return self.array.reshape(-1)
         rows = self.array.reshape(-1, self.array.shape[-1])
-        more = runs - rows.shape[1]
-        return jnp.pad(rows, ((0, 0), (0, more)), mode="edge") if more else rows
+        missing = runs - rows.shape[1]
+        return jnp.pad(rows, ((0, 0), (0, missing)), mode="edge") if missing else rows
 
 
 class KernelInput(NamedTuple):
-    """An operand in a kernel: where it is, and which of its columns are those of the block."""
+    """An operand inside a kernel: its reference, and the columns of the block's runs (`lanes`)."""
 
     operand: KernelOperand
     ref: Any
     lanes: Any
 
     def at(self, row: Any) -> Array:
-        """A number of every run, or of all of them: the row may be known or not."""
-        return self.ref[row, self.lanes] if self.operand.is_own else self.ref[row]
+        """Return a row: a number of every run, or one that all share. The row may be traced."""
+        return self.ref[row, self.lanes] if self.operand.is_batched else self.ref[row]
 
-    def read(self) -> Entries:
-        """All of it."""
+    def read(self) -> ScalarArray:
+        """Return the operand as an array of scalars, of the shape of one run."""
         shape = self.operand.shape
         if not self.operand.array.size:
-            return known(np.zeros(shape, self.operand.array.dtype))
-        return entries([Number(self.at(k)) for k in range(math.prod(shape))], shape)
+            return constant_array(np.zeros(shape, self.operand.array.dtype))
+        return scalar_array([ScalarValue(self.at(k)) for k in range(math.prod(shape))], shape)
 
 
 class KernelOutput:
-    """What a kernel writes, a row of a number of every run at a time, and may read again."""
+    """An array that a kernel writes and may read again, row by row: a number of every run."""
 
     def __init__(self, ref: Any, lanes: Any):
         self._ref, self._lanes = ref, lanes
@@ -90,26 +90,29 @@ def launch(
     outputs: Sequence[tuple[int, Any]],
     runs: int,
 ) -> list[Array]:
-    """Run a kernel for so many runs: `body(block, operands, outputs)` for `BLOCK_RUNS` of them each.
+    """Launch a kernel for many runs: `body(block, inputs, outputs)` for every `BLOCK_RUNS` runs.
 
-    Returns an array (rows, runs) for each of the outputs, (rows, dtype), which begin undefined.
+    `outputs` names (rows, dtype) of each array to return, of shape (rows, runs). Their rows are
+    undefined until `body` writes them.
     """
-    # Imported where it is needed: it takes long.
+    # Not at the top of the file: importing Pallas takes long.
     from jax.experimental.pallas import ds
     from jax.experimental.pallas import mosaic_gpu as gpu
 
     blocks = -(-runs // BLOCK_RUNS)
-    there = [operand for operand in operands if operand.array.size]
+    nonempty = [operand for operand in operands if operand.array.size]
 
-    def whole(*refs: Any) -> None:
+    def kernel_body(*refs: Any) -> None:
         block = jax.lax.axis_index("block")
         lanes = ds(block * BLOCK_RUNS, BLOCK_RUNS)
-        inputs = iter(refs[: len(there)])
-        held = [KernelInput(v, next(inputs) if v.array.size else None, lanes) for v in operands]
-        body(block, held, [KernelOutput(ref, lanes) for ref in refs[len(there) :]])
+        input_refs = iter(refs[: len(nonempty)])
+        inputs = [
+            KernelInput(v, next(input_refs) if v.array.size else None, lanes) for v in operands
+        ]
+        body(block, inputs, [KernelOutput(ref, lanes) for ref in refs[len(nonempty) :]])
 
     kernel = gpu.kernel(
-        whole,
+        kernel_body,
         out_type=[
             jax.ShapeDtypeStruct((rows, blocks * BLOCK_RUNS), dtype) for rows, dtype in outputs
         ],
@@ -117,5 +120,5 @@ def launch(
         grid_names=("block",),
         compiler_params=gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Lane),
     )
-    after = kernel(*(operand.rows(blocks * BLOCK_RUNS) for operand in there))
-    return [v[:, :runs] for v in after]
+    arrays = kernel(*(operand.rows(blocks * BLOCK_RUNS) for operand in nonempty))
+    return [array[:, :runs] for array in arrays]

@@ -13,11 +13,10 @@ from .._types import Tree
 
 
 def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
-    """`jax.jit(jax.vmap(function))`, with the runs dealt out to all local devices.
+    """Return `jax.jit(jax.vmap(function))`, with the runs shared out over all local devices.
 
-    Every core of a CPU can be such a device; `tts-jax` sees to that, and a script does it by
-    `jax.config.update("jax_num_cpu_devices", ...)` before its first computation. What a run returns
-    does not depend on how many devices there are.
+    Every core of a CPU can be such a device: `tts.configure()` sees to that. The results of a run
+    do not depend on how many devices there are, but for rounding.
 
     **Arguments:** a function of one run, such as one that calls `simulate`.
 
@@ -28,35 +27,35 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
     **Raises:** `ValueError` (when called) for arguments without one common leading axis.
     """
     # One program on each device, and not one over all: partitioning changes the rounding.
-    together = jax.jit(jax.vmap(function))
+    batch_function = jax.jit(jax.vmap(function))
 
     def mapped(*arguments: Tree) -> Tree:
         arguments = jax.tree.map(jnp.asarray, arguments)
-        runs = _runs(arguments)
+        runs = _run_count(arguments)
         devices = jax.local_devices()[:runs]
-        hands = len(devices)
-        # Like cards: neighbours, which cost alike, go to different devices. All hands are equally
-        # long, for one shape: where a card is missing the last one is played twice.
-        deck = np.minimum(np.arange(-(-runs // hands) * hands), runs - 1).reshape(-1, hands)
+        count = len(devices)
+        # Column k holds the runs of device k: neighbours, which take about as long as each other,
+        # go to different devices. The last run fills up, so that all batches have one shape.
+        indices = np.minimum(np.arange(-(-runs // count) * count), runs - 1).reshape(-1, count)
 
-        def play(hand: int) -> Tree:
-            given = jax.tree.map(lambda leaf: leaf[deck[:, hand]], arguments)
-            out = together(*jax.device_put(given, devices[hand]))
+        def run_batch(k: int) -> Tree:
+            batch = jax.tree.map(lambda leaf: leaf[indices[:, k]], arguments)
+            out = batch_function(*jax.device_put(batch, devices[k]))
             return jax.block_until_ready(out)
 
-        with ThreadPoolExecutor(hands) as pool:  # they also compile side by side
-            parts = jax.device_put(list(pool.map(play, range(hands))), devices[0])
-        return jax.tree.map(lambda *leaves: _collect(leaves, runs), *parts)
+        with ThreadPoolExecutor(count) as pool:  # the devices' programs compile side by side, too
+            batches = jax.device_put(list(pool.map(run_batch, range(count))), devices[0])
+        return jax.tree.map(lambda *leaves: _interleaved(leaves, runs), *batches)
 
     return mapped
 
 
-def _collect(leaves: tuple, runs: int) -> Any:
+def _interleaved(leaves: tuple, runs: int) -> Any:
     return jnp.stack(leaves, axis=1).reshape(-1, *leaves[0].shape[1:])[:runs]
 
 
-def _runs(arguments: Any) -> int:
-    """How many runs there are."""
+def _run_count(arguments: Any) -> int:
+    """Return the number of runs, the length of the common leading axis."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(arguments)]
     sizes = {shape[:1] for shape in shapes}
     if len(sizes) != 1 or sizes <= {(), (0,)}:

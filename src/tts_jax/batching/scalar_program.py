@@ -1,8 +1,8 @@
-"""A traced function as a program on single numbers, for kernels that keep numbers in registers.
+"""A traced function as a program on scalars, for kernels that keep scalars in registers.
 
-A kernel of an accelerator works on many runs at once, a number of each in one vector. What a run
-is made of, such as its positions (m,), is then m vectors, which no array operation may gather: so
-the function is taken apart to operations on numbers, with every loop over an axis written out.
+A kernel of an accelerator works on many runs at once: one scalar of each run makes a vector. An
+array of a run, such as its positions (m,), is then m separate vectors, on which no array operation
+works: so the function is split into operations on scalars, with every loop over an axis unrolled.
 """
 
 import itertools
@@ -17,32 +17,33 @@ from jax.extend import core
 
 from .._types import Array
 
-Entries = np.ndarray
-"""An array of `Number`s."""
+ScalarArray = np.ndarray
+"""An array of `ScalarValue`s."""
 
 
-class Number:
-    """A vector with one number of every run, or one number for all of them: of numpy if known.
+class ScalarValue:
+    """A scalar in a `ScalarProgram`: a vector with one number of every run, or one number for all.
 
-    Or what makes it, until it is asked for.
+    A NumPy scalar is a constant of the program. `value` is None until the scalar is computed, as
+    `function` of `operands`.
     """
 
-    # Not the value itself: numpy would look into it.
+    # Arrays hold this object and not the vector itself, whose axes numpy would take for its own.
     __slots__ = ("function", "operands", "value")
 
     def __init__(
-        self, value: Any, function: Callable | None = None, operands: Sequence["Number"] = ()
+        self, value: Any, function: Callable | None = None, operands: Sequence["ScalarValue"] = ()
     ):
         self.value, self.function, self.operands = value, function, operands
 
     @property
-    def is_known(self) -> bool:
+    def is_constant(self) -> bool:
         return isinstance(self.value, np.generic)
 
     @property
     def key(self) -> Any:
-        """What two equal ones share, as long as both are there."""
-        return (self.value.dtype, self.value.tobytes()) if self.is_known else id(self)
+        """A hashable key that equal scalars share: the number of a constant, else the identity."""
+        return (self.value.dtype, self.value.tobytes()) if self.is_constant else id(self)
 
 
 _ELEMENTWISE = {
@@ -51,7 +52,7 @@ _ELEMENTWISE = {
     *("not", "one_minus_square", "or", "rsqrt", "select_n", "shift_left", "shift_right_logical"),
     *("sign", "square", "sub", "tanh", "xor"),
 }
-_CALLS = {
+_NESTED = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
@@ -59,7 +60,7 @@ _CALLS = {
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
 }
-_FOLDS = {
+_REDUCTIONS = {
     "reduce_sum": jax.lax.add,
     "reduce_max": jax.lax.max,
     "reduce_min": jax.lax.min,
@@ -70,23 +71,23 @@ _FOLDS = {
 
 
 def operation_count(closed: core.ClosedJaxpr) -> int | None:
-    """How many operations on numbers the program has, or None if it cannot be taken apart."""
+    """Return how many scalar operations a jaxpr has, or None if it cannot be split into them."""
 
     def count(jaxpr: Any) -> int | None:
         total = 0
         for equation in jaxpr.eqns:
             name = equation.primitive.name
-            if name in _CALLS:
-                inner = equation.params[_CALLS[name]]
+            if name in _NESTED:
+                inner = equation.params[_NESTED[name]]
                 more = count(getattr(inner, "jaxpr", inner))
             elif name in _ELEMENTWISE and _is_plain(equation):
                 more = math.prod(equation.outvars[0].aval.shape)
-            elif name in _FOLDS:
+            elif name in _REDUCTIONS:
                 more = math.prod(equation.invars[0].aval.shape) or None
             elif name == "dot_general":
                 more = _terms(equation)
             else:
-                more = 0 if name in _SHAPES and not _cuts(equation) else None
+                more = 0 if name in _REARRANGEMENTS and not _is_cropping(equation) else None
             if more is None:
                 return None
             total += more
@@ -96,7 +97,7 @@ def operation_count(closed: core.ClosedJaxpr) -> int | None:
 
 
 def _is_plain(equation: Any) -> bool:
-    """Whether kernels know this form of it too."""
+    """Return whether kernels know this form of an elementwise operation."""
     params = equation.params
     to_bool = equation.primitive.name == "convert_element_type" and params["new_dtype"].kind == "b"
     choices = equation.primitive.name == "select_n" and len(equation.invars) > 3
@@ -104,53 +105,53 @@ def _is_plain(equation: Any) -> bool:
 
 
 def _terms(equation: Any) -> int | None:
-    """How many products of numbers are in a product of arrays, or None for a batch of them."""
+    """Return how many scalar operations a product of arrays takes, None for a batched product."""
     (over, _), batch = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     kept = {v.aval.dtype for v in (*equation.invars, *equation.outvars)}
     if any(batch) or len(kept) > 1:
-        return None  # nor are sums over nothing taken apart
+        return None
     return (
         2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in over)
-        or None
+        or None  # an empty sum has no first term to start from
     )
 
 
-def _cuts(equation: Any) -> bool:
-    """Whether it is a pad that cuts off instead."""
+def _is_cropping(equation: Any) -> bool:
+    """Return whether an equation is a pad with negative widths, which removes entries."""
     config = equation.params.get("padding_config", ())
     return any(low < 0 or high < 0 for low, high, _ in config)
 
 
 class ScalarProgram:
-    """A jaxpr, to be called with entries in place of arrays.
+    """A jaxpr that is called with a `ScalarArray` in place of every array.
 
-    `lanes`: the shape of a vector. What is known while tracing is computed then, what is not needed
-    is not computed, and what is equal is computed once.
+    `lanes`: the shape of a vector. Constants are computed while tracing, scalars that no result
+    needs are not computed, and equal scalars are computed once.
     """
 
     def __init__(self, closed: core.ClosedJaxpr, lanes: tuple[int, ...]):
         self._closed, self._lanes = closed, lanes
-        self._made: dict[Any, Number] = {}
+        self._scalars: dict[Any, ScalarValue] = {}
         self._vectors: dict[Any, Array] = {}
 
-    def __call__(self, *arguments: Entries) -> list[Entries]:
-        self._made, self._vectors = {}, {}  # what was made before may belong to another loop
-        constants = [known(c) for c in self._closed.consts]
+    def __call__(self, *arguments: ScalarArray) -> list[ScalarArray]:
+        self._scalars, self._vectors = {}, {}  # tracers of an earlier call may be of another loop
+        constants = [constant_array(c) for c in self._closed.consts]
         out = self._run(self._closed.jaxpr, constants, arguments)
         for part in out:
-            for number in part.ravel():
-                self._compute(number)
+            for scalar in part.ravel():
+                self._compute(scalar)
         return out
 
     def _run(
-        self, jaxpr: core.Jaxpr, constants: Sequence[Entries], arguments: Sequence[Entries]
-    ) -> list[Entries]:
-        found: dict[Any, Entries] = dict(zip(jaxpr.constvars, constants, strict=True))
+        self, jaxpr: core.Jaxpr, constants: Sequence[ScalarArray], arguments: Sequence[ScalarArray]
+    ) -> list[ScalarArray]:
+        found: dict[Any, ScalarArray] = dict(zip(jaxpr.constvars, constants, strict=True))
         found |= dict(zip(jaxpr.invars, arguments, strict=True))
 
-        def read(atom: Any) -> Entries:
-            return known(atom.val) if isinstance(atom, core.Literal) else found[atom]
+        def read(atom: Any) -> ScalarArray:
+            return constant_array(atom.val) if isinstance(atom, core.Literal) else found[atom]
 
         for equation in jaxpr.eqns:
             inputs = [read(atom) for atom in equation.invars]
@@ -158,42 +159,42 @@ class ScalarProgram:
             found |= dict(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _outputs(self, equation: Any, inputs: list[Entries]) -> list[Entries]:
+    def _outputs(self, equation: Any, inputs: list[ScalarArray]) -> list[ScalarArray]:
         name, params = equation.primitive.name, equation.params
-        if name in _CALLS:
-            inner = params[_CALLS[name]]
-            constants = [known(c) for c in getattr(inner, "consts", ())]
+        if name in _NESTED:
+            inner = params[_NESTED[name]]
+            constants = [constant_array(c) for c in getattr(inner, "consts", ())]
             return self._run(getattr(inner, "jaxpr", inner), constants, inputs)
-        if name in _SHAPES:
-            out = _SHAPES[name](equation, *inputs)
+        if name in _REARRANGEMENTS:
+            out = _REARRANGEMENTS[name](equation, *inputs)
             return out if isinstance(out, list) else [out]
-        if name in _FOLDS:
-            return [self._fold(_FOLDS[name], inputs[0], params["axes"])]
+        if name in _REDUCTIONS:
+            return [self._reduce(_REDUCTIONS[name], inputs[0], params["axes"])]
         if name in _ELEMENTWISE:
-            return [self._each(equation, inputs)]
+            return [self._elementwise(equation, inputs)]
         if name == "dot_general":
-            return [self._product(equation, *inputs)]
-        raise NotImplementedError(name)  # `operation_count` is asked first
+            return [self._dot_general(equation, *inputs)]
+        raise NotImplementedError(name)  # callers check with `operation_count` before
 
-    def _each(self, equation: Any, inputs: list[Entries]) -> Entries:
+    def _elementwise(self, equation: Any, inputs: list[ScalarArray]) -> ScalarArray:
         shape = equation.outvars[0].aval.shape
         rows = [np.broadcast_to(v, shape).ravel() for v in inputs]
 
         name, params = equation.primitive.name, equation.params
 
-        def apply(*numbers: Any) -> Any:
-            # Mosaic does not know the first, and not all of the second.
+        def apply(*scalars: Any) -> Any:
+            # Mosaic has no `add_any`, and `integer_pow` for some exponents only.
             if name == "add_any":
-                return jax.lax.add(*numbers)
+                return jax.lax.add(*scalars)
             if name == "integer_pow":
-                return _power(numbers[0], params["y"])
-            return equation.primitive.bind(*numbers, **params)
+                return _power(scalars[0], params["y"])
+            return equation.primitive.bind(*scalars, **params)
 
         what = (name, repr(params))
-        made = [self._apply(what, apply, *numbers) for numbers in zip(*rows, strict=True)]
-        return entries(made, shape)
+        made = [self._apply(what, apply, *scalars) for scalars in zip(*rows, strict=True)]
+        return scalar_array(made, shape)
 
-    def _product(self, equation: Any, left: Entries, right: Entries) -> Entries:
+    def _dot_general(self, equation: Any, left: ScalarArray, right: ScalarArray) -> ScalarArray:
         (over_left, over_right), _ = equation.params["dimension_numbers"]
         left = np.moveaxis(left, over_left, range(-len(over_left), 0))
         right = np.moveaxis(right, over_right, range(-len(over_right), 0))
@@ -203,32 +204,31 @@ class ScalarProgram:
             for column in right.reshape(-1, terms):
                 pairs = zip(row, column, strict=True)
                 products = [self._apply("mul", jax.lax.mul, *pair) for pair in pairs]
-                sums.append(self._folded(jax.lax.add, products))
-        return entries(sums, equation.outvars[0].aval.shape)
+                sums.append(self._reduce_in_pairs(jax.lax.add, products))
+        return scalar_array(sums, equation.outvars[0].aval.shape)
 
-    def _fold(self, by: Callable, v: Entries, axes: tuple[int, ...]) -> Entries:
-        rest = tuple(n for i, n in enumerate(v.shape) if i not in axes)
-        moved = np.moveaxis(v, axes, range(-len(axes), 0)).reshape(*rest, -1)
-        return entries(
-            [self._folded(by, list(row)) for row in moved.reshape(-1, moved.shape[-1])], rest
-        )
+    def _reduce(self, by: Callable, v: ScalarArray, axes: tuple[int, ...]) -> ScalarArray:
+        shape = tuple(n for i, n in enumerate(v.shape) if i not in axes)
+        moved = np.moveaxis(v, axes, range(-len(axes), 0)).reshape(*shape, -1)
+        rows = moved.reshape(-1, moved.shape[-1])
+        return scalar_array([self._reduce_in_pairs(by, list(row)) for row in rows], shape)
 
-    def _folded(self, by: Callable, terms: list[Number]) -> Number:
-        while len(terms) > 1:  # in pairs: they wait for each other less than in a row
+    def _reduce_in_pairs(self, by: Callable, terms: list[ScalarValue]) -> ScalarValue:
+        while len(terms) > 1:  # by pairs: in a chain every operation waits for the one before
             pairs = zip(terms[::2], terms[1::2], strict=False)
             sums = [self._apply(by.__name__, by, *pair) for pair in pairs]
             terms = sums + terms[2 * len(sums) :]
         return terms[0]
 
-    def _apply(self, what: Any, function: Callable, *numbers: Number) -> Number:
-        if all(number.is_known for number in numbers):
+    def _apply(self, what: Any, function: Callable, *scalars: ScalarValue) -> ScalarValue:
+        if all(scalar.is_constant for scalar in scalars):
             with jax.ensure_compile_time_eval():
-                return Number(np.asarray(function(*(number.value for number in numbers)))[()])
-        key = (what, *(number.key for number in numbers))
-        return self._made.setdefault(key, Number(None, function, numbers))
+                return ScalarValue(np.asarray(function(*(scalar.value for scalar in scalars)))[()])
+        key = (what, *(scalar.key for scalar in scalars))
+        return self._scalars.setdefault(key, ScalarValue(None, function, scalars))
 
-    def _compute(self, number: Number) -> None:
-        waiting = [number]
+    def _compute(self, scalar: ScalarValue) -> None:
+        waiting = [scalar]
         while waiting:
             now = waiting[-1]
             missing = [v for v in now.operands if v.value is None]
@@ -238,21 +238,21 @@ class ScalarProgram:
             else:
                 waiting += missing
 
-    def _evaluate(self, number: Number) -> None:
-        if number.value is None and number.function is not None:
-            values = [operand.value for operand in number.operands]
+    def _evaluate(self, scalar: ScalarValue) -> None:
+        if scalar.value is None and scalar.function is not None:
+            values = [operand.value for operand in scalar.operands]
             if any(np.ndim(value) for value in values):
-                values = [self._vector(operand) for operand in number.operands]
-            number.value = number.function(*values)
+                values = [self._cached_vector(operand) for operand in scalar.operands]
+            scalar.value = scalar.function(*values)
 
-    def _vector(self, number: Number) -> Array:
-        if number.key not in self._vectors:
-            self._vectors[number.key] = self.spread(number)
-        return self._vectors[number.key]
+    def _cached_vector(self, scalar: ScalarValue) -> Array:
+        if scalar.key not in self._vectors:
+            self._vectors[scalar.key] = self.as_vector(scalar)
+        return self._vectors[scalar.key]
 
-    def spread(self, number: Number) -> Array:
-        """A vector with this number for every run."""
-        value = number.value
+    def as_vector(self, scalar: ScalarValue) -> Array:
+        """Return the vector of a scalar, with a number for every run."""
+        value = scalar.value
         return value if np.ndim(value) else jnp.full(self._lanes, value)
 
 
@@ -266,39 +266,39 @@ def _power(x: Array, exponent: int) -> Array:
     return jax.lax.mul(square, x) if exponent % 2 else square
 
 
-def entries(numbers: Sequence[Number], shape: tuple[int, ...]) -> Entries:
-    """Numbers, in rows, as an array of this shape."""
-    out = np.empty(len(numbers), object)
-    for i, number in enumerate(numbers):
-        out[i] = number
+def scalar_array(scalars: Sequence[ScalarValue], shape: tuple[int, ...]) -> ScalarArray:
+    """Return scalars, in row-major order, as an array of a shape."""
+    out = np.empty(len(scalars), object)
+    for i, scalar in enumerate(scalars):
+        out[i] = scalar
     return out.reshape(shape)
 
 
-def known(array: Any) -> Entries:
-    """The entries of an array whose numbers are known."""
+def constant_array(array: Any) -> ScalarArray:
+    """Return an array of numbers as an array of constants."""
     array = np.asarray(array)
-    return entries([Number(value) for value in array.ravel()], array.shape)
+    return scalar_array([ScalarValue(value) for value in array.ravel()], array.shape)
 
 
-def _broadcast(equation: Any, v: Entries) -> Entries:
-    shape, along = equation.params["shape"], equation.params["broadcast_dimensions"]
-    spread = [1] * len(shape)
-    for i, axis in enumerate(along):
-        spread[axis] = v.shape[i]
-    return np.broadcast_to(v.reshape(spread), shape)
+def _broadcast(equation: Any, v: ScalarArray) -> ScalarArray:
+    shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
+    expanded = [1] * len(shape)
+    for i, axis in enumerate(axes):
+        expanded[axis] = v.shape[i]
+    return np.broadcast_to(v.reshape(expanded), shape)
 
 
-def _slice(equation: Any, v: Entries) -> Entries:
+def _slice(equation: Any, v: ScalarArray) -> ScalarArray:
     first, last, step = (equation.params[k] for k in ("start_indices", "limit_indices", "strides"))
     by = step or (1,) * v.ndim
     return v[tuple(itertools.starmap(slice, zip(first, last, by, strict=True)))]
 
 
-def _stack(equation: Any, *v: Entries) -> Entries:
+def _stack(equation: Any, *v: ScalarArray) -> ScalarArray:
     return np.stack(v, axis=equation.params["axis"])
 
 
-def _unstack(equation: Any, v: Entries) -> list[Entries]:
+def _unstack(equation: Any, v: ScalarArray) -> list[ScalarArray]:
     shape = equation.outvars[0].aval.shape
     return [
         part.reshape(shape)
@@ -306,7 +306,7 @@ def _unstack(equation: Any, v: Entries) -> list[Entries]:
     ]
 
 
-def _pad(equation: Any, v: Entries, value: Entries) -> Entries:
+def _pad(equation: Any, v: ScalarArray, value: ScalarArray) -> ScalarArray:
     out = np.full(equation.outvars[0].aval.shape, value[()], object)
     config = equation.params["padding_config"]
     where = [
@@ -317,7 +317,7 @@ def _pad(equation: Any, v: Entries, value: Entries) -> Entries:
     return out
 
 
-_SHAPES: dict[str, Callable[..., Entries | list[Entries]]] = {
+_REARRANGEMENTS: dict[str, Callable[..., ScalarArray | list[ScalarArray]]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": lambda e, v: v.reshape(e.params["new_sizes"]),
     "squeeze": lambda e, v: v.reshape(e.outvars[0].aval.shape),
@@ -325,7 +325,7 @@ _SHAPES: dict[str, Callable[..., Entries | list[Entries]]] = {
     "concatenate": lambda e, *v: np.concatenate(v, axis=e.params["dimension"]),
     "transpose": lambda e, v: v.transpose(e.params["permutation"]),
     "rev": lambda e, v: np.flip(v, e.params["dimensions"]),
-    "iota": lambda e: known(
+    "iota": lambda e: constant_array(
         np.indices(e.params["shape"], e.params["dtype"])[e.params["dimension"]]
     ),
     "stack": _stack,

@@ -1,4 +1,7 @@
-"""What `jax.vmap` does with runs that take different times: on a CPU one follows the other."""
+"""Functions that `jax.vmap` applies to one run after the other on a CPU.
+
+Runs take different numbers of steps: side by side, all would go on until the slowest has ended.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,15 +12,17 @@ import jax.numpy as jnp
 from .._types import Array, Tree
 from . import devices as _device
 
-Together = Callable[[Callable[[list[Array]], Any], list[Array]], Tree]
-"""A function of many runs: of a function from what one run has of its own to its arguments, and of
-what all runs have of their own, with a leading axis."""
+BatchFunction = Callable[[Callable[[list[Array]], Any], list[Array]], Tree]
+"""A function of many runs, `f(arguments_of, batched_leaves)`: `batched_leaves` are the arrays that
+differ between runs, with a leading axis; `arguments_of` makes a run's arguments out of its own."""
 
 
 def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
-    """A function of trees of floating arrays, which under vmap on a CPU takes one run after the
-    other: together, all of them would go through what only few need, and need memory for it.
-    Differentiable; derivatives of many runs are taken together."""
+    """Return a function of trees of floating arrays that under vmap on a CPU takes runs in turn.
+
+    Side by side, every run would compute what only few of them need, and need memory for it.
+    Differentiable; derivatives of many runs are taken side by side.
+    """
     mapped = one_by_one(function)
 
     @jax.custom_jvp
@@ -31,75 +36,78 @@ def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
     return run
 
 
-def one_by_one(function: Callable, together: Together | None = None) -> Callable:
-    """`function`, which under vmap on a CPU takes one run after the other.
+def one_by_one(function: Callable, together: BatchFunction | None = None) -> Callable:
+    """Return `function` so that under vmap on a CPU it takes runs in turn.
 
-    Side by side, all runs would make as many steps as the slowest of them. Elsewhere `together`
-    takes them, if it is there.
+    On other devices `together` takes all runs at once; without it, `jax.vmap` does.
     """
     mapped = jax.custom_batching.custom_vmap(function)
 
     @mapped.def_vmap
     def _(size: int, batched: list, *arguments: Any) -> tuple[Any, Any]:
         leaves, structure = jax.tree.flatten(arguments)
-        along = jax.tree.leaves(batched)
+        flags = jax.tree.leaves(batched)
 
         if together is not None and not _device.on_cpu():
-            out = _one_batch(together, structure, along)(leaves)
+            out = _single_batch(together, structure, flags)(leaves)
         else:
-            given, own = _apart(leaves, structure, along)
+            arguments_of, batched_leaves = _split_batched(leaves, structure, flags)
 
-            def one(each: list[Array]) -> Tree:
-                return function(*given(each))
+            def single_run(leaves_of_run: list[Array]) -> Tree:
+                return function(*arguments_of(leaves_of_run))
 
-            out = jax.lax.map(one, own) if _device.on_cpu() else jax.vmap(one)(own)
+            if _device.on_cpu():
+                out = jax.lax.map(single_run, batched_leaves)
+            else:
+                out = jax.vmap(single_run)(batched_leaves)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
 
 
-def _one_batch(
-    together: Together, structure: Any, along: Sequence[bool]
+def _single_batch(
+    together: BatchFunction, structure: Any, flags: Sequence[bool]
 ) -> Callable[[list[Array]], Tree]:
-    """`together` as a function of the leaves of all arguments, with an axis of runs where `along`.
+    """Return `together` as a function of the leaves of all arguments.
 
-    Under vmap, a batch of batches becomes one batch.
+    Leaves whose flag is True have a leading axis of runs. Under vmap, a batch of batches becomes a
+    single batch.
     """
 
     @jax.custom_batching.custom_vmap
     def mapped(leaves: list[Array]) -> Tree:
-        return together(*_apart(leaves, structure, along))
+        return together(*_split_batched(leaves, structure, flags))
 
     @mapped.def_vmap
     def _(size: int, batched: list, leaves: list[Array]) -> tuple[Tree, Tree]:
-        kinds = list(zip(leaves, along, batched[0], strict=True))
-        inner = next(leaf.shape[is_outer] for leaf, is_own, is_outer in kinds if is_own)
+        kinds = list(zip(leaves, flags, batched[0], strict=True))
+        inner = next(leaf.shape[is_outer] for leaf, is_inner, is_outer in kinds if is_inner)
 
-        def flat(leaf: Array, is_own: bool, is_outer: bool) -> Array:
-            if not is_own and not is_outer:
+        def flattened(leaf: Array, is_inner: bool, is_outer: bool) -> Array:
+            if not is_inner and not is_outer:
                 return leaf
             leaf = leaf if is_outer else leaf[None]
-            leaf = leaf if is_own else leaf[:, None]
-            rest = leaf.shape[2:]
-            return jnp.broadcast_to(leaf, (size, inner, *rest)).reshape(size * inner, *rest)
+            leaf = leaf if is_inner else leaf[:, None]
+            shape = leaf.shape[2:]
+            return jnp.broadcast_to(leaf, (size, inner, *shape)).reshape(size * inner, *shape)
 
-        either = [is_own or is_outer for _, is_own, is_outer in kinds]
-        out = _one_batch(together, structure, either)([flat(*one) for one in kinds])
+        either = [is_inner or is_outer for _, is_inner, is_outer in kinds]
+        out = _single_batch(together, structure, either)([flattened(*kind) for kind in kinds])
         out = jax.tree.map(lambda leaf: leaf.reshape(size, inner, *leaf.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
 
 
-def _apart(
-    leaves: list[Array], structure: Any, along: Sequence[bool]
+def _split_batched(
+    leaves: list[Array], structure: Any, flags: Sequence[bool]
 ) -> tuple[Callable[[list[Array]], Any], list[Array]]:
-    """A function from those leaves of one run that are its own to its arguments, and these leaves
-    of all runs."""
+    """Return the two arguments of a `BatchFunction`: `arguments_of` and the leaves with a flag."""
+    pairs = list(zip(leaves, flags, strict=True))
 
-    def given(each: list[Array]) -> Any:
-        own = iter(each)
-        whole = [next(own) if is_own else leaf for leaf, is_own in zip(leaves, along, strict=True)]
-        return jax.tree.unflatten(structure, whole)
+    def arguments_of(leaves_of_run: list[Array]) -> Any:
+        remaining = iter(leaves_of_run)
+        all_leaves = [next(remaining) if is_batched else leaf for leaf, is_batched in pairs]
+        return jax.tree.unflatten(structure, all_leaves)
 
-    return given, [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
+    return arguments_of, [leaf for leaf, is_batched in pairs if is_batched]

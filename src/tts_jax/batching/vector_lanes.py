@@ -1,84 +1,91 @@
-"""What `jax.vmap` does with runs of SGD: on a CPU, side by side in the vector lanes."""
+"""Functions that `jax.vmap` on a CPU applies to many runs side by side, one in each vector lane."""
 
 from collections.abc import Callable
-from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Tree
+from .._types import Tree
 from . import devices as _device
 
 LANES = 32
 """Runs side by side on a CPU. More do not make it faster, and fewer leave lanes empty."""
 
 ROUND = 8
-"""Runs come in multiples of it, which fill vector registers."""
+"""Runs side by side are a multiple of it, which fills vector registers."""
 
 
 def vmap_in_lanes(
     one: Callable[[Tree], Tree],
-    together: Callable[[Tree, Tree], Tree],
-    in_step: Callable[[Tree], bool],
-    alone: Callable[[Tree], Tree] | None = None,
+    many: Callable[[Tree, Tree], Tree],
+    pays: Callable[[Tree], bool],
+    alone: Callable[[Tree], Tree],
 ) -> Callable[[Tree], Tree]:
-    """`one`, which under vmap runs side by side where that pays, and in turn where it does not.
+    """Return a function that `jax.vmap` takes side by side where that pays, and else in turn.
 
-    **Arguments:** `one`, from a tree of arrays to a tree of arrays; `together`, the same for runs
-    on the last axis of its results and of those arrays for which the tree of its second argument
-    says so; `in_step`: whether that pays if those arrays are a run's own; `alone`: what a run
-    without others does, `one` by default.
+    **Arguments:** functions of a tree; runs may differ in its arrays, all else in it is static.
 
-    vmap in vmap works: what comes first runs side by side, and batches of that in turn.
+    - `one(tree)`: returns a tree of arrays, for one of several runs;
+    - `many(tree, is_batched)`: returns what `one` does for many runs at once. They are on the last
+      axis of the results, and of the arrays for which `is_batched`, a tree of booleans, is True;
+    - `pays(is_batched)`: returns whether `many` is faster for runs that differ in these arrays;
+    - `alone(tree)`: returns what `one` does, for a run without `jax.vmap`.
+
+    vmap in vmap works: the inner batch runs side by side, and the outer one in turn.
     """
-    mapped = jax.custom_batching.custom_vmap(alone or one)
 
-    @mapped.def_vmap
-    def _(size: int, batched: list, arguments: Tree) -> tuple[Tree, Tree]:
-        (own_ones,) = batched
-        leaves, structure = jax.tree.flatten(arguments)
-        along = jax.tree.leaves(own_ones)
-        own = [leaf for leaf, is_own in zip(leaves, along, strict=True) if is_own]
-        rest = [leaf for leaf, is_own in zip(leaves, along, strict=True) if not is_own]
+    def run(tree: Tree) -> Tree:
+        arrays, static = eqx.partition(tree, eqx.is_array)
 
-        def whole(own: list, rest: list) -> Tree:
-            mine, shared = iter(own), iter(rest)
-            chosen = [next(mine) if is_own else next(shared) for is_own in along]
-            return jax.tree.unflatten(structure, chosen)
+        @jax.custom_batching.custom_vmap
+        def mapped(arrays: Tree) -> Tree:
+            return alone(eqx.combine(arrays, static))
 
-        @jax.custom_batching.sequential_vmap
-        def tile(own: list, rest: list) -> Tree:
-            rows = [jnp.moveaxis(leaf, 0, -1) for leaf in own]
-            out = together(whole(rows, rest), own_ones)
-            return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+        @mapped.def_vmap
+        def _(size: int, flags: list, arrays: Tree) -> tuple[Tree, Tree]:
+            (is_batched,) = flags
+            batched, shared = eqx.partition(arrays, is_batched)
 
-        if not in_step(own_ones):
-            # Off a CPU by the function itself, or this rule would be asked again.
-            each = mapped if _device.on_cpu() else one
-            out = _in_turn(lambda some: each(whole(some, rest)), own)
-        elif _device.on_cpu():
-            lanes, tiles = _shape(size)
-            deck = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
-            out = jax.lax.map(lambda some: tile(some, rest), [leaf[deck] for leaf in own])
-            out = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
-        else:
-            out = tile(own, rest)
-        return out, jax.tree.map(lambda _: True, out)
+            def in_loop(batched: Tree) -> Tree:
+                # Off a CPU not `mapped`, whose vmap would come back to this rule.
+                arrays = eqx.combine(batched, shared)
+                return mapped(arrays) if _device.on_cpu() else one(eqx.combine(arrays, static))
 
-    return mapped
+            @jax.custom_batching.sequential_vmap
+            def in_lanes(batched: Tree, shared: Tree) -> Tree:
+                rows = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), batched)
+                out = many(eqx.combine(rows, shared, static), is_batched)
+                return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out)
+
+            if not pays(is_batched):
+                out = (
+                    jax.lax.map(in_loop, batched)
+                    if _device.on_cpu()
+                    else jax.vmap(in_loop)(batched)
+                )
+            elif _device.on_cpu():
+                out = _in_tiles(lambda tile: in_lanes(tile, shared), batched, size)
+            else:
+                out = in_lanes(batched, shared)
+            return out, jax.tree.map(lambda _: True, out)
+
+        return mapped(arrays)
+
+    return run
 
 
-def _in_turn(one: Callable[[list], Tree], own: list[Array]) -> Tree:
-    return jax.lax.map(one, own) if _device.on_cpu() else jax.vmap(one)(own)
+def _in_tiles(in_lanes: Callable[[Tree], Tree], runs: Tree, size: int) -> Tree:
+    """Return the results of all runs, computed in tiles of at most `LANES` of them."""
+    lanes, tiles = _shape(size)
+    # The last run fills up the last tile.
+    indices = jnp.minimum(jnp.arange(tiles * lanes), size - 1).reshape(tiles, lanes)
+    out = jax.lax.map(in_lanes, jax.tree.map(lambda leaf: leaf[indices], runs))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], out)
 
 
 def _shape(size: int) -> tuple[int, int]:
-    """Lanes, and tiles of so many that hold all runs with as few to spare as possible."""
+    """Return the lanes of a tile and how many tiles hold all runs, with few lanes to spare."""
     tiles = -(-size // LANES)
     lanes = -(-size // tiles)
     return (lanes if size < ROUND else -(-lanes // ROUND) * ROUND), tiles
-
-
-def last_axes(own_ones: Any) -> Any:
-    """-1 where an array is a run's own, else None: the axes for `jax.vmap`."""
-    return jax.tree.map(lambda is_own: -1 if is_own else None, own_ones)

@@ -7,10 +7,9 @@ import tyro
 
 from .errors import UsageError
 from .figures import figures, load_experiments
-from .prepare import SMALL_LOOPS, WIDE_VECTORS, prepare_jax
 from .sweeps import export, plot, resume, status, sweep
 
-__all__ = ["SMALL_LOOPS", "WIDE_VECTORS", "command", "load_experiments", "main", "prepare_jax"]
+__all__ = ["command", "load_experiments", "main"]
 
 
 def command() -> None:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import tyro
 
 from .errors import UsageError
-from .prepare import prepare_jax
 
 
 def figures(
@@ -30,7 +29,9 @@ def figures(
         quick: A shorter version that takes one to two minutes, and says that it is quick.
         out: Folder to write to, by default figures (with --quick: figures-quick).
     """
-    prepare_jax()
+    from ..configuration import configure
+
+    configure()
     experiments = load_experiments()
     for name in names:
         if name not in experiments.FIGURES:

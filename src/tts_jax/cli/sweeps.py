@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from .errors import UsageError
-from .prepare import prepare_jax
 
 if TYPE_CHECKING:
     from ..sweeps.execution.plan import Plan
@@ -36,11 +35,12 @@ def sweep(
         dry_run: Print the plan and the time that it is expected to take, and run nothing.
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
     """
-    prepare_jax()
+    from ..configuration import configure
     from ..sweeps.execution.runner import Runner
     from ..sweeps.study.toml import read_study
     from ..sweeps.sweep import plan_of
 
+    configure()
     with _explained():
         asked = read_study(study)
         folder = out if out is not None else Path(f"{study.stem}.zarr")
@@ -59,9 +59,10 @@ def resume(folder: Folder, /, cluster: str | None = None) -> int:
         folder: The folder of the store.
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
     """
-    prepare_jax()
+    from ..configuration import configure
     from ..sweeps.storage.store import open_store
 
+    configure()
     with _explained():
         return _run(open_store(folder).study(), folder, cluster)
 

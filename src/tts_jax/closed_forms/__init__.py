@@ -1,1 +1,1 @@
-"""What is known exactly about a network against a target, each with its ODE system."""
+"""Closed forms: exact risks of a network against a target, each with its ODE system."""

@@ -1,4 +1,4 @@
-"""The closed form in cell coordinates, for wide networks of steps."""
+"""The closed form in cell coordinates, for wide networks with a step activation."""
 
 import jax.numpy as jnp
 
@@ -12,8 +12,10 @@ from .pairwise import PairwiseRisk
 
 
 class BandedForm(AbstractClosedForm):
-    """A network of steps against a target of steps, in O(m) for a gradient and for a step of the
-    integrator, as long as few neurons overlap."""
+    """The exact risk by pairs of overlapping neurons: O(m) for a gradient and for a solver's step.
+
+    As long as few neurons overlap at any place.
+    """
 
     risk: PairwiseRisk
 
@@ -34,6 +36,6 @@ class BandedForm(AbstractClosedForm):
 
     def failure(self, status: Array, end: CellState) -> Array:
         stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
-        none = jnp.zeros(())
-        crowded = stopped & self.system(none, none).crowded(end)
+        zero = jnp.zeros(())
+        crowded = stopped & self.system(zero, zero).crowded(end)
         return jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)

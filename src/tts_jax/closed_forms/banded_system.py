@@ -62,7 +62,7 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
         by_a = jnp.flip(jnp.cumsum(jnp.flip(vector_field.c)))
         return CellState(jnp.cumsum(fast_velocity(by_a, self.epsilon)), vector_field.u)
 
-    def error(
+    def error_norm(
         self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
     ) -> Scalar:
         off, old, new = (largest(_weights(y.c)) for y in (error, before, after))
@@ -84,10 +84,10 @@ class AdaptiveBandwidthSystem(AbstractSystem):
     def velocity(self, y: CellState) -> CellState:
         return self._widest(y).velocity(y)
 
-    def error(
+    def error_norm(
         self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        return self._widest(before).error(error, before, after, rtol, atol)
+        return self._widest(before).error_norm(error, before, after, rtol, atol)
 
     def step(self, y: CellState, h: Scalar) -> SolverStep:
         def with_bandwidth(risk: BandedRisk, y: CellState) -> SolverStep:

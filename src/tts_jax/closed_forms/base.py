@@ -1,7 +1,7 @@
-"""What is known exactly about a network against a target, as a flow asks for it.
+"""The abstract closed form: the exact risk of a network against a target, for the flows.
 
-`AbstractProblem.closed_form(width)` returns an instance, or None where nothing is known. A flow
-then integrates the form's own ODE system in the form's own coordinates, and knows no more of it.
+`AbstractProblem.closed_form(width)` returns an instance, or None where nothing is known exactly. A
+flow integrates the ODE system of the form, in the coordinates of the form, and needs no more of it.
 """
 
 import abc
@@ -17,8 +17,8 @@ from ..models.network import Params
 class AbstractClosedForm(eqx.Module):
     """The risk of a network against a target, its gradient and its Hessian, known exactly.
 
-    A state is any pytree of float64 arrays in which the risk is convenient; it has one shape for
-    each shape of the parameters. Subclasses are final. Source of the use: see `AbstractFlow`.
+    A state is any pytree of float64 arrays in which the risk is convenient; its shapes follow from
+    those of the parameters. Subclasses are final. `AbstractFlow` uses these methods.
     """
 
     @abc.abstractmethod
@@ -32,9 +32,9 @@ class AbstractClosedForm(eqx.Module):
 
     @abc.abstractmethod
     def system(self, epsilon: Scalar, ridge: Scalar) -> AbstractSystem:
-        """Return the ODE of the gradient flow in slow time, for states.
+        """Return the ODE system of the gradient flow in slow time, for states.
 
-        For epsilon = 0 it is the reduced flow: the outer layer has no mass, and solves its normal
+        For epsilon = 0 that is the reduced flow: the outer layer has no mass, and solves its normal
         equations with the relative `ridge`. For epsilon > 0 the ridge is 0.
         """
 
@@ -44,11 +44,15 @@ class AbstractClosedForm(eqx.Module):
 
     @abc.abstractmethod
     def relative_work(self, width: int) -> float:
-        """Return how long a step at this width takes, as a multiple of one of the paper's network
-        of 20 neurons. For the plan of a sweep; an order of magnitude is enough."""
+        """Return the time of a solver's step at a width, relative to one at width 20.
+
+        For the plan of a sweep: an order of magnitude is enough.
+        """
 
     def failure(self, status: Array, end: Tree) -> Array:
-        """Return the status code of a run that stopped at the state `end`: the one that the
-        integrator gave, unless the form knows better what went wrong."""
+        """Return the status code of a run that stopped at the state `end`.
+
+        That is `status`, which the integrator gave, unless the form can tell better what failed.
+        """
         del end
         return status

@@ -1,4 +1,4 @@
-"""The size of an error of a step, of weights and of positions, against what is allowed."""
+"""The norm of the error of a solver's step, of weights and positions, for the closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -6,29 +6,36 @@ import jax.numpy as jnp
 from .._types import Array, Scalar
 
 _LIGHTER = 20.0
-"""How much less the mass of a weight counts: see benchmarks/masses.py. Between 5 and 50 it makes
-little difference."""
+"""By how much the mass of a weight counts less than that of a position. Found by measurement, in
+benchmarks/masses.py; between 5 and 50 it makes little difference."""
 
 
 def position_error(
     eta: Scalar, epsilon: Scalar, weights: Scalar, error: Array, rtol: Scalar, atol: Scalar
 ) -> Scalar:
-    """The size of an error: of weights, which count against the largest, and of positions (m,).
+    """Return the error norm of a step, from the norm of its error of weights and its errors of u.
 
-    A position counts against eta: that is what moves the risk. Of the two, each counts by how long
-    its errors last, which is by its mass: epsilon of a weight, eta^2 of a position in units of eta.
+    **Arguments:** `weights`: the norm of the error of the weights alone, against the largest
+    weight; `error` (m,): the errors of the positions, which count in units of eta, since that is
+    the distance over which the risk changes.
+
+    Weights and positions count by how long their errors last, which is by their masses: epsilon of
+    a weight, and eta^2 of a position in units of eta.
     """
-    off = largest(error) / eta
-    # Not by less than a tenth: the risk shows every error of a weight while they move fast. Nor by
-    # more than at epsilon = 1, above which the inner layer is the fast one.
+    by_eta = largest(error) / eta
+    # At least a tenth: while the weights move fast, the risk shows every error of theirs. At most
+    # as at epsilon = 1: above that the inner layer is the fast one.
     ratio = jnp.maximum(jnp.minimum(epsilon, 1.0) / (_LIGHTER * eta**2), 0.1)
-    # Without a mass weights only follow, and are rounded off where neurons meet.
+    # Without a mass, weights follow from the positions; their errors are only rounding errors,
+    # which are large where neurons meet.
     weights = jnp.where(epsilon > 0, ratio * weights, 0.0)
-    # Where weights are slow they count more and positions less, each by the square root of it.
-    size = jnp.maximum(weights, off / (atol + rtol)) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
-    # But at any tolerance a step must not carry neurons past what lies within a transition.
-    return jnp.maximum(size, 10.0 * off)
+    # Where weights are slow, ratio > 1: they count by sqrt(ratio), and positions by 1/sqrt(ratio).
+    norm = jnp.maximum(weights, by_eta / (atol + rtol)) * jax.lax.rsqrt(jnp.maximum(ratio, 1.0))
+    # Whatever the tolerance, a position errs by at most a tenth of eta: a step must not carry a
+    # neuron past kinks of the risk, which lie within a transition width.
+    return jnp.maximum(norm, 10.0 * by_eta)
 
 
 def largest(v: Array) -> Scalar:
+    """Return the largest absolute value."""
     return jnp.max(jnp.abs(v))

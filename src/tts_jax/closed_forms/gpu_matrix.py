@@ -1,8 +1,13 @@
-"""The matrix of a step of `PairwiseGradientSystem`, column by column, and its force, from sums over neurons.
+"""Formulas for the kernel of `gpu_step`: the vector field of a `PairwiseGradientSystem`, from sums
+over neurons, and the matrix of a solver's step, column by column.
 
-For `descent_kernel`, which never has the whole matrix of a run. All are functions of the system and
-of numbers of one run; a test holds what comes of them to `rosenbrock_step`. Pairs are places p and
-q of two neurons from an end that cuts both, in units of eta; `sign`: 1 for 0, and -1 for the end 1.
+The kernel never holds the whole matrix of a run. Every function takes the system and numbers of a
+single run; tests hold the matrix that the functions make to that of the system, and the steps of
+the kernel to `rosenbrock_step`. The formulas are those of `pairwise`.
+
+x are positions in units of eta. The functions `cut_...` are of a pair of neurons that one end of
+[0, 1] cuts, whose positions from that end, in units of eta, are p and q; `sign`: 1 for the end 0,
+-1 for the end 1. An argument with the suffix `_c` belongs to the neuron of a column.
 """
 
 from typing import Any
@@ -17,49 +22,58 @@ from ..integrators.rosenbrock import GAMMA
 from .pairwise import PairSums, PairwiseState
 
 WIDEST = 32
-"""Neurons up to which what is written out for each of them fits a kernel."""
+"""The largest width of a network that fits the kernel, which is unrolled over neurons."""
 
 LONGEST = 40_000
-"""Operations up to which the functions that a kernel is made of are written out."""
+"""The largest number of scalar operations of the functions below, which are unrolled too."""
 
 
-def places(system: Any, u: Array) -> list[Array]:
-    seen = system.risk.seen(u)
-    return [seen / system.risk.eta, (1.0 - seen) / system.risk.eta]
+def positions_from_ends(system: Any, u: Array) -> list[Array]:
+    """Return the distances (m,) of the neurons from 0, and from 1, in units of eta."""
+    clipped = system.risk.clipped(u)
+    return [clipped / system.risk.eta, (1.0 - clipped) / system.risk.eta]
 
 
 def overlap_and_slope(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
+    """Return the terms of neuron `other` in the sums over X_ij and over its derivative by x_i."""
     t = x - other
     value, slope = jax.jvp(system.risk.activation.overlap, (t,), (jnp.ones_like(t),))
     return [weight * value, weight * slope]
 
 
 def slope_and_twice(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
+    """Return the terms of `other` in the sums over the first and second derivative of X_ij."""
     _, slope, twice = system.risk.overlap_jet(x - other)
     return [weight * slope, weight * twice]
 
 
 def vector_field_by_sums(system: Any, bias: Array, a: Array, u: Array, *sums: Array) -> list[Array]:
+    """Return the vector field, in parts for the bias, a and u, from the fields of `PairSums`."""
     y = PairwiseState(bias, a, u)
     return list(system.vector_field_from(y, system.risk.gradient_by_sums(y, PairSums(*sums))))
 
 
-def cut_vector_field(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
+def cut_product_and_slope(
+    system: Any, p: Array, q: Array, weight: Array, sign: Array
+) -> list[Array]:
+    """Return the terms of q in the sums `products` and `by_first` of `PairSums`."""
     value, by_first = jax.jvp(
         system.risk.activation.beyond, (p, q), (jnp.ones_like(p), jnp.zeros_like(q))
     )
     return [weight * value, sign * weight * by_first]
 
 
-def cut_bends(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
+def cut_slope_and_twice(system: Any, p: Array, q: Array, weight: Array, sign: Array) -> list[Array]:
+    """Return the terms of q in the sums over first and second derivatives of product integrals."""
     _, by_first, _, twice = system.risk.beyond(p, q)
     return [sign * weight * by_first, weight * twice]
 
 
-EDGES = ("moving", "lift", "single", "by_a", "by_a_u", "by_u")
+NEURON_TERMS = ("moving", "right_value", "right_integral", "by_a", "by_a_u", "by_u")
+"""The names of what `neuron_terms` returns after the first array, each (m,)."""
 
 
-def edges(
+def neuron_terms(
     system: Any,
     h: Array,
     bias: Array,
@@ -70,27 +84,32 @@ def edges(
     by_first: Array,
     bends: Array,
 ) -> list[Array]:
-    """The column of the bias (2m+1,), and (m,) each: what moves of the weights, what cut neurons
-    add, and what is added to the diagonals of the blocks a a, a u and u u."""
+    """Return the column of the bias (2m+1,), and the `NEURON_TERMS`.
+
+    `moving`: the weights, with 0 for neurons outside [0, 1]; `right_value`: `moving` times the
+    value of `EndTerms` at the end 1; `right_integral`: its integral; `by_a`, `by_a_u` and `by_u`:
+    what is added to the diagonals of the blocks hess_aa, hess_au and hess_uu of the matrix.
+    """
     risk, eta = system.risk, system.risk.eta
     shift = 1.0 / (GAMMA * h)
     stiffness, ridge = shift * system.epsilon, 2 * system.ridge
-    seen = risk.seen(u)
-    left, right = risk.ends(PairwiseState(bias, a, seen))
+    clipped = risk.clipped(u)
+    left, right = risk.ends(PairwiseState(bias, a, clipped))
     inside = risk.inside(u).astype(u.dtype)
-    over_a = risk.smoothed(seen) - bias - slopes - by_first
-    over_a = over_a + left.gap * left.height + right.gap * right.height
-    bend = eta * risk.slope(seen) - twice - bends
-    bend = bend - left.gap * left.slope + right.gap * right.slope
-    lift, fall = a * right.height, a * left.height
-    by_bias = 1.0 - seen + eta * (right.single - left.single)
+    over_a = risk.smoothed(clipped) - bias - slopes - by_first
+    over_a = over_a + left.residual * left.value + right.residual * right.value
+    bend = eta * risk.slope(clipped) - twice - bends
+    bend = bend - left.residual * left.slope + right.residual * right.slope
+    right_value, left_value = a * right.value, a * left.value
+    by_bias = 1.0 - clipped + eta * (right.integral - left.integral)
     corner = 2.0 + stiffness + ridge
-    column = jnp.concatenate([corner[None], 2 * by_bias, 2 * inside * (lift + fall - a)])
+    by_position = 2 * inside * (right_value + left_value - a)
+    column = jnp.concatenate([corner[None], 2 * by_bias, by_position])
     return [
         column,
         inside * a,
-        inside * lift,
-        right.single,
+        inside * right_value,
+        right.integral,
         stiffness + ridge * risk.squares(u),
         2 * inside * over_a,
         2 / eta * inside * a * bend + shift,
@@ -101,65 +120,81 @@ def column_of_weight(
     system: Any,
     x: Array,
     moving: Array,
-    lift: Array,
-    single: Array,
+    right_value: Array,
+    right_integral: Array,
     x_c: Array,
-    rest_c: Array,
-    single_c: Array,
+    from_one_c: Array,
+    right_integral_c: Array,
 ) -> list[Array]:
+    """Return the column of the weight of neuron c, without diagonals and pairs that an end cuts.
+
+    Two parts (m,) each: the rows of the weights, and those of the positions.
+    """
     eta, overlap = system.risk.eta, system.risk.activation.overlap
     t = x_c - x
     slope = jax.jvp(overlap, (t,), (jnp.ones_like(t),))[1]
-    by_a = eta * (rest_c - overlap(-t) + single + single_c)
-    return [2 * by_a, 2 * (moving * (slope - 1.0) + lift)]
+    by_a = eta * (from_one_c - overlap(-t) + right_integral + right_integral_c)
+    return [2 * by_a, 2 * (moving * (slope - 1.0) + right_value)]
 
 
 def column_of_position(
     system: Any, x: Array, moving: Array, x_c: Array, moving_c: Array
 ) -> list[Array]:
+    """Return the rows (m,) of the positions in the column of the position of neuron c.
+
+    Without the diagonal and the pairs that an end cuts.
+    """
     _, _, twice = system.risk.overlap_jet(x - x_c)
     return [2 / system.risk.eta * moving_c * moving * twice]
 
 
-def cut_weight(system: Any, p: Array, q: Array, moving: Array, sign: Array) -> list[Array]:
+def cut_column_of_weight(
+    system: Any, p: Array, q: Array, moving: Array, sign: Array
+) -> list[Array]:
+    """Return what a cut pair adds to the column of q's weight: rows of p's weight and position."""
     value, by_first, _, _ = system.risk.beyond(p, q)
     return [-2 * system.risk.eta * value, -2 * sign * moving * by_first]
 
 
-def cut_position(system: Any, p: Array, q: Array, moving: Array, moving_c: Array) -> list[Array]:
+def cut_column_of_position(
+    system: Any, p: Array, q: Array, moving: Array, moving_c: Array
+) -> list[Array]:
+    """Return what a cut pair adds to the column of q's position, in the row of p's position."""
     by_both = system.risk.beyond(p, q).by_both
     return [-2 / system.risk.eta * moving * moving_c * by_both]
 
 
-MADE_OF = {
-    places: "m",
+FUNCTIONS = {
+    positions_from_ends: "m",
     overlap_and_slope: "m11",
     slope_and_twice: "m11",
     vector_field_by_sums: "1mmmmmm",
-    edges: "11mmmmmm",
+    neuron_terms: "11mmmmmm",
     column_of_weight: "mmmm111",
     column_of_position: "mm11",
-    cut_vector_field: "1111",
-    cut_bends: "1111",
-    cut_weight: "1111",
-    cut_position: "1111",
+    cut_product_and_slope: "1111",
+    cut_slope_and_twice: "1111",
+    cut_column_of_weight: "1111",
+    cut_column_of_position: "1111",
 }
-"""All of them, and what they are given beside the system: arrays (m,), or single numbers."""
+"""The functions of the kernel, with the kinds of their arguments after the system: "m" for an array
+(m,), "1" for a single number."""
 
 
 def fits(system: Any, width: int) -> bool:
-    """Whether a kernel can be made of a `PairwiseGradientSystem` of so many neurons.
+    """Return whether the kernel exists for a `PairwiseGradientSystem` of a width.
 
-    Not of a user's activation by operations that are not taken apart, nor of one that is too long.
+    It does not for a user's activation whose operations cannot be split into scalar ones, nor for
+    one with too many of them.
     """
     if width > WIDEST:
         return False
     arrays, static = eqx.partition(system, eqx.is_array)
     total = 0
-    for function, kinds in MADE_OF.items():
-        given = [jnp.zeros(width if kind == "m" else ()) for kind in kinds]
+    for function, kinds in FUNCTIONS.items():
+        arguments = [jnp.zeros(width if kind == "m" else ()) for kind in kinds]
         closed = jax.make_jaxpr(lambda a, *v, f=function: f(eqx.combine(a, static), *v))(
-            jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arrays), *given
+            jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arrays), *arguments
         )
         count = operation_count(closed)
         if count is None:

@@ -1,12 +1,12 @@
-"""Steps of the Rosenbrock method for many runs in one kernel: each thread has a run.
+"""Steps of the Rosenbrock method for many runs in one GPU kernel, with a run in each thread.
 
-XLA would go through some hundred kernels for a step, most with the matrices of all runs from memory
-and back, and do for all runs what few of them need. Here a thread computes its matrix column by
-column and factorises it as it goes; what does not fit registers is in memory of its own.
+XLA would launch some hundred kernels for a step. Most would read and write the matrices of all
+runs, and the terms of cut neurons, which few runs need, would be computed for all. Here a thread
+computes its matrix column by column and factorises each column at once; numbers that do not fit
+registers are in memory of the thread.
 
-The matrix is that of `PairwiseGradientSystem.linearise`, for the bias, the weights and the positions in this
-order. It is symmetric and needs no pivots (see `solvers.inverse`): it is L D L^T. Of that the
-columns of L D are kept, and 1/D.
+The matrix is the one that `PairwiseGradientSystem.factorise` solves with, in the order bias,
+weights, positions; `gpu_factor` factorises it.
 """
 
 from collections.abc import Callable
@@ -19,110 +19,122 @@ import numpy as np
 
 from .._types import Array, Tree
 from ..batching.gpu_kernel import BLOCK_RUNS, KernelInput, KernelOperand, KernelOutput, launch
-from ..batching.scalar_program import Entries, Number, ScalarProgram, entries
-from ..batching.summation import pairwise_sum
+from ..batching.scalar_program import ScalarArray, ScalarProgram, ScalarValue, scalar_array
 from ..integrators.rosenbrock import TABLEAU_A, TABLEAU_C, TABLEAU_M, SolverStep
-from . import gpu_matrix as columns
+from . import gpu_matrix as formulas
+from .gpu_factor import ColumnFactor
 from .pairwise import PairwiseState
 
 _COUNT = len(TABLEAU_M)
 
-_ASIDE = (
-    *("place", "rest", "weight", "products", "by_first", "twice"),
-    *("moving", "lift", "single", "by_a", "by_a_u", "by_u"),
+_NEURON_ROWS = (
+    *("from_zero", "from_one", "weight", "products", "by_first", "twice"),
+    *("moving", "right_value", "right_integral", "by_a", "by_a_u", "by_u"),
 )
-"""Numbers of every neuron that are kept aside, to be found by the number of the neuron."""
+"""Names of the numbers of every neuron that are kept in memory, where an index may be traced."""
 
 
-def steps_on_gpu(system: Any, own: Any, y: PairwiseState, h: Array) -> SolverStep:
-    """`rosenbrock_step` of R runs of a `PairwiseGradientSystem`.
+def steps_on_gpu(system: Any, is_batched: Any, y: PairwiseState, h: Array) -> SolverStep:
+    """Return the `rosenbrock_step` of R runs of a `PairwiseGradientSystem`.
 
-    The runs are on the last axis of `y`, of `h` (R,), and of what is `own` of the system, a tree of
-    truth values.
+    The runs are on the last axis of `y`, of `h` (R,), and of the arrays of the system for which
+    `is_batched`, a tree of truth values, is True.
     """
     width, runs = y.u.shape
     size = 2 * width + 1
     arrays, static = eqx.partition(system, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     leaves = [leaf.astype(jnp.float64) for leaf in leaves]
-    numbers = [KernelOperand(*both) for both in zip(leaves, jax.tree.leaves(own), strict=True)]
+    flags = jax.tree.leaves(is_batched)
+    numbers = [KernelOperand(*pair) for pair in zip(leaves, flags, strict=True)]
     state = jnp.concatenate([y.bias[None], y.a, y.u])
     tables = jnp.concatenate([jnp.ravel(jnp.asarray(t)) for t in (TABLEAU_A, TABLEAU_C, TABLEAU_M)])
-    own_numbers = jnp.stack([h, jnp.zeros_like(h)])
+    size_and_zero = jnp.stack([h, jnp.zeros_like(h)])
     operands = [
         KernelOperand(state, True),
-        KernelOperand(own_numbers, True),
+        KernelOperand(size_and_zero, True),
         KernelOperand(tables, False),
         *numbers,
     ]
 
-    def body(block: Array, held: list[KernelInput], outputs: list[KernelOutput]) -> None:
+    def body(block: Array, inputs: list[KernelInput], outputs: list[KernelOutput]) -> None:
         del block
-        known = [number.read() for number in held[3:]]
+        system_arrays = [number.read() for number in inputs[3:]]
 
-        def traced(function: Callable, *given: Entries) -> list[Entries]:
-            """A function of the system and arrays of one run, of entries."""
-            arrays = [jax.ShapeDtypeStruct(v.shape, np.float64) for v in (*known, *given)]
+        def call_formula(function: Callable, *arguments: ScalarArray) -> list[ScalarArray]:
+            """Return what a function of the system and of arrays of one run returns, by scalars."""
+            shapes = [
+                jax.ShapeDtypeStruct(v.shape, np.float64) for v in (*system_arrays, *arguments)
+            ]
 
-            def whole(*arrays: Array) -> Tree:
-                mine = jax.tree.unflatten(structure, arrays[: len(known)])
-                return function(eqx.combine(mine, static), *arrays[len(known) :])
+            def of_arrays(*arrays: Array) -> Tree:
+                arrays_of_run = jax.tree.unflatten(structure, arrays[: len(system_arrays)])
+                run_system = eqx.combine(arrays_of_run, static)
+                return function(run_system, *arrays[len(system_arrays) :])
 
-            return ScalarProgram(jax.make_jaxpr(whole)(*arrays), (BLOCK_RUNS,))(*known, *given)
+            program = ScalarProgram(jax.make_jaxpr(of_arrays)(*shapes), (BLOCK_RUNS,))
+            return program(*system_arrays, *arguments)
 
-        _Thread(width, traced, held[0], held[1], held[2], outputs).step()
+        _Thread(width, call_formula, inputs[0], inputs[1], inputs[2], outputs).step()
 
-    rows = (size, _COUNT * size, size * size, size, len(_ASIDE) * width)
+    rows = (size, _COUNT * size, size * size, size, len(_NEURON_ROWS) * width)
     after, stages, *_ = launch(body, operands, [(n, np.dtype(np.float64)) for n in rows], runs)
-    return SolverStep(_layers(after, width), _layers(stages.reshape(_COUNT, size, runs), width))
+    stages = stages.reshape(_COUNT, size, runs)
+    return SolverStep(_state_of_rows(after, width), _state_of_rows(stages, width))
 
 
-def _layers(rows: Array, width: int) -> PairwiseState:
-    """PairwiseState of rows (..., 2m+1, R), with the runs on the last axis."""
+def _state_of_rows(rows: Array, width: int) -> PairwiseState:
+    """Return rows (..., 2m+1, R) as a `PairwiseState`, with the runs on the last axis."""
     return PairwiseState(rows[..., 0, :], rows[..., 1 : width + 1, :], rows[..., width + 1 :, :])
 
 
 class _Thread:
-    """A run in the kernel, a vector of them to be precise: see `launch`.
+    """The step of a block of runs in the kernel, one in each thread: see `launch`.
 
-    `traced` calls a function of the system and arrays with entries; of the `KernelOutput`, `columns` holds
-    column k of L D at k (2m+1) and after, `inverse` 1/D, and `aside` what `_ASIDE` names.
+    `call_formula` calls a function of the system with arrays of scalars; `neuron_rows` holds the
+    numbers that `_NEURON_ROWS` names, m rows for each name.
     """
 
     def __init__(
         self,
         width: int,
-        traced: Callable,
+        call_formula: Callable,
         state: KernelInput,
-        numbers: KernelInput,
+        size_and_zero: KernelInput,
         tables: KernelInput,
         outputs: list[KernelOutput],
     ):
-        self.width, self.size, self.traced = width, 2 * width + 1, traced
+        self.width, self.size, self.call_formula = width, 2 * width + 1, call_formula
         self.start = [state.at(k) for k in range(self.size)]
-        self.h, self.zero, self.tables = numbers.at(0), numbers.at(1), tables
-        self.after, self.stages, self.columns, self.inverse, self.aside = outputs
+        self.h, self.zero, self.tables = size_and_zero.at(0), size_and_zero.at(1), tables
+        self.after, self.stages, columns, inverse, self.neuron_rows = outputs
+        self.factor = ColumnFactor(width, self.zero, columns, inverse)
 
     def step(self) -> None:
+        """Take the step from the state that the kernel is given, and write it to the outputs."""
         self._factorise()
 
         def stage(i: Array, carry: Array) -> Array:
-            at = self._combined(self.start, i, lambda j: i * _COUNT + j)
+            at = self._add_stages(self.start, i, lambda j: i * _COUNT + j)
             vector_field = self._vector_field(at)
-            pull = self._combined([self.zero] * self.size, i, lambda j: (_COUNT + i) * _COUNT + j)
-            pull = self._call(lambda s, *y: s.apply_mass(PairwiseState(*y)), *self._parts(pull))
-            right = [f + g / self.h for f, g in zip(vector_field, pull, strict=True)]
-            for k, value in enumerate(self._solved(right)):
+            coupled = self._add_stages(
+                [self.zero] * self.size, i, lambda j: (_COUNT + i) * _COUNT + j
+            )
+            mass_term = self._call(
+                lambda s, *y: s.apply_mass(PairwiseState(*y)), *self._split(coupled)
+            )
+            right = [f + g / self.h for f, g in zip(vector_field, mass_term, strict=True)]
+            for k, value in enumerate(self.factor.solve(right)):
                 self.stages[i * self.size + k] = value
             return carry
 
-        _times(_COUNT, stage)
-        after = self._combined(self.start, _COUNT, lambda j: 2 * _COUNT**2 + j)
+        _repeat(_COUNT, stage)
+        after = self._add_stages(self.start, _COUNT, lambda j: 2 * _COUNT**2 + j)
         for k, value in enumerate(after):
             self.after[k] = value
 
-    def _combined(self, start: list[Array], count: Any, entry: Callable) -> list[Array]:
-        """`start` plus the first stages, each times an entry of the tables."""
+    def _add_stages(self, start: list[Array], count: Any, entry: Callable) -> list[Array]:
+        """Return `start` plus the first `count` stages, stage j times `tables[entry(j)]`."""
 
         def add(j: Array, total: list[Array]) -> list[Array]:
             by = self.tables.at(entry(j))
@@ -131,257 +143,206 @@ class _Thread:
         return jax.lax.fori_loop(0, count, add, start)
 
     def _vector_field(self, at: list[Array]) -> list[Array]:
-        bias, a, u = self._parts(at)
-        self._keep_places(a, u)
-        sums = self._over_others(columns.overlap_and_slope)
-        self._over_cut(columns.cut_vector_field, ("products", "by_first"))
+        bias, a, u = self._split(at)
+        self._store_positions(a, u)
+        sums = self._sum_over_neurons(formulas.overlap_and_slope)
+        self._sum_over_cut_pairs(formulas.cut_product_and_slope, ("products", "by_first"))
         return self._call(
-            columns.vector_field_by_sums,
+            formulas.vector_field_by_sums,
             bias,
             a,
             u,
             *sums,
-            self._all("products"),
-            self._all("by_first"),
+            self._neurons("products"),
+            self._neurons("by_first"),
         )
 
     def _factorise(self) -> None:
-        bias, a, u = self._parts(self.start)
-        self._keep_places(a, u)
-        sums = self._over_others(columns.slope_and_twice)
-        self._over_cut(columns.cut_bends, ("by_first", "twice"))
-        h = entries([Number(self.h)], ())
-        edge, *kept = self.traced(
-            columns.edges, h, bias, a, u, *sums, self._all("by_first"), self._all("twice")
+        bias, a, u = self._split(self.start)
+        self._store_positions(a, u)
+        sums = self._sum_over_neurons(formulas.slope_and_twice)
+        self._sum_over_cut_pairs(formulas.cut_slope_and_twice, ("by_first", "twice"))
+        h = scalar_array([ScalarValue(self.h)], ())
+        by_first, twice = self._neurons("by_first"), self._neurons("twice")
+        bias_column, *terms = self.call_formula(
+            formulas.neuron_terms, h, bias, a, u, *sums, by_first, twice
         )
-        for name, values in zip(columns.EDGES, kept, strict=True):
-            for k, number in enumerate(values):
-                self._put(name, k, self._spread(number))
-        self._begin_column(0, 0, edge)
-        self.inverse[0] = 1.0 / self.columns[0]
-        _times(self.width, self._weight_column)
-        _times(self.width, self._position_column)
+        for name, values in zip(formulas.NEURON_TERMS, terms, strict=True):
+            for k, scalar in enumerate(values):
+                self._store(name, k, self._as_vector(scalar))
+        self.factor.begin_column(0, 0, self._as_vectors(bias_column))
+        self.factor.invert_corner()
+        _repeat(self.width, self._weight_column)
+        _repeat(self.width, self._position_column)
 
     def _weight_column(self, c: Array, carry: Array) -> Array:
-        """That of the weight of neuron c, from the first weight on."""
+        """Compute and store the column of the weight of neuron c, from the first weight on."""
         column = 1 + c
-        rows = self.traced(
-            columns.column_of_weight,
-            *(self._all(name) for name in ("place", "moving", "lift", "single")),
-            *(self._one(name, c) for name in ("place", "rest", "single")),
+        names = ("from_zero", "moving", "right_value", "right_integral")
+        rows = self.call_formula(
+            formulas.column_of_weight,
+            *(self._neurons(name) for name in names),
+            *(self._neuron(name, c) for name in ("from_zero", "from_one", "right_integral")),
         )
-        self._begin_column(column, 1, np.concatenate(rows))
-        self._add(self.columns, column * self.size + 1 + c, self._get("by_a", c))
-        self._add(self.columns, column * self.size + 1 + self.width + c, self._get("by_a_u", c))
+        self.factor.begin_column(column, 1, self._as_vectors(np.concatenate(rows)))
+        self.factor.add(column, 1 + c, self._load("by_a", c))
+        self.factor.add(column, 1 + self.width + c, self._load("by_a_u", c))
 
-        def cut(side: Array, r: Array, near: Array) -> None:
-            given = [*self._pair(side, r, c), self._one("moving", r), _sign(side)]
-            for k, value in enumerate(self._call(columns.cut_weight, *given)):
-                row = column * self.size + 1 + k * self.width + r
-                self._add(self.columns, row, jnp.where(near, value, 0.0))
+        def add_pair(end: Array, r: Array, is_cut: Array) -> None:
+            arguments = [*self._pair(end, r, c), self._neuron("moving", r), _sign(end)]
+            for k, value in enumerate(self._call(formulas.cut_column_of_weight, *arguments)):
+                self.factor.add(column, 1 + k * self.width + r, jnp.where(is_cut, value, 0.0))
 
-        self._cut_with(c, cut)
-        self._end_column(column, 1)
+        self._for_cut_partners(c, add_pair)
+        self.factor.end_column(column, 1)
         return carry
 
     def _position_column(self, c: Array, carry: Array) -> Array:
-        """That of the position of neuron c, from the first position on."""
+        """Compute and store the column of the position of neuron c, from the first position on."""
         first = 1 + self.width
         column = first + c
-        (rows,) = self.traced(
-            columns.column_of_position,
-            *(self._all("place"), self._all("moving")),
-            *(self._one("place", c), self._one("moving", c)),
+        (rows,) = self.call_formula(
+            formulas.column_of_position,
+            *(self._neurons("from_zero"), self._neurons("moving")),
+            *(self._neuron("from_zero", c), self._neuron("moving", c)),
         )
-        self._begin_column(column, first, rows)
-        self._add(self.columns, column * self.size + column, self._get("by_u", c))
+        self.factor.begin_column(column, first, self._as_vectors(rows))
+        self.factor.add(column, column, self._load("by_u", c))
 
-        def cut(side: Array, r: Array, near: Array) -> None:
-            moving = (self._one("moving", r), self._one("moving", c))
-            (value,) = self._call(columns.cut_position, *self._pair(side, r, c), *moving)
-            row = column * self.size + first + r
-            self._add(self.columns, row, jnp.where(near, value, 0.0))
+        def add_pair(end: Array, r: Array, is_cut: Array) -> None:
+            moving = (self._neuron("moving", r), self._neuron("moving", c))
+            (value,) = self._call(formulas.cut_column_of_position, *self._pair(end, r, c), *moving)
+            self.factor.add(column, first + r, jnp.where(is_cut, value, 0.0))
 
-        self._cut_with(c, cut)
-        self._end_column(column, first)
+        self._for_cut_partners(c, add_pair)
+        self.factor.end_column(column, first)
         return carry
 
-    def _begin_column(self, column: Any, first: int, rows: Entries) -> None:
-        """Store the rows from `first` on, less what the columns before it take."""
+    def _store_positions(self, a: ScalarArray, u: ScalarArray) -> None:
+        """Store the weights, and the distances of the neurons from 0 and 1 in units of eta."""
+        values_of_names = (*self.call_formula(formulas.positions_from_ends, u), a)
+        names = ("from_zero", "from_one", "weight")
+        for name, values in zip(names, values_of_names, strict=True):
+            for k, scalar in enumerate(values):
+                self._store(name, k, self._as_vector(scalar))
 
-        def less(k: Array, rows: list[Array]) -> list[Array]:
-            by = self.columns[k * self.size + column] * self.inverse[k]
-            return [v - by * self.columns[k * self.size + first + i] for i, v in enumerate(rows)]
-
-        left = [self._spread(number) for number in rows]
-        left = jax.lax.fori_loop(0, column, less, left)
-        for i, value in enumerate(left):
-            self.columns[column * self.size + first + i] = value
-
-    def _end_column(self, column: Any, first: int) -> None:
-        """Keep the inverse of the diagonal, and zeros in its place and above, from `first` on."""
-        start = column * self.size
-        self.inverse[column] = 1.0 / self.columns[start + column]
-        for i in range(self.width):
-            value = self.columns[start + first + i]
-            self.columns[start + first + i] = jnp.where(first + i <= column, self.zero, value)
-
-    def _solved(self, right: list[Array]) -> list[Array]:
-        """The matrix^-1 of it. Written out for the rows, but not for the columns."""
-        one, width = 1 + self.width, self.width
-        bias, rest = right[0], self._less(0, 1, right[0], right[1:])
-
-        def weight_down(c: Array, rest: list[Array]) -> list[Array]:
-            return self._less(1 + c, 1, _pick(rest[:width], c), rest)
-
-        rest = jax.lax.fori_loop(0, width, weight_down, rest)
-        weights, places = rest[:width], rest[width:]
-
-        def place_down(c: Array, places: list[Array]) -> list[Array]:
-            return self._less(one + c, one, _pick(places, c), places)
-
-        places = jax.lax.fori_loop(0, width, place_down, places)
-
-        def place_up(turn: Array, places: list[Array]) -> list[Array]:
-            c = width - 1 - turn
-            return _put(places, c, self._row(one + c, one, _pick(places, c), places))
-
-        places = jax.lax.fori_loop(0, width, place_up, places)
-
-        def weight_up(turn: Array, weights: list[Array]) -> list[Array]:
-            c = width - 1 - turn
-            row = self._row(1 + c, 1, _pick(weights, c), [*weights, *places])
-            return _put(weights, c, row)
-
-        weights = jax.lax.fori_loop(0, width, weight_up, weights)
-        return [self._row(0, 1, bias, [*weights, *places]), *weights, *places]
-
-    def _less(self, column: Any, first: int, by: Array, rows: list[Array]) -> list[Array]:
-        by, start = by * self.inverse[column], column * self.size + first
-        return [v - self.columns[start + i] * by for i, v in enumerate(rows)]
-
-    def _row(self, column: Any, first: int, value: Array, rows: list[Array]) -> Array:
-        start = column * self.size + first
-        total = pairwise_sum([self.columns[start + i] * v for i, v in enumerate(rows)])
-        return (value - total) * self.inverse[column]
-
-    def _keep_places(self, a: Entries, u: Entries) -> None:
-        """Put aside where the neurons are, from 0 and from 1, in units of eta."""
-        kept = (*self.traced(columns.places, u), a)
-        for name, values in zip(("place", "rest", "weight"), kept, strict=True):
-            for k, number in enumerate(values):
-                self._put(name, k, self._spread(number))
-
-    def _over_others(self, function: Callable) -> list[Entries]:
-        """Sums over the neurons j of a_j times what a function of x_i - x_j returns."""
-        places = self._all("place")
-        nothing = [[self.zero] * self.width] * 2
+    def _sum_over_neurons(self, function: Callable) -> list[ScalarArray]:
+        """Return two sums over the neurons j, of the terms that `function(x, x_j, a_j)` returns."""
+        positions = self._neurons("from_zero")
+        zeros = [[self.zero] * self.width] * 2
 
         def add(j: Array, sums: list[list[Array]]) -> list[list[Array]]:
-            found = self.traced(function, places, self._one("place", j), self._one("weight", j))
+            position, weight = self._neuron("from_zero", j), self._neuron("weight", j)
+            terms = self.call_formula(function, positions, position, weight)
             return [
-                [total + self._spread(more) for total, more in zip(*both, strict=True)]
-                for both in zip(sums, found, strict=True)
+                [total + self._as_vector(term) for total, term in zip(*pair, strict=True)]
+                for pair in zip(sums, terms, strict=True)
             ]
 
-        sums = jax.lax.fori_loop(0, self.width, add, nothing)
-        return [entries([Number(v) for v in total], (self.width,)) for total in sums]
+        sums = jax.lax.fori_loop(0, self.width, add, zeros)
+        return [scalar_array([ScalarValue(v) for v in total], (self.width,)) for total in sums]
 
-    def _over_cut(self, function: Callable, names: tuple[str, str]) -> None:
-        """Put aside such sums over pairs of neurons that the same end cuts."""
+    def _sum_over_cut_pairs(self, function: Callable, names: tuple[str, str]) -> None:
+        """Store two sums over the neurons that an end cuts along with neuron r, for each r.
+
+        `function`, of a cut pair, returns the terms; `names`: the rows in which to store the sums.
+        """
         for name in names:
             for k in range(self.width):
-                self._put(name, k, self.zero)
+                self._store(name, k, self.zero)
 
-        def one(c: Array, carry: Array) -> Array:
-            def cut(side: Array, r: Array, near: Array) -> None:
-                given = [*self._pair(side, r, c), self._one("weight", c), _sign(side)]
-                for name, value in zip(names, self._call(function, *given), strict=True):
-                    row = _ASIDE.index(name) * self.width + r
-                    self._add(self.aside, row, jnp.where(near, value, 0.0))
+        def add_neuron(c: Array, carry: Array) -> Array:
+            def add_pair(end: Array, r: Array, is_cut: Array) -> None:
+                arguments = [*self._pair(end, r, c), self._neuron("weight", c), _sign(end)]
+                for name, value in zip(names, self._call(function, *arguments), strict=True):
+                    row = _NEURON_ROWS.index(name) * self.width + r
+                    self._add(self.neuron_rows, row, jnp.where(is_cut, value, 0.0))
 
-            self._cut_with(c, cut)
+            self._for_cut_partners(c, add_pair)
             return carry
 
-        _times(self.width, one)
+        _repeat(self.width, add_neuron)
 
-    def _cut_with(self, c: Array, function: Callable[[Array, Array, Array], None]) -> None:
-        """`function(side, r, near)` for the neurons r that the end cuts which cuts c, if one does.
+    def _for_cut_partners(self, c: Array, function: Callable[[Array, Array, Array], None]) -> None:
+        """Call `function(end, r, is_cut)` for the neurons r that an end cuts along with neuron c.
 
-        `side`: 0 or 1; `near`: in which runs it does so.
+        `end`: 0 or 1; `is_cut`: for which runs of the block that holds.
         """
 
-        def end(side: Array, carry: Array) -> Array:
-            near_c = self._from_end(side, c) < 0.5
+        def at_end(end: Array, carry: Array) -> Array:
+            c_is_cut = self._from_end(end, c) < 0.5
 
-            def row(r: Array, carry: Array) -> Array:
-                near = near_c & (self._from_end(side, r) < 0.5)
+            def at_row(r: Array, carry: Array) -> Array:
+                is_cut = c_is_cut & (self._from_end(end, r) < 0.5)
 
-                def one(_: Array, carry: Array) -> Array:
-                    function(side, r, near)
+                def call(_: Array, carry: Array) -> Array:
+                    function(end, r, is_cut)
                     return carry
 
-                return _times(_any(near), one, carry)
+                return _repeat(_any_run(is_cut), call, carry)
 
-            return _times(_any(near_c), lambda _, carry: _times(self.width, row, carry), carry)
+            def all_rows(_: Array, carry: Array) -> Array:
+                return _repeat(self.width, at_row, carry)
 
-        _times(2, end)
+            return _repeat(_any_run(c_is_cut), all_rows, carry)
 
-    def _from_end(self, side: Array, k: Array) -> Array:
-        return self._get("place", side * self.width + k)  # those from 1 come after them
+        _repeat(2, at_end)
 
-    def _pair(self, side: Array, r: Array, c: Array) -> tuple[Entries, Entries]:
-        p, q = (Number(self._from_end(side, k)) for k in (r, c))
-        return entries([p], ()), entries([q], ())
+    def _from_end(self, end: Array, k: Array) -> Array:
+        # The rows of "from_one" follow those of "from_zero".
+        return self._load("from_zero", end * self.width + k)
 
-    def _call(self, function: Callable, *given: Entries) -> list[Array]:
-        """The numbers that a function returns, in rows."""
-        found = self.traced(function, *given)
-        return [self._spread(number) for part in found for number in part.ravel()]
+    def _pair(self, end: Array, r: Array, c: Array) -> tuple[ScalarArray, ScalarArray]:
+        p, q = (ScalarValue(self._from_end(end, k)) for k in (r, c))
+        return scalar_array([p], ()), scalar_array([q], ())
 
-    def _spread(self, number: Number) -> Array:
-        return number.value if np.ndim(number.value) else self.zero + number.value
+    def _call(self, function: Callable, *arguments: ScalarArray) -> list[Array]:
+        """Return the numbers that a formula returns, as vectors in row-major order."""
+        parts = self.call_formula(function, *arguments)
+        return [self._as_vector(scalar) for part in parts for scalar in part.ravel()]
 
-    def _parts(self, rows: list[Array]) -> tuple[Entries, Entries, Entries]:
-        numbers = [Number(value) for value in rows]
-        bias, a, u = numbers[:1], numbers[1 : 1 + self.width], numbers[1 + self.width :]
-        return entries(bias, ()), entries(a, (self.width,)), entries(u, (self.width,))
+    def _as_vectors(self, scalars: ScalarArray) -> list[Array]:
+        return [self._as_vector(scalar) for scalar in scalars]
 
-    def _get(self, name: str, k: Any) -> Array:
-        return self.aside[_ASIDE.index(name) * self.width + k]
+    def _as_vector(self, scalar: ScalarValue) -> Array:
+        return scalar.value if np.ndim(scalar.value) else self.zero + scalar.value
 
-    def _put(self, name: str, k: Any, value: Array) -> None:
-        self.aside[_ASIDE.index(name) * self.width + k] = value
+    def _split(self, rows: list[Array]) -> tuple[ScalarArray, ScalarArray, ScalarArray]:
+        """Return rows (2m+1) as the bias, the weights and the positions."""
+        scalars = [ScalarValue(value) for value in rows]
+        bias, a, u = scalars[:1], scalars[1 : 1 + self.width], scalars[1 + self.width :]
+        return (
+            scalar_array(bias, ()),
+            scalar_array(a, (self.width,)),
+            scalar_array(u, (self.width,)),
+        )
+
+    def _load(self, name: str, k: Any) -> Array:
+        return self.neuron_rows[_NEURON_ROWS.index(name) * self.width + k]
+
+    def _store(self, name: str, k: Any, value: Array) -> None:
+        self.neuron_rows[_NEURON_ROWS.index(name) * self.width + k] = value
 
     def _add(self, rows: KernelOutput, row: Any, value: Array) -> None:
         rows[row] = rows[row] + value
 
-    def _one(self, name: str, k: Any) -> Entries:
-        return entries([Number(self._get(name, k))], ())
+    def _neuron(self, name: str, k: Any) -> ScalarArray:
+        return scalar_array([ScalarValue(self._load(name, k))], ())
 
-    def _all(self, name: str) -> Entries:
-        return entries([Number(self._get(name, k)) for k in range(self.width)], (self.width,))
+    def _neurons(self, name: str) -> ScalarArray:
+        return scalar_array(
+            [ScalarValue(self._load(name, k)) for k in range(self.width)], (self.width,)
+        )
 
 
-def _times(count: Any, body: Callable, carry: Any = None) -> Array:
+def _repeat(count: Any, body: Callable, carry: Any = None) -> Array:
     return jax.lax.fori_loop(0, count, body, jnp.int32(0) if carry is None else carry)
 
 
-def _pick(values: list[Array], k: Array) -> Array:
-    found = values[0]
-    for i, value in enumerate(values):
-        found = jnp.where(k == i, value, found)
-    return found
+def _any_run(condition: Array) -> Array:
+    """Return 1 if a condition holds for any run of the block, else 0."""
+    return jnp.max(condition.astype(jnp.float32)).astype(jnp.int32)
 
 
-def _put(values: list[Array], k: Array, new: Array) -> list[Array]:
-    return [jnp.where(k == i, new, value) for i, value in enumerate(values)]
-
-
-def _any(near: Array) -> Array:
-    """1 if so in any run of the block, else 0."""
-    return jnp.max(near.astype(jnp.float32)).astype(jnp.int32)
-
-
-def _sign(side: Array) -> Entries:
-    return entries([Number(1.0 - 2.0 * side.astype(jnp.float64))], ())
+def _sign(end: Array) -> ScalarArray:
+    return scalar_array([ScalarValue(1.0 - 2.0 * end.astype(jnp.float64))], ())

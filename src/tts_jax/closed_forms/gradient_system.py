@@ -15,11 +15,11 @@ from ..numerics.symmetric import symmetric_solver
 
 
 class AbstractGradientSystem(AbstractRosenbrockSystem):
-    """epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and a Hessian that a subclass
-    writes. A state is `Params`, of any pytrees of float64 arrays.
+    """The system epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and Hessian of L.
 
-    For epsilon = 0 the outer layer has no mass: it is the solution of its normal equations. A ridge,
-    which keeps that finite, adds `damping` times a to what a descends, and nothing to what u does.
+    Subclasses write both. A state is `Params`, of any pytrees of float64 arrays. For epsilon = 0
+    the outer layer has no mass: it solves its normal equations. A ridge, which keeps the solution
+    finite, adds `damping` times a to the gradient by a, and nothing to that by u.
     """
 
     epsilon: eqx.AbstractVar[Scalar]
@@ -34,8 +34,10 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
 
     @abc.abstractmethod
     def damping(self, params: Params) -> Tree:
-        """Return the damping of every outer weight, a pytree like a: 2 ridge times the mean square
-        of its feature, or zeros without a ridge."""
+        """Return the damping of every outer weight, as a pytree like a.
+
+        That is 2 ridge times the mean square of the weight's feature, or zeros without a ridge.
+        """
 
     def vector_field(self, y: Params) -> Params:
         by_a, by_u = self.gradient(y)
@@ -46,20 +48,20 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
         return Params(jax.tree.map(lambda leaf: self.epsilon * leaf, y.a), y.u)
 
     def factorise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
-        whole = ravel_pytree(y)[1]
+        unravel = ravel_pytree(y)[1]
         mass = self.apply_mass(jax.tree.map(jnp.ones_like, y))
         diagonal = Params(
             jax.tree.map(lambda m, d: shift * m + d, mass.a, self.damping(y)),
             jax.tree.map(lambda m: shift * m, mass.u),
         )
         solve = symmetric_solver(self.hessian(y) + jnp.diag(ravel_pytree(diagonal)[0]))
-        return lambda r: whole(solve(ravel_pytree(r)[0]))
+        return lambda r: unravel(solve(ravel_pytree(r)[0]))
 
     def velocity(self, y: Params) -> Params:
         by_a, by_u = self.vector_field(y)
         return Params(jax.tree.map(lambda leaf: fast_velocity(leaf, self.epsilon), by_a), by_u)
 
-    def error(
+    def error_norm(
         self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
     ) -> Scalar:
         error_, before_, after_ = (ravel_pytree(tree)[0] for tree in (error, before, after))
@@ -68,6 +70,6 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
 
 
 def fast_velocity(vector_field: Array, epsilon: Scalar) -> Array:
-    """Return the velocity of what has the mass epsilon, zero without one."""
+    """Return the velocity of a variable with mass epsilon, zero where epsilon is 0."""
     moving = epsilon > 0
     return jnp.where(moving, vector_field / jnp.where(moving, epsilon, 1.0), 0.0)

@@ -1,4 +1,4 @@
-"""The closed form by all pairs of neurons, for networks of steps that are not wide."""
+"""The closed form by all pairs of neurons, for networks with a step activation, not too wide."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from .pairwise_system import PairwiseGradientSystem
 
 
 class PairwiseForm(AbstractClosedForm):
-    """A network of steps against a target of steps, in O(m^2) for a gradient, O(m^3) for a step."""
+    """The exact risk by all pairs of neurons: O(m^2) for a gradient, O(m^3) for a solver's step."""
 
     risk: PairwiseRisk
 
@@ -27,8 +27,8 @@ class PairwiseForm(AbstractClosedForm):
         return PairwiseGradientSystem(self.risk, epsilon, ridge)
 
     def risks(self, params: Params) -> Times:
-        numbers, rest = eqx.partition(self.risk, eqx.is_inexact_array)
-        return in_turn(lambda n, ys: jax.lax.map(eqx.combine(n, rest), ys))(numbers, params)
+        numbers, static = eqx.partition(self.risk, eqx.is_inexact_array)
+        return in_turn(lambda n, ys: jax.lax.map(eqx.combine(n, static), ys))(numbers, params)
 
     def relative_work(self, width: int) -> float:
         return (width / 20) ** 2

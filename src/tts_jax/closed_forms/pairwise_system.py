@@ -1,6 +1,7 @@
-"""Gradient descent in two time scales, as the systems that the Rosenbrock method integrates.
+"""The gradient flow of a `PairwiseRisk`, as a system that the Rosenbrock method integrates.
 
-The matrix of a step is symmetric: the mass of the two layers plus the Hessian of L.
+The matrix of a solver's step is symmetric: a multiple of the mass of the two layers plus the
+Hessian of L.
 """
 
 from collections.abc import Callable
@@ -24,10 +25,10 @@ from .pairwise import PairwiseRisk, PairwiseState
 
 
 class PairwiseGradientSystem(AbstractSymmetricSystem):
-    """The gradient flow of a `PairwiseRisk`, for epsilon = 0 (the reduced flow) too.
+    """The gradient flow of a `PairwiseRisk`; for epsilon = 0 that is the reduced flow.
 
-    The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the square integral of feature i, to what a
-    descends, and nothing to what u descends.
+    The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the integral of the square of feature i, to
+    the function that a descends, and nothing to the one that u descends.
     """
 
     risk: PairwiseRisk
@@ -47,11 +48,11 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         )
 
     def vector_field_transposed(self, y: PairwiseState, left: PairwiseState) -> PairwiseState:
-        # The Hessian is symmetric, and forward its product takes half as long. What the ridge adds
-        # is not symmetric: u does not feel it.
+        # The Hessian is symmetric, and its product takes half as long in forward mode. The ridge
+        # adds a part that is not symmetric, since it acts on a only.
         by_risk = jax.jvp(self.risk.gradient, (y,), (left,))[1]
-        nothing = jax.tree.map(jnp.zeros_like, y)
-        by_ridge = jax.vjp(lambda y: self.vector_field_from(y, nothing), y)[1](left)[0]
+        zeros = jax.tree.map(jnp.zeros_like, y)
+        by_ridge = jax.vjp(lambda y: self.vector_field_from(y, zeros), y)[1](left)[0]
         return jax.tree.map(jnp.subtract, by_ridge, by_risk)
 
     def apply_mass(self, y: PairwiseState) -> PairwiseState:
@@ -74,25 +75,25 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         by_a = stiffness + ridge * self.risk.squares(y.u)
         eye = np.eye(y.u.size)
         return LayeredMatrix(
-            corner=2.0 + stiffness + ridge,
-            edge_n=hessian.hess_0a,
-            edge_m=hessian.hess_0u,
-            block_n=hessian.hess_aa + eye * by_a[None, :],
-            across=hessian.hess_au,
-            block_m=hessian.hess_uu + eye * shift,
+            block_00=2.0 + stiffness + ridge,
+            block_0n=hessian.hess_0a,
+            block_0m=hessian.hess_0u,
+            block_nn=hessian.hess_aa + eye * by_a[None, :],
+            block_nm=hessian.hess_au,
+            block_mm=hessian.hess_uu + eye * shift,
         )
 
     def step(self, y: PairwiseState, h: Scalar) -> SolverStep:
-        """`rosenbrock_step`; many together on a GPU take one in one kernel."""
+        """Return `rosenbrock_step`; under vmap on a GPU, one kernel takes the steps of all runs."""
         if not on_gpu() or not fits(self, y.u.size):
             return rosenbrock_step(self, y, h)
-        numbers, rest = eqx.partition(self, eqx.is_array)
+        numbers, static = eqx.partition(self, eqx.is_array)
 
         def alone(numbers: Tree, y: PairwiseState, h: Scalar) -> SolverStep:
-            return rosenbrock_step(eqx.combine(numbers, rest), y, h)
+            return rosenbrock_step(eqx.combine(numbers, static), y, h)
 
         def kernel(is_batched: Tree, numbers: Tree, y: PairwiseState, h: Array) -> SolverStep:
-            return steps_on_gpu(eqx.combine(numbers, rest), is_batched, y, h)
+            return steps_on_gpu(eqx.combine(numbers, static), is_batched, y, h)
 
         return vmap_to_kernel(alone, kernel)(numbers, y, h)
 
@@ -100,7 +101,7 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         bias, a, u = self.vector_field(y)
         return PairwiseState(fast_velocity(bias, self.epsilon), fast_velocity(a, self.epsilon), u)
 
-    def error(
+    def error_norm(
         self,
         error: PairwiseState,
         before: PairwiseState,
@@ -108,6 +109,8 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         rtol: Scalar,
         atol: Scalar,
     ) -> Scalar:
-        off, old, new = (jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after))
-        weights = off / (atol + rtol * jnp.maximum(old, new))
+        largest_error, old, new = (
+            jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after)
+        )
+        weights = largest_error / (atol + rtol * jnp.maximum(old, new))
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)

@@ -1,4 +1,12 @@
-"""Integrals that the risk of a network of steps against a target of steps is made of."""
+"""Integrals in the risk of a network with a step activation against a piecewise constant target.
+
+With jumps v_k of heights w_k, and f*_0 the first value of the target,
+
+    F(u) = f*_0 u + eta sum_k w_k primitive((u - v_k)/eta).
+
+F' is the target with its jumps replaced by steps of the activation. `primitive` and `overlap` are
+those of `AbstractStep`.
+"""
 
 from typing import NamedTuple
 
@@ -12,7 +20,10 @@ from ..models.targets import PiecewiseConstant
 
 
 class ProductIntegrals(NamedTuple):
-    """Integrals of products of two steps, one each, and their derivatives by their x."""
+    """Integrals of products of two steps, and their derivatives by the positions x of the steps.
+
+    `by_first`: by the first position; `by_both`: by either once; `twice`: by the first twice.
+    """
 
     value: Array
     by_first: Array
@@ -21,7 +32,7 @@ class ProductIntegrals(NamedTuple):
 
 
 class AbstractStepIntegrals(eqx.Module):
-    """Steps at u, with x = u/eta, against a target of steps."""
+    """Integrals of steps of an activation, at positions u or x = u/eta, and of a target."""
 
     activation: AbstractStep
     target: PiecewiseConstant
@@ -32,45 +43,45 @@ class AbstractStepIntegrals(eqx.Module):
 
     @property
     def per_eta(self) -> Array:
-        """What to multiply by: a division for every number takes several times as long."""
+        """The factor 1/eta: a division of every number by eta takes several times as long."""
         return 1.0 / self.eta
 
     def squares(self, u: Array) -> Array:
-        """(m,) the square integrals of the steps, up to what 0 or 1 cuts off them.
+        """Return the integrals (m,) of the squared steps, as if 0 and 1 cut none of them.
 
-        At least a hundredth of the transition width, also for a neuron beyond 1.
+        They are at least a hundredth of the transition width, also for a neuron beyond 1.
         """
-        own = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
-        return jnp.clip(own, 0.01 * self.eta, 1.0)
+        uncut = 1.0 - u - self.eta * self.activation.overlap(jnp.zeros(()))
+        return jnp.clip(uncut, 0.01 * self.eta, 1.0)
 
     def _moments(self) -> tuple[Scalar, Scalar]:
-        """The integrals of f* and of its square."""
+        """Return the integrals of f* and of its square."""
         lengths = jnp.diff(jnp.asarray(self.target.jumps), prepend=0.0, append=1.0)
         values = jnp.asarray(self.target.values)
         return jnp.sum(lengths * values), jnp.sum(lengths * values**2)
 
     def _primitive(self, u: Array) -> Array:
-        """(m,) F."""
+        """Return F (m,)."""
         total = jnp.asarray(self.target.values)[0] * u
         for z, height in self._by_jump(u):
             total = total + height * self.eta * self.activation.primitive(z)
         return total
 
     def smoothed(self, u: Array) -> Array:
-        """(m,) F', the target with steps in place of its jumps."""
+        """Return F' (m,), the target with steps in place of its jumps."""
         total = jnp.asarray(self.target.values)[0]
         for z, height in self._by_jump(u):
             total = total + height * self.activation(z)
         return total
 
     def slope(self, u: Array) -> Array:
-        """(m,) F''."""
+        """Return F'' (m,)."""
         return jax.jvp(self.smoothed, (u,), (jnp.ones_like(u),))[1]
 
     def _levels(self, u: Array) -> tuple[Array, Array]:
-        """(m,) F' and eta F''.
+        """Return F' and eta F'' (m,), computed by matrix products.
 
-        For matrices to add to: as products, which XLA does not compute again for every entry.
+        For use inside matrices (m, m): XLA computes a product once, but sums again for every entry.
         """
         values, jumps = jnp.asarray(self.target.values), jnp.asarray(self.target.jumps)
         heights = self.target.heights
@@ -78,34 +89,34 @@ class AbstractStepIntegrals(eqx.Module):
         return values[0] + steps @ heights, slopes @ heights
 
     def _by_jump(self, u: Array) -> list[tuple[Array, Array]]:
-        # Written out and not one more axis: sums over a short axis are not vectorised.
+        # A list over the jumps and not one more axis: sums over a short axis are not vectorised.
         jumps, heights = jnp.asarray(self.target.jumps), self.target.heights
         return [(self.per_eta * (u - jumps[k]), heights[k]) for k in range(jumps.size)]
 
     def beyond(self, p: Array, q: Array) -> ProductIntegrals:
-        """Integrals of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2."""
+        """Return the integrals of sigma(y - p) sigma(y - q) over y < 0, for p, q at least -1/2."""
         p, q = jnp.broadcast_arrays(p, q)
-        ones, none = jnp.ones_like(q), jnp.zeros_like(q)
+        ones, zeros = jnp.ones_like(q), jnp.zeros_like(q)
 
-        def once(p: Array, q: Array) -> tuple[Array, Array]:
-            return jax.jvp(self.activation.beyond, (p, q), (ones, none))
+        def by_p(p: Array, q: Array) -> tuple[Array, Array]:
+            return jax.jvp(self.activation.beyond, (p, q), (ones, zeros))
 
-        (value, by_first), (_, by_both) = jax.jvp(once, (p, q), (none, ones))
-        # By parts: the integral of sigma'', which jumps at a knot, would have no right derivative
-        # where p = q.
+        (value, by_first), (_, by_both) = jax.jvp(by_p, (p, q), (zeros, ones))
+        # By integration by parts: the integral of sigma'', which jumps at a knot, has two
+        # one-sided derivatives where p = q.
         twice = self._jet(-p)[1] * self.activation(-q) - by_both
         return ProductIntegrals(value, by_first, by_both, twice)
 
     def overlap_jet(self, t: Array) -> tuple[Array, Array, Array]:
-        """The overlap and its first two derivatives."""
+        """Return the overlap and its first two derivatives."""
         ones = jnp.ones_like(t)
 
-        def once(t: Array) -> tuple[Array, Array]:
+        def value_and_slope(t: Array) -> tuple[Array, Array]:
             return jax.jvp(self.activation.overlap, (t,), (ones,))
 
-        (value, slope), (_, twice) = jax.jvp(once, (t,), (ones,))
+        (value, slope), (_, twice) = jax.jvp(value_and_slope, (t,), (ones,))
         return value, slope, twice
 
     def _jet(self, z: Array) -> tuple[Array, Array]:
-        """sigma and its derivative."""
+        """Return sigma(z) and sigma'(z)."""
         return jax.jvp(self.activation, (z,), (jnp.ones_like(z),))

@@ -19,17 +19,17 @@ from .gradient_flow import GradientFlow
 def arrival_times(
     problem: Problem, flow: GradientFlow, params: Params, horizon: Real, *, within: Real
 ) -> Float[Array, " n-1"]:
-    """Slow times tau at which the first neuron comes within a distance of each jump.
+    """Return the slow times tau at which the first neuron comes within a distance of each jump.
 
-    **Arguments:** a problem with a target of jumps; the flow, whose tolerances and step limit
-    hold; the start; `horizon`, the slow time up to which is looked; `within`, the distance that
-    counts as arrived, such as eta/2, where a jump is covered.
+    **Arguments:** a problem with a piecewise constant target; the flow, of which the tolerances and
+    the limit of steps are used; the start; `horizon`, the slow time at which the search ends;
+    `within`, the distance that counts as arrived, such as eta/2, where a jump is covered.
 
     **Returns:** (n-1,): 0 for a jump that is covered at the start, infinity for one that is not
-    reached by then, NaN where the flow could not go on. Differentiable, forward and reverse, in the
-    start, epsilon, `within`, and the numbers of the problem.
+    reached before the horizon, NaN where the flow could not go on. Differentiable, forward and
+    reverse, in the start, epsilon, `within`, and the numbers of the problem.
 
-    As epsilon, eta and `within` go to 0 they become `hit_times`.
+    As epsilon, eta and `within` go to 0, the times tend to `hit_times`.
 
     **Raises:** `ValueError` for a problem without jumps and numbers that are not positive.
     """
@@ -66,14 +66,14 @@ def _arrivals(
             lambda t, y, args, **kwargs: distance(y, *fixed), optx.Newton(1e-12, 1e-12)
         )
         time = _event_time(*jax.lax.stop_gradient((system, flow, start, horizon)), event)
-        # The derivative of the time at which a distance is zero, by that of the distance then.
-        there = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
+        # The derivative of the time at which a distance g is zero: -dg / (dg/dtau) at that time.
+        state = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
         gap, speed = jax.jvp(
-            lambda y: distance(y, jump, within), (there,), (system.velocity(there),)
+            lambda y: distance(y, jump, within), (state,), (system.velocity(state),)
         )
         speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(time), speed, 1.0))
-        later = (gap - jax.lax.stop_gradient(gap)) / speed
-        time = jnp.where(jnp.isfinite(time), time - later, time)
+        shift = (gap - jax.lax.stop_gradient(gap)) / speed  # zero, but not its derivative
+        time = jnp.where(jnp.isfinite(time), time - shift, time)
         return jnp.where(distance(start, jump, within) <= 0, 0.0, time)
 
     return jax.lax.map(arrival, jnp.asarray(target.jumps))

@@ -1,4 +1,4 @@
-"""The gradient flow of any risk as an ODE system, with its Hessian by automatic differentiation."""
+"""The gradient flow of any risk as an ODE system, with the Hessian by automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ..problems.base import AbstractProblem
 class AutodiffGradientSystem(AbstractGradientSystem):
     """The gradient flow of `problem.risk`, for epsilon > 0 and without a ridge.
 
-    A Hessian takes as long as some gradients for every parameter (see `recommend`).
+    The Hessian takes as long as a few gradients for every parameter: see `recommend`.
     """
 
     problem: AbstractProblem
@@ -23,8 +23,8 @@ class AutodiffGradientSystem(AbstractGradientSystem):
         return jax.grad(self.problem.risk)(params)
 
     def hessian(self, params: Params) -> Float[Array, "P P"]:
-        flat, whole = ravel_pytree(params)
-        return jax.hessian(lambda flat: self.problem.risk(whole(flat)))(flat)
+        flat, unravel = ravel_pytree(params)
+        return jax.hessian(lambda flat: self.problem.risk(unravel(flat)))(flat)
 
     def damping(self, params: Params) -> Tree:
         return jax.tree.map(jnp.zeros_like, params.a)

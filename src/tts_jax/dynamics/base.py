@@ -1,7 +1,8 @@
 """What `simulate` asks of a dynamics, and what it gets back."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -74,6 +75,22 @@ class AbstractDynamics(eqx.Module):
     @abc.abstractmethod
     def run(self, given: RunInputs) -> RunOutputs:
         """The run itself, traced: from `given.params` at tau = 0, recorded at `given.taus`."""
+
+    def run_in_pieces(
+        self, given: RunInputs, progress: Progress | None, checkpoint: Path | None
+    ) -> RunOutputs | None:
+        """Return what `run` returns, bit for bit, from a loop on the host; not traceable.
+
+        Called where the user asks for `progress` on the way, or for a `checkpoint`. None, the
+        default, says that a run takes seconds and has neither.
+        """
+        del given, progress, checkpoint
+        return None
+
+    def cautions(self, stats: Mapping[str, Any]) -> list[Warning]:
+        """Return what a user should know of a run that ended well: by default, nothing."""
+        del stats
+        return []
 
     def expected_steps(self, horizon: float) -> float:
         """Return about how many steps a run to the slow time `horizon` takes.

@@ -1,4 +1,4 @@
-"""What the flows that are integrated share: tolerances, a solver, a status and no exception."""
+"""The base of the flows that are integrated in time: tolerances, a solver, and statuses."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 Integrated = tuple[Tree, Array, dict[str, Any]]
-"""States at the recorded times, with a leading axis (T,) and NaN at those not reached; the status
-code; counts of steps."""
+"""The result of an integration: states at the recorded times, with a leading axis (T,) and NaN at
+times that were not reached; the status code; counts of steps."""
 
 
 class AbstractFlow(AbstractDynamics):
-    """Tolerances, a solver and how to differentiate."""
+    """A flow that is integrated in time, with its tolerances, solver and adjoint."""
 
     sweepable: ClassVar[tuple[str, ...]] = ("rtol", "atol")
 
@@ -35,8 +35,8 @@ class AbstractFlow(AbstractDynamics):
     max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
-    _own_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
-    """How it runs without a solver and without a closed form."""
+    _default_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
+    """The method of a run without a `solver` and without a closed form, in words."""
 
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
@@ -50,7 +50,7 @@ class AbstractFlow(AbstractDynamics):
         if self.solver is not None:
             return type(self.solver).__name__
         form = given.problem.closed_form(given.problem.width(given.params))
-        return self._own_method if form is None else f"Rodas5P, {type(form).__name__}"
+        return self._default_method if form is None else f"Rodas5P, {type(form).__name__}"
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.
@@ -58,16 +58,16 @@ class AbstractFlow(AbstractDynamics):
         return 210.0 * (1e-6 / float(self.rtol)) ** 0.17
 
     def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
-        """Where a system is at tau, NaN if it does not get there. tau is not differentiated."""
+        """Return the state of a system at tau, NaN if it was not reached. tau counts as fixed."""
         taus = jax.lax.stop_gradient(tau)[None]
         return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
 
     def _integrate(
         self, system: AbstractSystem, start: Tree, taus: Times
     ) -> tuple[Tree, Array, dict[str, Any], Tree]:
-        """Integrate a system from y(0) = start with the method of the package.
+        """Integrate a system from y(0) = start with the Rosenbrock method of the package.
 
-        Returns what `_integrate_with` returns, and the last state.
+        Returns the entries of `Integrated`, and the last state.
         """
         control = StepControl(
             taus[-1], jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
@@ -77,9 +77,9 @@ class AbstractFlow(AbstractDynamics):
             jnp.int32
         )
         status = jnp.where(now.t >= control.horizon, Status.OK, status)
-        # Where the start itself has no velocity there is nothing to step from.
-        nowhere = now.lost & ((status != Status.OK) | (now.steps == 0))
-        status = jnp.where(nowhere, Status.NON_FINITE, status)
+        # The vector field was not finite where the run ended, or at a start without a first step.
+        non_finite = now.lost & ((status != Status.OK) | (now.steps == 0))
+        status = jnp.where(non_finite, Status.NON_FINITE, status)
         rejected = now.steps - now.accepted
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats, now.y
@@ -102,11 +102,11 @@ class AbstractFlow(AbstractDynamics):
         taus: Times,
     ) -> Integrated:
         """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax."""
-        # Here, since diffrax takes longer to import than a run without it.
+        # Not at the top of the file: importing diffrax takes longer than a run without it.
         from ..integrators.diffrax.integrate import integrate
 
         ys, status, stats = integrate(
             solver, velocity, start, taus, self.rtol, self.atol, self.max_steps, self.adjoint
         )
-        begun = all_finite(velocity(start))
-        return ys, jnp.where(begun, status, Status.NON_FINITE).astype(jnp.int32), stats
+        start_is_finite = all_finite(velocity(start))
+        return ys, jnp.where(start_is_finite, status, Status.NON_FINITE).astype(jnp.int32), stats

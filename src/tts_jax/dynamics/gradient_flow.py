@@ -19,24 +19,30 @@ from .recommend import MOST_DENSE, explicit_pays, explicit_solver, largest_rate
 
 
 class GradientFlow(AbstractFlow):
-    """epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, in slow time tau = epsilon t.
+    """The gradient flow epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, tau = epsilon t.
 
     **Arguments:**
 
     - `epsilon`: the ratio of the step sizes, from 1e-7 to 1e3.
-    - `rtol`, `atol`: tolerances of the step size control. Where the risk is known in closed form,
-      they hold for a position in units of eta, and for a weight against the largest one (rtol)
-      and in itself (atol). Where weights are fast, up to ten times as much is allowed for them,
-      since their errors do not last; where they are slow, sqrt(epsilon/20)/eta times less (from
-      epsilon = 1 on as there), and as many times more for positions, up to a tenth of eta. The
-      relative error of the risk is of the order of rtol then, and up to ten times that at
-      epsilon = 1 (docs/solvers.md).
+    - `rtol`, `atol`: tolerances of the step size control. They bound the estimated error of one
+      step of the solver. Where the risk is known in closed form, the bounds depend on
+      r = min(epsilon, 1)/(20 eta^2) and on A, the largest |a_j|:
+
+      |                      | error of a position u_j   | error of a weight a_j         |
+      |----------------------|---------------------------|-------------------------------|
+      | weights fast, r <= 1 | eta (rtol + atol)         | (rtol A + atol)/max(r, 0.1)   |
+      | weights slow, r > 1  | eta (rtol + atol) sqrt(r) | (rtol A + atol)/sqrt(r)       |
+
+      A position may err by eta/10 at most. The relative error of the risk is of the order of rtol,
+      and up to ten times that at epsilon = 1 (docs/solvers.md). Without a closed form the bound is
+      1 for the root mean square, over all parameters, of error/(rtol |value| + atol).
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
       the Rosenbrock method of the package, Rodas5P, wherever the risk is known in closed form;
       without one an explicit method, Tsit5, where the flow is not stiff for its number of
-      parameters. The choice looks at numbers: a new epsilon or horizon compiles again if it changes
-      it. Under a jax transformation, where numbers are unknown, it is Rodas5P up to 500 parameters.
-    - `max_steps`: after so many steps a run ends with the status MAX_STEPS.
+      parameters. The choice depends on numbers: a new epsilon or horizon that changes the choice
+      compiles again. Under a jax transformation, where numbers are unknown, it is Rodas5P up to 500
+      parameters.
+    - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
 
     Differentiable, forward and reverse, in epsilon, the start, and the numbers of the problem;

@@ -1,4 +1,4 @@
-"""The limit of both small numbers, epsilon -> 0 and eta -> 0: jumps move apart, in closed form.
+"""The limit flow, epsilon -> 0 and eta -> 0, in closed form for every jump of the target.
 
 A jump of height w between its two flanking neurons at distances dL and dR obeys
 d(dL)/dtau = -w^2 (dR/(dL+dR))^2 and d(dR)/dtau = -w^2 (dL/(dL+dR))^2; everything else rests. With
@@ -8,10 +8,11 @@ ds/dtau = -w^2 / (1 + s/b)^2, and w^2 tau = F(s(0)) - F(s(tau)) with
     F(s) = integral_0^s (1 + x/(x^3 + k^3)^(1/3))^2 dx = s + b - k + 2 (b t^2 - k I(t)),
     t = s/b,   I(t) = integral_0^t x (1 - x^3)^(-1/3) dx = B(t^3; 2/3, 2/3)/3,
 
-an incomplete beta function, which is y^(2/3) times a power series in y = t^3; it is symmetric about
-y = 1/2, so that the series need not be summed beyond.
+an incomplete beta function, which is y^(2/3) times a power series in y = t^3. B(y; 2/3, 2/3) and
+B(1 - y; 2/3, 2/3) have the sum B(2/3, 2/3), so the series is used up to y = 1/2 only. The nearer
+neuron arrives at tau = F(s(0))/w^2, when the other one is at distance k.
 
-The near neuron arrives at tau = F(s(0))/w^2, when the far one is at distance k.
+Source of the equations: arXiv 2304.09576. Their solution, and F, follow by separation of variables.
 """
 
 import math
@@ -33,55 +34,57 @@ from .base import AbstractDynamics, RunInputs, RunOutputs, check_no_samples, onl
 _POWERS = np.arange(52)
 _BINOMIALS = np.cumprod([1.0, *((_POWERS[1:] - 2 / 3) / _POWERS[1:])])
 _SERIES = _BINOMIALS / (_POWERS + 2 / 3)
-"""Coefficients of B(y; 2/3, 2/3) / y^(2/3), the integrals of those of (1 - y)^(-1/3). At y = 1/2
-the first one left out is below 1e-18."""
+"""Coefficients of B(y; 2/3, 2/3) / y^(2/3), from the binomial series of (1 - y)^(-1/3). At y = 1/2
+the first term left out is below 1e-18."""
 
-_WHOLE = math.gamma(2 / 3) ** 2 / math.gamma(4 / 3)
-"""B(2/3, 2/3)."""
+_COMPLETE_BETA = math.gamma(2 / 3) ** 2 / math.gamma(4 / 3)
+"""The complete beta function B(2/3, 2/3)."""
 
 _SECONDS = 1e-5
 """Of one core, for one recorded time, about."""
 
 _NEWTON_STEPS = 10
-"""F is convex with slopes between 1 and 4: from above, Newton reaches rounding in fewer."""
+"""Iterations of Newton's method. F is convex with slopes between 1 and 4: from above, fewer reach
+rounding."""
 
 
 def _larger(near: Array, cube: Array) -> Array:
-    """The larger distance b, from the smaller and the conserved cube b^3 - s^3."""
+    """Return the larger distance b, from the smaller s and the conserved cube b^3 - s^3."""
     total = near**3 + cube
     return jnp.where(total > 0, jnp.cbrt(jnp.where(total > 0, total, 1.0)), 0.0)
 
 
-def _rest(cube: Array, far: Array) -> Array:
-    """1 - (s/b)^3."""
+def _complement(cube: Array, far: Array) -> Array:
+    """Return 1 - t^3 for t = s/b, without cancellation, from the conserved cube."""
     return jnp.where(far > 0, cube / jnp.where(far > 0, far, 1.0) ** 3, 1.0)
 
 
 def _ratio(near: Array, far: Array) -> Array:
+    """Return t = s/b, and 0 if both are 0."""
     return near / jnp.where(far > 0, far, 1.0)
 
 
-def _moment(t: Array, rest: Array) -> Array:
-    """I(t), where rest = 1 - t^3, which the caller has without cancellation."""
+def _moment(t: Array, complement: Array) -> Array:
+    """Return I(t), where complement = 1 - t^3."""
     small = t**3 < 0.5
-    root = jnp.where(small, t, jnp.cbrt(rest))
+    root = jnp.where(small, t, jnp.cbrt(complement))
     y, series = root**3, jnp.zeros_like(t)
     for coefficient in _SERIES[::-1]:
         series = series * y + coefficient
     part = root**2 * series / 3
-    return jnp.where(small, part, _WHOLE / 3 - part)
+    return jnp.where(small, part, _COMPLETE_BETA / 3 - part)
 
 
 @jax.custom_jvp
 def _primitive(near: Array, cube: Array) -> Array:
-    """F at the smaller distance `near`, for k^3 = `cube`.
+    """Return F at the smaller distance `near`, for k^3 = `cube`.
 
     k is not recomputed from two distances: where they are nearly equal, that would lose half of
     the digits.
     """
     far, k = _larger(near, cube), jnp.cbrt(cube)
     t = _ratio(near, far)
-    return near + far - k + 2 * (near * t - k * _moment(t, _rest(cube, far)))
+    return near + far - k + 2 * (near * t - k * _moment(t, _complement(cube, far)))
 
 
 @_primitive.defjvp
@@ -90,16 +93,16 @@ def _primitive_jvp(primals, tangents):
     (near, cube), (d_near, d_cube) = primals, tangents
     far = _larger(near, cube)
     t = _ratio(near, far)
-    # At equal distances, k = 0, the derivative is infinite: zero stands for it.
-    apart = cube > 0
-    far, k = jnp.where(apart, far, 1.0), jnp.where(apart, jnp.cbrt(cube), 1.0)
-    moment = _moment(t, _rest(cube, far))
-    by_cube = jnp.where(apart, (1 / far**2 - (1 + 2 * moment) / k**2) / 3, 0.0)
+    # At equal distances, k = 0, the derivative is infinite, and 0 is returned instead.
+    differ = cube > 0
+    far, k = jnp.where(differ, far, 1.0), jnp.where(differ, jnp.cbrt(cube), 1.0)
+    moment = _moment(t, _complement(cube, far))
+    by_cube = jnp.where(differ, (1 / far**2 - (1 + 2 * moment) / k**2) / 3, 0.0)
     return _primitive(near, cube), (1 + t) ** 2 * d_near + by_cube * d_cube
 
 
 def _distances(near: Array, far: Array, spent: Array) -> tuple[Array, Array]:
-    """The two distances when F has fallen by `spent`."""
+    """Return the smaller and the larger distance when F has fallen by `spent`."""
     cube = far**3 - near**3
     wanted = jnp.maximum(_primitive(near, cube) - spent, 0.0)
 
@@ -107,25 +110,25 @@ def _distances(near: Array, far: Array, spent: Array) -> tuple[Array, Array]:
         slope = (1 + _ratio(s, _larger(s, cube))) ** 2
         return s - (_primitive(s, cube) - wanted) / slope
 
-    # The iterations find the root; the last one, which alone is differentiated, gives it the
+    # The iterations find the root. One more, which alone is differentiated, gives the root the
     # derivative of the implicit function. A loop compiles the beta function once.
-    top, *held = jax.lax.stop_gradient((near, cube, wanted))
-    fixed = jax.lax.fori_loop(
-        0, _NEWTON_STEPS, lambda i, s: jnp.clip(newton(s, *held), 0.0, top), top
+    top, *constants = jax.lax.stop_gradient((near, cube, wanted))
+    root = jax.lax.fori_loop(
+        0, _NEWTON_STEPS, lambda i, s: jnp.clip(newton(s, *constants), 0.0, top), top
     )
-    s = jnp.where(wanted > 0, newton(fixed, cube, wanted), 0.0)
+    s = jnp.where(wanted > 0, newton(root, cube, wanted), 0.0)
     return s, _larger(s, cube)
 
 
 def _flanks(u: Float[Array, " m"], target: PiecewiseConstant) -> tuple[Array, Array, Array]:
-    """For sorted u: the index of the left neuron of each jump, and both distances."""
+    """Return the index of the left neuron of each jump, and both distances, for sorted u."""
     jumps = jnp.asarray(target.jumps)
     left = jnp.searchsorted(u, jumps, side="right") - 1
     return left, jumps - u[left], u[left + 1] - jumps
 
 
 def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, " n-1"]:
-    """Slow times tau at which the first neuron arrives at each jump under the limit flow.
+    """Return the slow times tau at which the first neuron arrives at each jump in the limit flow.
 
     **Arguments:** u (m,) in any order, with at least two neurons in every piece of the target.
 
@@ -143,10 +146,10 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
 
 
 def _counts(u: Float[Array, " m"], target: PiecewiseConstant) -> Array:
-    """Neurons in each piece of the target.
+    """Return the number of neurons in each piece of the target.
 
-    A neuron outside [0, 1] fits nothing. One on a jump covers it, and leaves the neurons of both
-    pieces free for their other jumps: it counts in both.
+    A neuron outside [0, 1] fits nothing, and does not count. A neuron on a jump covers it, so that
+    no other neuron of the two pieces beside needs to: it counts in both.
     """
     jumps = jnp.asarray(target.jumps)
     lower = jnp.concatenate([jnp.zeros(1, jumps.dtype), jumps])[:, None]
@@ -179,7 +182,7 @@ class LimitFlow(AbstractDynamics):
     risk = sum_k w_k^2 dL dR / (dL + dR), which a network of finite eta does not reach.
     Differentiable in the start, the jumps and the values, away from equal distances.
 
-    Source: arXiv 2304.09576, the limit there.
+    Source: arXiv 2304.09576.
     """
 
     def expected_steps(self, horizon: float) -> float:
@@ -218,8 +221,8 @@ class LimitFlow(AbstractDynamics):
         start = params.u[order]
         left, to_left, to_right = _flanks(start, target)
         near, far = jnp.minimum(to_left, to_right), jnp.maximum(to_left, to_right)
-        # A jump with a neuron on it moves none: the one on its other side may belong to the next
-        # jump. Indices past the end are dropped.
+        # A jump with a neuron on it moves no neuron: the one on its other side may belong to the
+        # next jump. An index past the end moves none.
         moved_left = jnp.where(near > 0, left, start.size)
         moved_right = jnp.where(near > 0, left + 1, start.size)
         limits = problem.network.activation.limits
@@ -243,7 +246,7 @@ class LimitFlow(AbstractDynamics):
             risk = jnp.sum(target.heights**2 * d_left * d_right / jnp.where(gap > 0, gap, 1.0))
             return Params(jnp.concatenate([bias[None], weights]), u[jnp.argsort(order)]), risk
 
-        # Under a transformation `check` cannot look at the numbers: the status tells instead.
+        # Under a transformation `check` cannot look at the numbers, and the status tells instead.
         enough = jnp.all(_counts(start, target) >= 2)
         ys, risk = jax.tree.map(lambda v: jnp.where(enough, v, jnp.nan), jax.vmap(at)(taus))
         status = jnp.where(enough, Status.OK, Status.TOO_FEW_NEURONS).astype(jnp.int32)

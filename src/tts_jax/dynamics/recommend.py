@@ -52,8 +52,8 @@ def recommended_solver(
 
     `GradientFlow` chooses by itself, by the rates at its start; this is the choice without a start.
 
-    **Arguments:** a number epsilon, the number of neurons, and the problem; `horizon`, the slow time
-    up to which the flow goes; `parameters`, how many numbers the network has in all, by default
+    **Arguments:** a number epsilon, the number of neurons, and the problem; `horizon`, the slow
+    time up to which the flow goes; `parameters`, how many numbers the network has, by default
     those of a `ShallowNetwork`.
 
     **Returns:** None, which is the method of the package, where the risk is known in closed form

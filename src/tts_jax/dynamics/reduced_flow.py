@@ -16,15 +16,16 @@ from .flow import AbstractFlow
 
 
 class ReducedFlow(AbstractFlow):
-    """du/dtau = -grad_u L(a*(u), u), where a*(u) minimises L(a, u) in a.
+    """The reduced flow du/dtau = -grad_u L(a*(u), u), where a*(u) minimises L(a, u) in a.
 
     By the envelope theorem the derivative of a* is not needed. The outer layer of the start is
     ignored: at tau = 0 the record holds a*(u(0)).
 
-    **Arguments:** `ridge`: relative ridge of the linear solve for a*(u), which keeps it finite
-    where neurons meet. There rounding over ridge is noise in the velocity: a ridge below 1e-16/rtol
-    can make steps fail without end when neurons coincide; where they stay apart, a smaller one is
-    more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint` as in `GradientFlow`.
+    **Arguments:** `ridge`: relative ridge of the linear solve for a*(u), which keeps a* finite
+    where neurons meet. There the velocity has a rounding error of the order of 1e-16/ridge: a ridge
+    below 1e-16/rtol can make steps fail without end when neurons coincide; where they stay apart, a
+    smaller one is more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint` as in
+    `GradientFlow`.
 
     Differentiable in the start and the numbers of the problem.
 
@@ -32,7 +33,7 @@ class ReducedFlow(AbstractFlow):
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
-    _own_method: ClassVar[str] = "Kvaerno5"
+    _default_method: ClassVar[str] = "Kvaerno5"
 
     ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
 
@@ -59,7 +60,7 @@ class ReducedFlow(AbstractFlow):
 
         form = problem.closed_form(problem.width(given.params))
         if form is not None and self.solver is None:
-            # The limit of the gradient flow, epsilon = 0, in which a follows without a velocity.
+            # The system of the gradient flow with epsilon = 0, where a has no mass and follows u.
             outer = problem.best_outer(given.params.u, ridge=self.ridge)
             given = given._replace(params=Params(outer, given.params.u))
             return self._descend(form, jnp.zeros(()), jnp.asarray(self.ridge), given)

@@ -1,1 +1,1 @@
-"""The Rosenbrock method of the package: its step, its loop, its derivatives."""
+"""The Rosenbrock method of the package: its step, its loop and its derivatives."""

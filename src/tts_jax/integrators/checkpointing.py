@@ -1,9 +1,10 @@
 """Derivatives of a run, forward and reverse, from the steps that it took.
 
-Forward, the derivative goes through the loop beside the state. In reverse the run is made once more
-for checkpoints, of which there is a fixed number however many steps there are. Where several steps
-lie between two of them, these are repeated and stored; then steps are pulled back one by one: those
-of a symmetric system as `adjoint` says, others by autodiff.
+In forward mode the tangents go through the loop beside the state. In reverse mode the run is made
+once more and keeps checkpoints, whose number is fixed however many steps there are. From the last
+checkpoint to the first, the steps of the segment behind it are repeated and stored, and the
+cotangents go back through them one by one: by `step_adjoint` for a symmetric system, else by
+autodiff.
 """
 
 from collections.abc import Callable
@@ -34,34 +35,37 @@ from .step_adjoint import AbstractSymmetricSystem, pull_step
 from .step_size import StepControl
 
 _CHECKPOINTS = 1024
+"""How many checkpoints of a run are kept at most; an even number."""
 
 
 def differentiable_run(
     system: AbstractSystem, y: Tree, taus: Times, control: StepControl, max_steps: int
 ) -> tuple[Tree, LoopState]:
-    """`loop.run`, differentiable in y and the numbers of the system: states at `taus`, and the end.
+    """Return the states at `taus` and the end of `loop.run`, differentiable in y and the system.
 
     The recorded times and the tolerances count as fixed, and so does the end (where a failed run
-    stopped). Under `jax.vmap` every run has its own steps: on a CPU one run follows the other,
-    elsewhere they stand in a queue for lanes side by side.
+    stopped). Under `jax.vmap` every run has its own steps: on a CPU one run follows the other, on
+    other devices runs wait in a queue for lanes side by side.
     """
-    numbers, rest = eqx.partition(system, eqx.is_inexact_array)
+    numbers, static = eqx.partition(system, eqx.is_inexact_array)
 
-    def whole(numbers: Tree) -> AbstractSystem:
-        return eqx.combine(numbers, rest)
+    def system_of(numbers: Tree) -> AbstractSystem:
+        return eqx.combine(numbers, static)
 
     def plain(
         inputs: tuple[Tree, Tree], taus: Times, control: StepControl
     ) -> tuple[Tree, LoopState]:
-        records, now = run(whole(inputs[0]), inputs[1], taus, control)
+        records, now = run(system_of(inputs[0]), inputs[1], taus, control)
         return records.ys, now
 
-    def queued(given: Callable, own: list[Array]) -> tuple[Tree, LoopState]:
-        def start(each: list[Array]) -> tuple[AbstractSystem, Tree, Times, StepControl]:
-            (numbers, y), taus, control = given(each)
-            return whole(numbers), y, taus, control
+    def queued(arguments_of: Callable, batched_leaves: list[Array]) -> tuple[Tree, LoopState]:
+        def loop_arguments(
+            leaves_of_run: list[Array],
+        ) -> tuple[AbstractSystem, Tree, Times, StepControl]:
+            (numbers, y), taus, control = arguments_of(leaves_of_run)
+            return system_of(numbers), y, taus, control
 
-        return run_queued(start, own)
+        return run_queued(loop_arguments, batched_leaves)
 
     @jax.custom_jvp
     def runner(
@@ -70,38 +74,41 @@ def differentiable_run(
         return one_by_one(plain, queued)(inputs, taus, control)
 
     def rule(primals: tuple, tangents: tuple) -> tuple:
-        # Only by the numbers that are asked for: `derivative` in benchmarks/flows.py has the gain.
-        asked = jax.tree.map(lambda leaf: not isinstance(leaf, SymbolicZero), tangents[0][0])
+        # Only by the numbers that have a tangent: `derivative` in benchmarks/flows.py measures what
+        # that saves.
+        has_tangent = jax.tree.map(lambda leaf: not isinstance(leaf, SymbolicZero), tangents[0][0])
 
         def forward(inputs: Tree, taus: Times, control: StepControl, tangents: Tree) -> Tree:
-            some, fixed = eqx.partition(inputs[0], asked)
+            varied, fixed = eqx.partition(inputs[0], has_tangent)
 
-            def run_from(some: Tree, y: Tree) -> Tree:
-                return plain((eqx.combine(some, fixed), y), taus, control)[0]
+            def run_from(varied: Tree, y: Tree) -> Tree:
+                return plain((eqx.combine(varied, fixed), y), taus, control)[0]
 
-            return jax.jvp(run_from, (some, inputs[1]), tangents)[1]
+            return jax.jvp(run_from, (varied, inputs[1]), tangents)[1]
 
         def reverse(inputs: Tree, taus: Times, control: StepControl, cotangents: Tree) -> Tree:
-            some, fixed = eqx.partition(inputs[0], asked)
+            varied, fixed = eqx.partition(inputs[0], has_tangent)
 
-            def system_of(some: Tree) -> AbstractSystem:
-                return whole(eqx.combine(some, fixed))
+            def varied_system(varied: Tree) -> AbstractSystem:
+                return system_of(eqx.combine(varied, fixed))
 
-            return _pull_back(system_of, (some, inputs[1]), taus, control, cotangents, max_steps)
+            return _pull_back(
+                varied_system, (varied, inputs[1]), taus, control, cotangents, max_steps
+            )
 
         def as_array(tangent: Any, leaf: Array) -> Array:
             return jnp.zeros_like(leaf) if isinstance(tangent, SymbolicZero) else tangent
 
-        by_start = jax.tree.map(as_array, tangents[0][1], primals[0][1])
+        start_tangent = jax.tree.map(as_array, tangents[0][1], primals[0][1])
         ys, now = runner(*primals)
-        given = _once(primals)
-        moved = _linear(
-            lambda d: one_by_one(forward)(*given, d),
-            lambda d: one_by_one(reverse)(*given, d),
-            (eqx.filter(tangents[0][0], asked), by_start),
+        arguments = _differentiable_once(primals)
+        ys_tangent = _linear(
+            lambda d: one_by_one(forward)(*arguments, d),
+            lambda d: one_by_one(reverse)(*arguments, d),
+            (eqx.filter(tangents[0][0], has_tangent), start_tangent),
             jax.tree.map(jnp.zeros_like, ys),
         )
-        return (ys, now), (moved, jax.tree.map(_no_tangent, now))
+        return (ys, now), (ys_tangent, jax.tree.map(_no_tangent, now))
 
     runner.defjvp(rule, symbolic_zeros=True)
     return runner((numbers, y), taus, control)
@@ -113,29 +120,31 @@ def _no_tangent(leaf: Array) -> Any:
     return np.zeros(leaf.shape, jax.dtypes.float0)
 
 
-def _linear(forward: Callable, reverse: Callable, tangents: Tree, nothing: Tree) -> Tree:
-    """`forward(tangents)` for a linear function whose transpose is `reverse`.
+def _linear(forward: Callable, reverse: Callable, tangents: Tree, zeros: Tree) -> Tree:
+    """Return `forward(tangents)` for a linear function whose transpose is `reverse`.
 
-    As the solution (d, out) of d = tangents, out - forward(d) = 0: what JAX has for linear solves
-    knows both directions, and vmap.
+    JAX has no rule for both directions of a function, but one for a linear solve, which also works
+    under vmap: so the result is the `out` of the solution (d, out) of d = tangents,
+    out - forward(d) = 0. `zeros` is a tree like the result.
     """
     # To be transposed, all of the right-hand side must depend on the tangents, if only by a zero.
     zero = sum(0.0 * jnp.sum(leaf) for leaf in jax.tree.leaves(tangents))
-    right = jax.tree.map(lambda leaf: leaf + zero, (tangents, nothing))
+    right = jax.tree.map(lambda leaf: leaf + zero, (tangents, zeros))
     return jax.lax.custom_linear_solve(
-        lambda both: both,
+        lambda pair: pair,
         right,
-        lambda _, both: (both[0], jax.tree.map(jnp.add, both[1], forward(both[0]))),
-        lambda _, both: (jax.tree.map(jnp.add, both[0], reverse(both[1])), both[1]),
+        lambda _, pair: (pair[0], jax.tree.map(jnp.add, pair[1], forward(pair[0]))),
+        lambda _, pair: (jax.tree.map(jnp.add, pair[0], reverse(pair[1])), pair[1]),
     )[1]
 
 
 @jax.custom_jvp
-def _once(primals: Tree) -> Tree:
+def _differentiable_once(primals: Tree) -> Tree:
+    """Return the primals; to differentiate them raises the error about second derivatives."""
     return primals
 
 
-@_once.defjvp
+@_differentiable_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     raise NotImplementedError(
         "Second derivatives of a run are not there. Differentiate a first derivative by finite "
@@ -143,17 +152,23 @@ def _(primals: Any, tangents: Any) -> Any:
     )
 
 
-class _Saved(NamedTuple):
-    """Checkpoints: `stride` accepted steps apart, `kept` of them, with records made before."""
+class _Checkpoints(NamedTuple):
+    """States of a run, on the leading axis, `stride` accepted steps apart; `size` of them exist.
+
+    `recorded`: how many times had been recorded before each.
+    """
 
     now: LoopState
     recorded: Array
-    kept: Array
+    size: Array
     stride: Array
 
 
-class _Taken(NamedTuple):
-    """Steps between two checkpoints: their start, size, and the records made before them."""
+class _Segment(NamedTuple):
+    """The accepted steps from one checkpoint to the next, on the leading axis.
+
+    Where and from which state each starts, its size, and how many times had been recorded before.
+    """
 
     t: Array
     h: Array
@@ -161,32 +176,34 @@ class _Taken(NamedTuple):
     recorded: Array
 
 
-def _checkpoints(system: AbstractSystem, y: Tree, taus: Times, control: StepControl) -> tuple:
-    """Run, and keep states on the way."""
-    none = jnp.zeros((), jnp.int32)
+def _run_with_checkpoints(
+    system: AbstractSystem, y: Tree, taus: Times, control: StepControl
+) -> tuple[_Checkpoints, Array, Array]:
+    """Run, and return checkpoints, the number of accepted steps, and that of recorded times."""
+    zero = jnp.zeros((), jnp.int32)
     first = initial_state(system, y, control)
     rows = jax.tree.map(lambda leaf: jnp.zeros((_CHECKPOINTS, *leaf.shape), leaf.dtype), first)
-    saved = _Saved(rows, jnp.zeros(_CHECKPOINTS, jnp.int32), none, none + 1)
+    saved = _Checkpoints(rows, jnp.zeros(_CHECKPOINTS, jnp.int32), zero, zero + 1)
 
-    def save(saved: _Saved, now: LoopState, recorded: Array) -> _Saved:
-        rows = jax.tree.map(lambda all_, one: put(all_, saved.kept, one), saved.now, now)
-        marks = put(saved.recorded, saved.kept, recorded)
-        return _Saved(rows, marks, saved.kept + 1, saved.stride)
+    def save(saved: _Checkpoints, now: LoopState, recorded: Array) -> _Checkpoints:
+        rows = jax.tree.map(lambda rows, row: put(rows, saved.size, row), saved.now, now)
+        counts = put(saved.recorded, saved.size, recorded)
+        return _Checkpoints(rows, counts, saved.size + 1, saved.stride)
 
-    def thin(saved: _Saved) -> _Saved:
+    def drop_every_second(saved: _Checkpoints) -> _Checkpoints:
         half = _CHECKPOINTS // 2
         now, recorded = jax.tree.map(
             lambda leaf: jnp.concatenate([leaf[::2], jnp.zeros_like(leaf[half:])]),
             (saved.now, saved.recorded),
         )
-        return _Saved(now, recorded, saved.kept // 2, 2 * saved.stride)
+        return _Checkpoints(now, recorded, saved.size // 2, 2 * saved.stride)
 
     def body(state: tuple) -> tuple:
         before, records, saved = state
         good, h, step, after = try_step(system, before, control)
-        saved = jax.lax.cond(saved.kept == _CHECKPOINTS, thin, lambda s: s, saved)
-        # Only from where a step is accepted: its size stands there, too.
-        due = good & (before.accepted >= saved.kept * saved.stride)
+        saved = jax.lax.cond(saved.size == _CHECKPOINTS, drop_every_second, lambda s: s, saved)
+        # A checkpoint is a state from which a step was accepted: its `h` is the size of that step.
+        due = good & (before.accepted >= saved.size * saved.stride)
         saved = jax.lax.cond(due, lambda s: save(s, before, records.reached), lambda s: s, saved)
         return after, record(records, taus, before, after, h, step), saved
 
@@ -197,83 +214,85 @@ def _checkpoints(system: AbstractSystem, y: Tree, taus: Times, control: StepCont
 
 
 def _pull_back(
-    whole: Callable,
+    system_of: Callable,
     inputs: Tree,
     taus: Times,
     control: StepControl,
     cotangents: Tree,
     max_steps: int,
 ) -> Tree:
-    """Cotangents of the numbers and of the start, from those of the states at `taus`."""
+    """Return the cotangents of the numbers and of the start, from those of the states at `taus`."""
     numbers, y = inputs
-    system = whole(numbers)
-    saved, accepted, recorded = _checkpoints(system, y, taus, control)
-    # A stride is a power of two, and at most twice what would fill all checkpoints.
+    system = system_of(numbers)
+    saved, accepted, recorded = _run_with_checkpoints(system, y, taus, control)
+    # A stride is a power of two, and at most twice as long as would fill all checkpoints.
     longest = 2 ** max(0, int(np.ceil(np.log2(2 * max_steps / _CHECKPOINTS))))
 
-    def stretch(back: Array, state: tuple) -> tuple:
-        """Repeat the steps from one checkpoint to the next, and pull them back."""
-        # Side by side, runs that have no stretch left repeat their first one, for nothing: what
-        # stands at a negative place is no start, and would never come to an end.
-        place = jnp.maximum(saved.kept - 1 - back, 0)
+    def segment_back(turn: Array, state: tuple) -> tuple:
+        """Repeat the steps from one checkpoint to the next, and take the cotangents back."""
+        # Under vmap, runs that have no segment left repeat their first one without effect: a
+        # negative index would read a state from which the repetition never ends.
+        place = jnp.maximum(saved.size - 1 - turn, 0)
         start = jax.tree.map(lambda rows: pick(rows, place), saved.now)
         end = jnp.minimum(start.accepted + saved.stride, accepted)
         steps = end - start.accepted
 
-        def passed(time: Scalar) -> Array:
+        def times_until(time: Scalar) -> Array:
             return jnp.sum(taus <= time).astype(jnp.int32)
 
-        def repeat(inner: tuple) -> tuple:
-            before, taken, marks = inner
+        def repeat(state: tuple) -> tuple:
+            before, segment, recorded = state
             good, h, _, after = try_step(system, before, control)
             i = jnp.minimum(before.accepted - start.accepted, longest - 1)
-            # A rejected step writes where the accepted one after it will.
-            taken = _Taken(
-                put(taken.t, i, before.t),
-                put(taken.h, i, h),
-                jax.tree.map(lambda all_, one: put(all_, i, one), taken.y, before.y),
-                put(taken.recorded, i, marks),
+            # A rejected step is overwritten by the accepted one that follows it.
+            segment = _Segment(
+                put(segment.t, i, before.t),
+                put(segment.h, i, h),
+                jax.tree.map(lambda rows, row: put(rows, i, row), segment.y, before.y),
+                put(segment.recorded, i, recorded),
             )
-            return after, taken, jnp.where(good, passed(after.t), marks)
+            return after, segment, jnp.where(good, times_until(after.t), recorded)
 
-        # A step alone need not be repeated to be known.
-        h, there = next_size(start, control)
-        alone = _Taken(start.t, h, start.y, pick(saved.recorded, place))
-        marks = jnp.where(steps > 1, alone.recorded, passed(there))
-        _, taken, marks = jax.lax.while_loop(
-            lambda s: (s[0].accepted < end) & (steps > 1), repeat, (start, state[3], marks)
+        # A segment of one step is known without repeating it.
+        h, step_end = next_size(start, control)
+        single = _Segment(start.t, h, start.y, pick(saved.recorded, place))
+        recorded = jnp.where(steps > 1, single.recorded, times_until(step_end))
+        _, segment, recorded = jax.lax.while_loop(
+            lambda s: (s[0].accepted < end) & (steps > 1), repeat, (start, state[3], recorded)
         )
 
         def step_back(i: Array, state: tuple) -> tuple:
-            by_numbers, by_y, later = state
+            by_numbers, by_y, recorded_after = state
             at = jax.tree.map(
-                lambda one, rows: jnp.where(steps > 1, pick(rows, steps - 1 - i), one), alone, taken
+                lambda leaf, rows: jnp.where(steps > 1, pick(rows, steps - 1 - i), leaf),
+                single,
+                segment,
             )
             if isinstance(system, AbstractSymmetricSystem):
-                step, pull = pull_step(whole, numbers, at.y, at.h)
+                step, pull = pull_step(system_of, numbers, at.y, at.h)
             else:
-                step, pull = jax.vjp(lambda n, y: whole(n).step(y, at.h), numbers, at.y)
+                step, pull = jax.vjp(lambda n, y: system_of(n).step(y, at.h), numbers, at.y)
 
-            def one_record(j: Array, ct: tuple) -> tuple:
+            def record_back(j: Array, by_record: tuple) -> tuple:
                 part = (pick(taus, j) - at.t) / at.h
                 _, pull_record = jax.vjp(lambda y, s: interpolate(y, s, part), at.y, step)
-                given = jax.tree.map(lambda rows: pick(rows, j), cotangents)
-                return jax.tree.map(jnp.add, ct, pull_record(given))
+                cotangent = jax.tree.map(lambda rows: pick(rows, j), cotangents)
+                return jax.tree.map(jnp.add, by_record, pull_record(cotangent))
 
-            none = jax.tree.map(jnp.zeros_like, (at.y, step))
-            ct = (none[0], none[1]._replace(after=by_y))
-            ct = jax.lax.fori_loop(at.recorded, later, one_record, ct)
-            more, through = pull(ct[1])
-            total = jax.tree.map(jnp.add, by_numbers, more)
-            return total, jax.tree.map(jnp.add, ct[0], through), at.recorded
+            zeros = jax.tree.map(jnp.zeros_like, (at.y, step))
+            by_record = (zeros[0], zeros[1]._replace(after=by_y))
+            by_record = jax.lax.fori_loop(at.recorded, recorded_after, record_back, by_record)
+            step_numbers, step_y = pull(by_record[1])
+            total = jax.tree.map(jnp.add, by_numbers, step_numbers)
+            return total, jax.tree.map(jnp.add, by_record[0], step_y), at.recorded
 
-        return *jax.lax.fori_loop(0, steps, step_back, (*state[:2], marks)), taken
+        return *jax.lax.fori_loop(0, steps, step_back, (*state[:2], recorded)), segment
 
-    nothing = jax.tree.map(jnp.zeros_like, (numbers, y))
-    # Filled anew in every stretch, but made only once.
+    zeros = jax.tree.map(jnp.zeros_like, (numbers, y))
+    # One buffer, which every segment overwrites.
     rows = jax.tree.map(lambda leaf: jnp.zeros((longest, *leaf.shape), leaf.dtype), y)
     sizes = jnp.zeros(longest)
-    taken = _Taken(sizes, sizes, rows, jnp.zeros(longest, jnp.int32))
-    state = jax.lax.fori_loop(0, saved.kept, stretch, (*nothing, recorded, taken))
+    segment = _Segment(sizes, sizes, rows, jnp.zeros(longest, jnp.int32))
+    state = jax.lax.fori_loop(0, saved.size, segment_back, (*zeros, recorded, segment))
     at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
     return state[0], jax.tree.map(jnp.add, state[1], at_start)

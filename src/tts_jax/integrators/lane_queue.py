@@ -1,9 +1,9 @@
-"""Many runs in a fixed number of lanes, which step together.
+"""Many runs in a fixed number of lanes, which take their steps together.
 
-A lane whose run has ended takes the next one. Without that, all lanes would go on until the slowest
-run of all has ended, most of them idle, and there would be a lane for every run. Runs that begin
-with the shortest steps come first, since they take the most: lanes are idle at the end, while the
-last runs go on, and those should be short.
+A lane whose run has ended takes the next one. Otherwise there would be a lane for every run, and
+all would go on until the slowest run has ended, most of them idle. Runs that begin with the
+smallest steps are expected to take the most, and come first: at the end lanes are idle while the
+last runs go on, which should then be short.
 """
 
 from collections.abc import Callable
@@ -18,22 +18,23 @@ from .rosenbrock import AbstractSystem, SolverStep, interpolate
 from .step_size import StepControl
 
 LANES = 65536
-"""Runs at a time. Enough to fill an accelerator, so that more would only need more memory; the
-fewer there are, the fewer are idle at the end, when no run is left to begin."""
+"""Lanes at most. Enough to fill an accelerator: more would only need more memory, and more of them
+would be idle at the end, when no run is left to begin."""
 
 TURNS = 16
-"""Steps between two looks for lanes to fill: on average a run wastes half of them. A look costs two
-evaluations of the force in every lane, a step eight and more."""
+"""Steps that all lanes take before free lanes are filled again: on average a lane is idle for half
+of them after its run. Filling costs two evaluations of the vector field in every lane, a step at
+least eight."""
 
 LoopArguments = tuple[AbstractSystem, Tree, Times, StepControl]
-"""What `loop.run` takes."""
+"""The arguments of `loop.run`."""
 
 
 class _Lanes(NamedTuple):
-    """Lanes (W,), and how many of the R runs have begun.
+    """The lanes (W,), and how many of the R runs have begun.
 
-    A lane that is not active stays as it is: its run, whose index is `run`, has ended, or there is
-    none, and `run` is R.
+    `run` is the index of a lane's run. A lane that is not active does not change: its run has
+    ended, or it has none, and then `run` is R.
     """
 
     run: Array
@@ -43,84 +44,91 @@ class _Lanes(NamedTuple):
     begun: Array
 
 
-class _Written(NamedTuple):
-    """Of each run: states at the recorded times (R, T), and ends (R,) if it has left its lane."""
+class _Results(NamedTuple):
+    """The results of the R runs: states at the recorded times (R, T), and the ends (R,) of those
+    that have left their lanes."""
 
     ys: Tree
     ends: LoopState
 
 
 def run_queued(
-    given: Callable[[list[Array]], LoopArguments], own: list[Array]
+    arguments_of: Callable[[list[Array]], LoopArguments], batched_leaves: list[Array]
 ) -> tuple[Tree, LoopState]:
-    """`loop.run` for R runs: states at the recorded times, and the ends, with a leading axis (R,).
+    """Return what `loop.run` returns for R runs: states at the recorded times, and the ends.
 
-    **Arguments:** `given`: what a run is given, from a list of arrays; `own`: these, each with a
-    leading axis (R,). What all runs share is not among them, and there only once.
+    Both have a leading axis (R,).
+
+    **Arguments:** `batched_leaves`: the arrays that differ between runs, with a leading axis (R,);
+    `arguments_of`: from those of one run to the arguments of `loop.run`. It closes over what all
+    runs share, which is thus in memory only once.
     """
-    runs = own[0].shape[0]
+    runs = batched_leaves[0].shape[0]
     lanes = min(LANES, runs)
 
-    def each(function: Callable[..., Tree], own: list[Array], *more: Tree) -> Tree:
-        return jax.vmap(lambda own, *more: function(*given(own), *more))(own, *more)
+    def vmapped(function: Callable[..., Tree], leaves: list[Array], *others: Tree) -> Tree:
+        return jax.vmap(lambda leaves, *others: function(*arguments_of(leaves), *others))(
+            leaves, *others
+        )
 
-    def own_of(run: Array) -> list[Array]:
-        return [leaf[jnp.minimum(run, runs - 1)] for leaf in own]
+    def leaves_of(run: Array) -> list[Array]:
+        return [leaf[jnp.minimum(run, runs - 1)] for leaf in batched_leaves]
 
     def first_size(run: Array) -> Array:
-        return each(_begin, own_of(run))[1].h
+        return vmapped(_begin, leaves_of(run))[1].h
 
-    order = _shortest_steps_first(first_size, runs, lanes)
+    order = _smallest_steps_first(first_size, runs, lanes)
 
-    def fill(held: _Lanes) -> _Lanes:
-        run, begun = _next_runs(held, order)
+    def fill(queue: _Lanes) -> _Lanes:
+        run, begun = _next_runs(queue, order)
         active, now, reached = _where(
-            held.active, (held.active, held.now, held.reached), each(_begin, own_of(run))
+            queue.active, (queue.active, queue.now, queue.reached), vmapped(_begin, leaves_of(run))
         )
         return _Lanes(run, active & (run < runs), now, reached, begun)
 
-    def turns(state: tuple[_Lanes, _Written]) -> tuple[_Lanes, _Written]:
-        held, written = state
-        ends = _leave(held, written.ends)
-        held = fill(held)
-        mine = own_of(held.run)
+    def turns(state: tuple[_Lanes, _Results]) -> tuple[_Lanes, _Results]:
+        queue, results = state
+        ends = _leave(queue, results.ends)
+        queue = fill(queue)
+        leaves = leaves_of(queue.run)
 
         def turn(_: Array, state: tuple[_Lanes, Tree]) -> tuple[_Lanes, Tree]:
-            held, ys = state
-            more, after, passed, h, step = each(_step, mine, held.now)
-            due = jnp.where(held.active, jnp.maximum(passed - held.reached, 0), 0)
+            queue, ys = state
+            running, after, passed, h, step = vmapped(_step, leaves, queue.now)
+            due = jnp.where(queue.active, jnp.maximum(passed - queue.reached, 0), 0)
 
             def write(lane: Array, place: Array, run: Array, ys: Tree) -> Tree:
-                at = jax.tree.map(lambda leaf: leaf[lane], (mine, held.now, h, step))
-                new = each(_record, at[0], place, *at[1:])
+                at = jax.tree.map(lambda leaf: leaf[lane], (leaves, queue.now, h, step))
+                new = vmapped(_record, at[0], place, *at[1:])
                 return jax.tree.map(
                     lambda rows, y: rows.at[run, place].set(y, mode="drop"), ys, new
                 )
 
-            ys = _in_rounds(write, held, due, runs, ys)
-            now = _where(held.active, after, held.now)
-            active, reached = held.active & more, held.reached + due
-            return held._replace(active=active, now=now, reached=reached), ys
+            ys = _in_rounds(write, queue, due, runs, ys)
+            now = _where(queue.active, after, queue.now)
+            active, reached = queue.active & running, queue.reached + due
+            return queue._replace(active=active, now=now, reached=reached), ys
 
-        held, ys = jax.lax.fori_loop(0, TURNS, turn, (held, written.ys))
-        return held, _Written(ys, ends)
+        queue, ys = jax.lax.fori_loop(0, TURNS, turn, (queue, results.ys))
+        return queue, _Results(ys, ends)
 
-    nothing = jax.eval_shape(lambda: each(_begin, own)[1])
-    none = jnp.zeros(lanes, jnp.int32)
-    held = _Lanes(none + runs, none > 0, _zeros(nothing, lanes), none, none[0])
-    written = _Written(
-        each(lambda _, y, taus, __: empty_records(y, taus).ys, own), _zeros(nothing, runs)
+    like = jax.eval_shape(lambda: vmapped(_begin, batched_leaves)[1])
+    zeros = jnp.zeros(lanes, jnp.int32)
+    queue = _Lanes(zeros + runs, zeros > 0, _zeros(like, lanes), zeros, zeros[0])
+    results = _Results(
+        vmapped(lambda _, y, taus, __: empty_records(y, taus).ys, batched_leaves),
+        _zeros(like, runs),
     )
-    held, written = jax.lax.while_loop(
-        lambda state: (state[0].begun < runs) | jnp.any(state[0].active), turns, (held, written)
+    queue, results = jax.lax.while_loop(
+        lambda state: (state[0].begun < runs) | jnp.any(state[0].active), turns, (queue, results)
     )
-    return written.ys, _leave(held, written.ends)
+    return results.ys, _leave(queue, results.ends)
 
 
 def _begin(
     system: AbstractSystem, y: Tree, taus: Times, control: StepControl
 ) -> tuple[Array, LoopState, Array]:
-    """Whether a run goes on from its start, the start, and how many records are made there."""
+    """Return whether a run goes on from its start, the start, and how many times it records."""
     now = initial_state(system, y, control)
     return is_running(now, control), now, (taus[0] <= 0).astype(jnp.int32)
 
@@ -128,8 +136,8 @@ def _begin(
 def _step(
     system: AbstractSystem, y: Tree, taus: Times, control: StepControl, now: LoopState
 ) -> tuple[Array, LoopState, Array, Scalar, SolverStep]:
-    """Whether a run goes on after the next attempt of a step, where it stands then, how many of the
-    recorded times it has passed, and the size of the step and the step."""
+    """Try a step of a run. Return whether the run goes on after it, the state there, how many of
+    the recorded times are passed, the size of the step, and the step."""
     del y
     _, h, step, after = try_step(system, now, control)
     passed = jnp.sum(taus <= after.t).astype(jnp.int32)
@@ -146,46 +154,50 @@ def _record(
     h: Scalar,
     step: SolverStep,
 ) -> Tree:
-    """The state at a recorded time in a step of size h from `now`."""
+    """Return the state at recorded time number `place`, inside a step of size h from `now`."""
     del system, y, control
     return interpolate(now.y, step, (taus[place] - now.t) / h)
 
 
-def _shortest_steps_first(first_size: Callable[[Array], Array], runs: int, lanes: int) -> Array:
-    """(R + 1,) the runs in the order in which they are to begin, and R for none."""
+def _smallest_steps_first(first_size: Callable[[Array], Array], runs: int, lanes: int) -> Array:
+    """Return the order (R + 1,) in which the runs are to begin, with R, no run, at the end."""
     order = jnp.arange(runs + 1, dtype=jnp.int32)
     if runs <= lanes:
         return order
-    # As many at a time as go side by side later: all at once would need memory of their own.
+    # As many at a time as there are lanes: all at once would need more memory than the queue.
     chunks = jnp.arange(lanes * -(-runs // lanes), dtype=jnp.int32).reshape(-1, lanes)
     sizes = jax.lax.map(first_size, chunks).reshape(-1)[:runs]
     return order.at[:runs].set(jnp.argsort(sizes).astype(jnp.int32))
 
 
-def _next_runs(held: _Lanes, order: Array) -> tuple[Array, Array]:
-    """The index of each lane's run once those that are free have taken the next ones, and how many
-    have begun then."""
+def _next_runs(queue: _Lanes, order: Array) -> tuple[Array, Array]:
+    """Return the index of each lane's run after free lanes have taken the next runs, and how many
+    runs have begun then."""
     runs = order.size - 1
-    turn = jnp.cumsum(~held.active, dtype=jnp.int32)
-    run = jnp.where(held.active, held.run, order[jnp.minimum(held.begun + turn - 1, runs)])
-    return run, jnp.minimum(held.begun + turn[-1], runs)
+    free_until = jnp.cumsum(~queue.active, dtype=jnp.int32)
+    next_run = order[jnp.minimum(queue.begun + free_until - 1, runs)]
+    run = jnp.where(queue.active, queue.run, next_run)
+    return run, jnp.minimum(queue.begun + free_until[-1], runs)
 
 
-def _leave(held: _Lanes, ends: LoopState) -> LoopState:
-    """The ends, with those of the runs that have ended and are still in a lane."""
-    run = jnp.where(held.active, jax.tree.leaves(ends)[0].shape[0], held.run)
-    return jax.tree.map(lambda rows, end: rows.at[run].set(end, mode="drop"), ends, held.now)
+def _leave(queue: _Lanes, ends: LoopState) -> LoopState:
+    """Return the ends with those of the ended runs that are still in a lane."""
+    run = jnp.where(queue.active, jax.tree.leaves(ends)[0].shape[0], queue.run)
+    return jax.tree.map(lambda rows, end: rows.at[run].set(end, mode="drop"), ends, queue.now)
 
 
 def _in_rounds(
     write: Callable[[Array, Array, Array, Tree], Tree],
-    held: _Lanes,
+    queue: _Lanes,
     due: Array,
     runs: int,
     ys: Tree,
 ) -> Tree:
-    """`write(lane, place, run, ys)` for all records that are due (W,), as many as there are lanes
-    at a time: most lanes have none in a step, one may have many."""
+    """Return `ys` after `write(lane, place, run, ys)` for all records that are due.
+
+    `due` (W,): how many records each lane has. A round writes as many records as there are lanes:
+    after a step most lanes have none, and one may have many.
+    """
     ends = jnp.cumsum(due, dtype=jnp.int32)
 
     def one_round(state: tuple[Array, Tree]) -> tuple[Array, Tree]:
@@ -193,8 +205,8 @@ def _in_rounds(
         number = first + jnp.arange(due.size, dtype=jnp.int32)
         lane = jnp.searchsorted(ends, number, side="right", method="scan_unrolled")
         lane = jnp.minimum(lane, due.size - 1)
-        place = held.reached[lane] + number - (ends - due)[lane]
-        run = jnp.where(number < ends[-1], held.run[lane], runs)
+        place = queue.reached[lane] + number - (ends - due)[lane]
+        run = jnp.where(number < ends[-1], queue.run[lane], runs)
         return first + due.size, write(lane, place, run, ys)
 
     first = jnp.zeros((), jnp.int32)
@@ -206,9 +218,9 @@ def _zeros(like: Tree, count: int) -> Tree:
 
 
 def _where(mask: Array, yes: Tree, no: Tree) -> Tree:
-    """Lane by lane."""
+    """Return `yes` in the lanes where `mask` (W,) is True, and `no` in the others."""
 
-    def leaf(a: Array, b: Array) -> Array:
+    def chosen(a: Array, b: Array) -> Array:
         return jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(leaf, yes, no)
+    return jax.tree.map(chosen, yes, no)

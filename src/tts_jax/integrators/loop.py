@@ -1,7 +1,7 @@
-"""Adaptive steps of the Rosenbrock method, recorded on the way, as one loop.
+"""Adaptive steps of the Rosenbrock method, with records on the way, as one loop.
 
-In a loop small enough for XLA on a CPU to compile as one piece; `Rodas5P` is the same step for
-diffrax.
+The loop is small enough for XLA on a CPU to compile it into one kernel. `Rodas5P` offers the step
+as a solver of diffrax.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from .step_size import StepControl, all_finite, first_step, resized
 
 
 class LoopState(NamedTuple):
-    """Where a run stands: time, state, next step size, last error, and counts; whether it is lost,
-    the force being infinite or NaN where the last step began."""
+    """Where a run stands: time, state, next step size, error norm of the last accepted step, and
+    counts. `lost`: whether the vector field was infinite or NaN where the last step began."""
 
     t: Scalar
     y: Tree
@@ -28,28 +28,30 @@ class LoopState(NamedTuple):
 
 
 class RecordedStates(NamedTuple):
-    """States at the recorded times, with a leading axis, and how many of them are reached."""
+    """States at the recorded times, with a leading axis (T,), and how many times are reached."""
 
     ys: Tree
     reached: Array
 
 
 def initial_state(system: AbstractSystem, y: Tree, control: StepControl) -> LoopState:
-    none = jnp.zeros((), jnp.int32)
+    """Return the state of a run at time 0, with a guess of its first step size."""
+    zero = jnp.zeros((), jnp.int32)
     guess, velocity = first_step(system, y, control)
     h = jnp.minimum(guess, control.horizon)
     lost = ~all_finite(velocity)
-    return LoopState(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), none, none, lost)
+    return LoopState(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), zero, zero, lost)
 
 
 def is_running(now: LoopState, control: StepControl) -> Array:
-    # Steps under the resolution of the clock would leave it standing still.
+    """Return whether a run goes on: time and steps are left, and the clock would advance."""
+    # Adding a smaller step to the time would round to the time itself.
     moving = now.h > 2.0**-50 * control.horizon
     return (now.t < control.horizon) & (now.steps < control.max_steps) & moving
 
 
 def next_size(now: LoopState, control: StepControl) -> tuple[Scalar, Scalar]:
-    """The size of the step to be tried from here, and when it ends: at the horizon at latest."""
+    """Return the size of the next step to try, and the time at its end, the horizon at latest."""
     last = now.t + now.h >= control.horizon
     h = jnp.where(last, control.horizon - now.t, now.h)
     return h, jnp.where(last, control.horizon, now.t + h)
@@ -58,14 +60,17 @@ def next_size(now: LoopState, control: StepControl) -> tuple[Scalar, Scalar]:
 def try_step(
     system: AbstractSystem, now: LoopState, control: StepControl
 ) -> tuple[Array, Scalar, SolverStep, LoopState]:
-    """Try one step: whether it is accepted, its size, the step, and where that leads."""
+    """Try one step. Return whether it is accepted, its size, the step, and the state after it.
+
+    After a rejected step that is the state before it, with a smaller step size.
+    """
     h, end = next_size(now, control)
     step = system.step(now.y, h)
-    error = system.error(last_stage(step), now.y, step.after, control.rtol, control.atol)
-    # The steps are chosen, not computed: derivatives are those of the solution, at these steps.
+    error = system.error_norm(last_stage(step), now.y, step.after, control.rtol, control.atol)
+    # Step sizes count as constants: derivatives are those of the solution, for these steps.
     error = jax.lax.stop_gradient(error)
     error = jnp.where(jnp.isfinite(error), jnp.maximum(error, 1e-6), 1e6)
-    # The first stage is the force where the step begins, divided by its matrix.
+    # The first stage is the vector field where the step begins, times the inverse of the matrix.
     lost = ~all_finite(jax.tree.map(lambda leaf: leaf[0], step.stages))
     good = error <= 1.0
     next_h = resized(h, error, now.error, good)
@@ -90,7 +95,10 @@ def record(
     h: Scalar,
     step: SolverStep,
 ) -> RecordedStates:
-    """Add the times that a step from `before` to `after` has passed (none if it was rejected)."""
+    """Return the records with the times that a step has passed, none if it was rejected.
+
+    The step, of size h, leads from `before` to `after`.
+    """
 
     def due(records: RecordedStates) -> Array:
         i = jnp.minimum(records.reached, taus.size - 1)
@@ -99,24 +107,27 @@ def record(
     def add(records: RecordedStates) -> RecordedStates:
         part = (pick(taus, records.reached) - before.t) / h
         y = interpolate(before.y, step, part)
-        ys = jax.tree.map(lambda all_, one: put(all_, records.reached, one), records.ys, y)
+        ys = jax.tree.map(lambda rows, row: put(rows, records.reached, row), records.ys, y)
         return RecordedStates(ys, records.reached + 1)
 
     return jax.lax.while_loop(due, add, records)
 
 
 def empty_records(y: Tree, taus: Times) -> RecordedStates:
-    """Nothing recorded but the start, if it is asked for."""
+    """Return records that are NaN, except for the start y if the first of `taus` is 0."""
     ys = jax.tree.map(lambda leaf: jnp.full((taus.size, *leaf.shape), jnp.nan, leaf.dtype), y)
     at_start = taus[0] <= 0
-    ys = jax.tree.map(lambda all_, one: put(all_, 0, jnp.where(at_start, one, jnp.nan)), ys, y)
+    ys = jax.tree.map(lambda rows, row: put(rows, 0, jnp.where(at_start, row, jnp.nan)), ys, y)
     return RecordedStates(ys, at_start.astype(jnp.int32))
 
 
 def run(
     system: AbstractSystem, y: Tree, taus: Times, control: StepControl
 ) -> tuple[RecordedStates, LoopState]:
-    """From y at time 0 to the last of `taus`, recorded at `taus`; NaN where it did not get to."""
+    """Run from y at time 0 to the last of `taus`. Return the records at `taus` and the end.
+
+    Records of times that the run did not reach are NaN.
+    """
 
     def body(state: tuple[LoopState, RecordedStates]) -> tuple[LoopState, RecordedStates]:
         before, records = state
@@ -129,4 +140,5 @@ def run(
 
 
 def pick(rows: Array, i: Array) -> Array:
+    """Return row i, where i may be traced."""
     return jax.lax.dynamic_index_in_dim(rows, i, 0, False)

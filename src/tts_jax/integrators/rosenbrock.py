@@ -1,11 +1,12 @@
 """One step of Rodas5P, a Rosenbrock method of order 5 for M dy/dt = f(y).
 
-Eight stages, one linearisation: with s = 1 / (gamma h),
+A step has eight stages U_i and factorises one matrix, s M - f'(y) with s = 1 / (gamma h):
 
-    (s M - f'(y)) U_i = f(y + sum_j a_ij U_j) + M sum_j (c_ij / h) U_j,
+    (s M - f'(y)) U_i = f(y + sum_j a_ij U_j) + M sum_j (c_ij / h) U_j.
 
-after which y + sum_j m_j U_j is the new state and U_8 the error of the embedded method of order
-4. L-stable, stiffly accurate, also for singular M, with dense output of order 4.
+The new state is y + sum_j m_j U_j, and U_8 estimates the error, as the difference to an embedded
+method of order 4. The method is L-stable and stiffly accurate, M may be singular, and the dense
+output is of order 4.
 
 Source of the coefficients: G. Steinebach, Construction of Rosenbrock-Wanner method Rodas5P and
 numerical benchmarks within the Julia Differential Equations package, BIT 63:27 (2023).
@@ -31,7 +32,7 @@ def _numbers(text: str) -> np.ndarray:
 
 
 def _lower(text: str) -> np.ndarray:
-    """(8, 8), filled row by row below the diagonal."""
+    """Return a matrix (8, 8) whose entries below the diagonal are given row by row."""
     matrix = np.zeros((8, 8))
     matrix[np.tril_indices(8, -1)] = _numbers(text)
     return matrix
@@ -76,42 +77,46 @@ TABLEAU_H = _numbers("""
 
 
 class SolverStep(NamedTuple):
-    """`after` (like y), and the stages, with a leading axis (8,) on every leaf of y."""
+    """A solver's step: the state `after` it, like y, and the stages, with a leading axis (8,) on
+    every leaf of y."""
 
     after: Tree
     stages: Tree
 
 
 class AbstractSystem(eqx.Module):
-    """What the loop over steps asks. y is any pytree."""
+    """An ordinary differential equation, as the loop over steps needs it. y is any pytree."""
 
     @abc.abstractmethod
     def velocity(self, y: Tree) -> Tree:
-        """dy/dt, zero where M is singular. Only for a first guess of the step size."""
+        """Return dy/dt, with zeros where M is singular. Only for a first guess of the step size."""
 
     @abc.abstractmethod
-    def error(self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
-        """The size of an error of a step in units of what is allowed."""
+    def error_norm(
+        self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        """Return the norm of the error of a step from `before` to `after`: at 1, the error is as
+        large as the tolerances allow."""
 
     @abc.abstractmethod
     def step(self, y: Tree, h: Scalar) -> SolverStep:
-        """One step of size h from y."""
+        """Return the step of size h from y."""
 
 
 class AbstractRosenbrockSystem(AbstractSystem):
-    """M dy/dt = f(y), autonomous, with what a Rosenbrock step asks of it."""
+    """The autonomous equation M dy/dt = f(y), with what a Rosenbrock step needs of it."""
 
     @abc.abstractmethod
     def vector_field(self, y: Tree) -> Tree:
-        """f(y)."""
+        """Return f(y)."""
 
     @abc.abstractmethod
     def apply_mass(self, y: Tree) -> Tree:
-        """M y."""
+        """Return M y."""
 
     @abc.abstractmethod
     def factorise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
-        """The function r -> (shift M - f'(y))^-1 r, factorised once."""
+        """Return the function r -> (shift M - f'(y))^-1 r, with the matrix factorised once."""
 
     def step(self, y: Tree, h: Scalar) -> SolverStep:
         return rosenbrock_step(self, y, h)
@@ -123,16 +128,19 @@ def rosenbrock_step(
     h: Scalar,
     solve: Callable[[Tree], Tree] | None = None,
 ) -> SolverStep:
-    """One step of size h from y, with its `system.linearise` if that is there already."""
+    """Return the step of size h from y.
+
+    `solve`: what `system.factorise(y, 1 / (GAMMA * h))` returns, if the caller has it already.
+    """
     per_h = 1.0 / h
     solve = system.factorise(y, per_h / GAMMA) if solve is None else solve
 
     def stage(i: Array, stages: Tree) -> Tree:
         row, coupling = row_of(TABLEAU_A, i), row_of(TABLEAU_C, i)
         vector_field = system.vector_field(jax.tree.map(jnp.add, y, combine(row, stages)))
-        pull = system.apply_mass(combine(coupling, stages))
-        new = solve(jax.tree.map(lambda f, g: f + g * per_h, vector_field, pull))
-        return jax.tree.map(lambda all_, one: put(all_, i, one), stages, new)
+        mass_term = system.apply_mass(combine(coupling, stages))
+        new = solve(jax.tree.map(lambda f, g: f + g * per_h, vector_field, mass_term))
+        return jax.tree.map(lambda rows, leaf: put(rows, i, leaf), stages, new)
 
     stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
     stages = jax.lax.fori_loop(0, 8, stage, stages)
@@ -140,29 +148,31 @@ def rosenbrock_step(
 
 
 def last_stage(step: SolverStep) -> Tree:
-    """The error estimate of a step."""
+    """Return the last stage of a step, which is its error estimate."""
     return jax.tree.map(lambda leaf: leaf[7], step.stages)
 
 
 def interpolate(y: Tree, step: SolverStep, part: Scalar) -> Tree:
-    """The state at the fraction `part` of a step from y."""
+    """Return the state at the fraction `part` of a step from y, by the dense output."""
 
     first, second, third = (jnp.asarray(row) for row in TABLEAU_H)
     weights = first + part * (second + part * third)
 
-    def leaf(before: Array, after: Array, stages: Array) -> Array:
-        return (1.0 - part) * before + part * (after + (1.0 - part) * _sum(weights, stages))
+    def interpolated(before: Array, after: Array, stages: Array) -> Array:
+        return (1.0 - part) * before + part * (after + (1.0 - part) * _combined(weights, stages))
 
-    return jax.tree.map(leaf, y, step.after, step.stages)
+    return jax.tree.map(interpolated, y, step.after, step.stages)
 
 
 def row_of(table: Array | np.ndarray, i: Array) -> Array:
+    """Return row i of a table, where i may be traced."""
     return jax.lax.dynamic_index_in_dim(jnp.asarray(table), i, 0, False)
 
 
 def combine(row: Array, stages: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: _sum(row, leaf), stages)
+    """Return the sum of the stages, each times its entry of `row` (8,)."""
+    return jax.tree.map(lambda leaf: _combined(row, leaf), stages)
 
 
-def _sum(row: Array, leaf: Array) -> Array:
+def _combined(row: Array, leaf: Array) -> Array:
     return jnp.sum(row.reshape(-1, *(1,) * (leaf.ndim - 1)) * leaf, axis=0)

@@ -13,7 +13,7 @@ _PROPORTIONAL, _INTEGRAL = 0.4 / ORDER, 1.0 / ORDER
 
 
 class StepControl(NamedTuple):
-    """What an adaptive run is asked: where it ends, its tolerances and its patience."""
+    """Where an adaptive run ends (`horizon`), its tolerances, and how many steps it may try."""
 
     horizon: Scalar
     rtol: Scalar
@@ -22,11 +22,11 @@ class StepControl(NamedTuple):
 
 
 def resized(h: Scalar, error: Scalar, last_error: Scalar, accepted: Bool[Array, ""]) -> Scalar:
-    """The size of the step to be tried after one of size h, from the errors of both of the last.
+    """Return the size of the step to try after one of size h, from the last two error norms.
 
     A proportional-integral controller; after a rejection only the new error counts. With less
-    weight on the new error steps grow too late behind a kink, and more of them are needed for the
-    same achieved error; the safety factor keeps that error near the tolerance.
+    weight on the new error, steps grow too late behind a kink and a run needs more of them to reach
+    an error; the safety factor keeps that error near the tolerance.
     """
     grown = _SAFETY * error ** (-_INTEGRAL) * last_error**_PROPORTIONAL
     shrunk = _SAFETY * error ** (-1.0 / ORDER)
@@ -38,32 +38,34 @@ def resized(h: Scalar, error: Scalar, last_error: Scalar, accepted: Bool[Array, 
 
 
 def all_finite(tree: Tree) -> Bool[Array, ""]:
-    """Whether no number in the tree is infinite or NaN."""
+    """Return whether no number in the tree is infinite or NaN."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def first_step(system: AbstractSystem, y: Tree, control: StepControl) -> tuple[Scalar, Tree]:
-    """A guess of the first step size, and the velocity at y.
+    """Return a guess of the first step size, and the velocity at y.
 
     Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, II.4.
     """
 
-    def size(leaf: Tree) -> Scalar:
-        return system.error(leaf, y, y, control.rtol, control.atol)
+    def norm(tree: Tree) -> Scalar:
+        return system.error_norm(tree, y, y, control.rtol, control.atol)
 
-    def look(turn: Array, found: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
-        del turn  # twice, in a loop: what is written twice is compiled twice
-        velocity, _, short = found
-        ahead = jax.tree.map(lambda a, b: a + short * b, y, velocity)
-        now = system.velocity(ahead)
-        speed = jnp.maximum(size(now), 1e-15)
-        return now, velocity, jnp.where(short > 0, short, 0.01 * jnp.maximum(size(y), 1.0) / speed)
+    # The velocity at y, and then after an explicit Euler step of size `trial` from y. In a loop of
+    # two turns: written twice, the velocity would be compiled twice.
+    def evaluate(turn: Array, state: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
+        del turn
+        before, _, trial = state
+        place = jax.tree.map(lambda a, b: a + trial * b, y, before)
+        after = system.velocity(place)
+        speed = jnp.maximum(norm(after), 1e-15)
+        return after, before, jnp.where(trial > 0, trial, 0.01 * jnp.maximum(norm(y), 1.0) / speed)
 
-    still = jax.tree.map(jnp.zeros_like, y)
-    ahead, velocity, short = jax.lax.fori_loop(
-        0, 2, look, (still, still, jnp.zeros_like(control.rtol))
+    zeros = jax.tree.map(jnp.zeros_like, y)
+    ahead, velocity, trial = jax.lax.fori_loop(
+        0, 2, evaluate, (zeros, zeros, jnp.zeros_like(control.rtol))
     )
-    speed = jnp.maximum(size(velocity), 1e-15)
-    bend = size(jax.tree.map(jnp.subtract, ahead, velocity)) / short
-    guess = (0.01 / jnp.maximum(speed, bend)) ** (1.0 / (ORDER + 1))
-    return jax.lax.stop_gradient(jnp.minimum(100.0 * short, guess)), velocity
+    speed = jnp.maximum(norm(velocity), 1e-15)
+    acceleration = norm(jax.tree.map(jnp.subtract, ahead, velocity)) / trial
+    guess = (0.01 / jnp.maximum(speed, acceleration)) ** (1.0 / (ORDER + 1))
+    return jax.lax.stop_gradient(jnp.minimum(100.0 * trial, guess)), velocity

@@ -1,4 +1,4 @@
-"""Activations: what one neuron does, and what quadrature must know of it.
+"""Activations: the function of one neuron, and what quadrature must know of it.
 
 An activation is sigma(z) with z = (x - u)/eta. Beside its values it states
 
@@ -9,7 +9,7 @@ An activation is sigma(z) with z = (x - u)/eta. Beside its values it states
   outermost knots the activation counts as constant;
 - `limits`: its values at z -> -inf and +inf, or None if it is unbounded.
 
-To add one, write a class with these four and `__call__`, and hold it to `check_activation`.
+A new activation is a class with these four and `__call__`; test it with `check_activation`.
 """
 
 import abc
@@ -33,7 +33,7 @@ else:
 
 
 class AbstractActivation(eqx.Module):
-    """What every activation states. Subclasses are final."""
+    """A function sigma of one number, with what every activation states. Subclasses are final."""
 
     eta: eqx.AbstractVar[Real]
     knots: AbstractClassVar[tuple[float, ...]]
@@ -43,34 +43,35 @@ class AbstractActivation(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, z: Array) -> Array:
-        """sigma(z), elementwise, of the shape and dtype of z."""
+        """Return sigma(z), elementwise, of the shape and dtype of z."""
 
     def __check_init__(self):
         check_scalar("eta", self.eta, minimum=0.0, strict=True)
 
 
 class AbstractStep(AbstractActivation):
-    """A step, from 0 below z = -1/2 to 1 above 1/2, whose integrals are known in closed form.
+    """A step-shaped activation, from 0 below z = -1/2 to 1 above 1/2, with integrals known exactly.
 
-    With them the risk of a step target needs no quadrature. All are elementwise, and can be
-    differentiated twice. The knots are -1/2, 0 and 1/2.
+    With these the risk against a piecewise constant target needs no quadrature. They are
+    elementwise and twice differentiable. The knots are -1/2, 0 and 1/2.
     """
 
     @abc.abstractmethod
     def primitive(self, z: Array) -> Array:
-        """The integral of sigma(y) over y < z."""
+        """Return the integral of sigma(y) over y < z."""
 
     @abc.abstractmethod
     def overlap(self, t: Array) -> Array:
-        """z - q - (the integral of sigma(y - p) sigma(y - q) over y < z), where t = p - q, z large.
+        """Return z - q - (the integral of sigma(y - p) sigma(y - q) over y < z), for large z.
 
-        It rises from 0 at t = -1, beyond which the steps do not touch, to t for all t above 1.
+        The result depends on t = p - q only. It rises from 0 at t = -1, where the transition of q
+        begins at the end of that of p, to t for all t above 1.
         """
 
     def beyond(self, p: Array, q: Array) -> Array:
-        """The integral of sigma(y - p) sigma(y - q) over y < 0, for p and q of at least -1/2.
+        """Return the integral of sigma(y - p) sigma(y - q) over y < 0, for p, q of at least -1/2.
 
-        By quadrature, exact: between their knots the integrands are polynomials.
+        By a quadrature rule that is exact: between the knots the integrand is a polynomial.
         """
         rule = list(zip(*gauss_legendre(points_per_cell(self.degree)), strict=True))
         start = jnp.minimum(jnp.maximum(p, q) - 0.5, 0.0)
@@ -84,9 +85,10 @@ class AbstractStep(AbstractActivation):
 
 
 class CubicStep(AbstractStep):
-    """The C1 step of the paper: 0 below z = -1/2, 1 above 1/2, cubic on either half between.
+    """The cubic step of the paper, C1: 0 below z = -1/2, 1 above 1/2, cubic on [-1/2, 0] and
+    [0, 1/2].
 
-    The rule of `Problem.risk` is exact for it.
+    The quadrature rule of `Problem.risk` is exact for this activation.
     """
 
     eta: Real = eqx.field(converter=as_real)
@@ -108,8 +110,10 @@ class CubicStep(AbstractStep):
 
 
 class ReLU(AbstractActivation):
-    """max(z, 0). The rule of `Problem.risk` is exact for it. eta only scales the features: 1
-    is the unit of the paper."""
+    """The rectifier max(z, 0). The quadrature rule of `Problem.risk` is exact for it.
+
+    eta only scales the features; the paper has eta = 1.
+    """
 
     eta: Real = eqx.field(default=1.0, converter=as_real)
     knots: ClassVar = (0.0,)
@@ -125,7 +129,10 @@ def _graded(*points: float) -> tuple[float, ...]:
 
 
 class Logistic(AbstractActivation):
-    """1 / (1 + exp(-z)). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
+    """The logistic function 1 / (1 + exp(-z)).
+
+    The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
+    """
 
     eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 36.0)
@@ -137,7 +144,10 @@ class Logistic(AbstractActivation):
 
 
 class Tanh(AbstractActivation):
-    """tanh(z). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
+    """The hyperbolic tangent tanh(z).
+
+    The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
+    """
 
     eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(0.75, 1.5, 2.5, 4.0, 6.5, 10.0, 18.0)
@@ -149,7 +159,10 @@ class Tanh(AbstractActivation):
 
 
 class Erf(AbstractActivation):
-    """erf(z). The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2."""
+    """The error function erf(z).
+
+    The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
+    """
 
     eta: Real = eqx.field(converter=as_real)
     knots: ClassVar = _graded(0.75, 1.5, 2.25, 3.0, 4.0, 6.0)
@@ -162,6 +175,7 @@ class Erf(AbstractActivation):
 
 @jax.custom_jvp
 def _with_slope(value: Array, slope: Array, z: Array) -> Array:
+    """Return `value`, with `slope` as its derivative by z."""
     del slope, z
     return value
 
@@ -175,8 +189,9 @@ def _with_slope_jvp(primals, tangents):
 class BoxGradient(AbstractActivation):
     """An activation whose derivative is replaced by the indicator of its transition.
 
-    The values are the inner activation's; the derivative is 1 where |z| <= 1/2 and 0 elsewhere.
-    SGD(gradient="box") trains with it. It has no knots: no risk is integrated with it.
+    The values are those of `inner`; the derivative is 1 where |z| <= 1/2 and 0 elsewhere.
+    SGD(gradient="box") trains with this activation. It has no knots, since no risk is integrated
+    with it.
     """
 
     inner: AbstractActivation
@@ -195,12 +210,12 @@ class BoxGradient(AbstractActivation):
 
 
 def check_activation(activation: AbstractActivation) -> float:
-    """Hold an activation to its contract; return the error of the quadrature rule for it.
+    """Check an activation against its contract; return the error of the quadrature rule for it.
 
     **Arguments:** an instance of a user's own `AbstractActivation`.
 
-    **Returns:** the largest error, over the cells between its knots and a few units beyond, of
-    the rule's integral of sigma^2 and of sigma sigma' against a rule of four times the order.
+    **Returns:** the largest error, over the cells between the knots and a few units beyond, of
+    the rule's integrals of sigma^2 and of sigma sigma', against a rule of four times the order.
 
     **Raises:** `ValueError` naming what does not hold: elementwise with shape and dtype kept,
     knots increasing, limits reached at the outermost knots, a polynomial of the stated degree on
@@ -223,17 +238,19 @@ def check_activation(activation: AbstractActivation) -> float:
         raise fail("sigma(z) must keep shape and dtype", f"{values.dtype}{values.shape}")
     if not np.all(np.isfinite(values)):
         raise fail("sigma must be finite", values)
-    one_by_one = jax.vmap(sigma)(jnp.asarray(z.ravel()))
-    if not np.allclose(values.ravel(), one_by_one, rtol=1e-12, atol=1e-14):
+    single_values = jax.vmap(sigma)(jnp.asarray(z.ravel()))
+    if not np.allclose(values.ravel(), single_values, rtol=1e-12, atol=1e-14):
         raise fail("sigma must be elementwise", "values that depend on their neighbours")
     slope = jax.jit(jax.vmap(jax.grad(lambda point: jnp.sum(activation(point)))))
     if not np.all(np.isfinite(slope(jnp.asarray(edges)))):
         raise fail("sigma' must be finite on the knots", slope(jnp.asarray(edges)))
-    inner = 0.5 * (edges[1:] + edges[:-1])
-    step = 1e-6 * np.diff(edges)
-    difference = (sigma(jnp.asarray(inner + step)) - sigma(jnp.asarray(inner - step))) / (2 * step)
-    if not np.allclose(slope(jnp.asarray(inner)), difference, rtol=1e-5, atol=1e-7):
-        raise fail("sigma' must match finite differences", slope(jnp.asarray(inner)) - difference)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    shift = 1e-6 * np.diff(edges)
+    difference = (sigma(jnp.asarray(middle + shift)) - sigma(jnp.asarray(middle - shift))) / (
+        2 * shift
+    )
+    if not np.allclose(slope(jnp.asarray(middle)), difference, rtol=1e-5, atol=1e-7):
+        raise fail("sigma' must match finite differences", slope(jnp.asarray(middle)) - difference)
     if activation.limits is not None:
         for ends in (edges[[1, -2]], edges[[0, -1]]):
             reached = np.asarray(sigma(jnp.asarray(ends)))

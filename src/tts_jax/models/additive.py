@@ -1,4 +1,4 @@
-"""A network of several inputs: a sum of networks of one input each."""
+"""The additive network of several inputs: a sum of networks of one input each."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from .network import AbstractNetwork, Params, check_shapes
 
 
 def _rows(activation: AbstractActivation, u: Array, columns: Array) -> Array:
-    """z (d m, N) for u (d, m) and columns (d, N): the inputs fill the vector lanes."""
+    """Return z (d m, N) for u (d, m) and columns (d, N), with the N inputs on the last axis."""
     z = (columns[:, None, :] - u[:, :, None]) / activation.eta
     return z.reshape(-1, z.shape[-1])
 
@@ -24,9 +24,9 @@ def _dot(weights: Array, rows: Array) -> Array:
     return jnp.matmul(weights, rows, precision="highest")
 
 
-# The layer as autodiff would have it, with its derivative by a and u written as matrix products:
-# autodiff's own sum over the inputs is one long chain of additions, which XLA leaves as it is.
-# Nothing is differentiated by hand but z = (x - u)/eta, and a test holds the two equal.
+# The network with its derivative by a and u written as matrix products. Autodiff would sum over the
+# inputs in one long chain of additions, which takes longer. Only z = (x - u)/eta is differentiated
+# by hand, and a test holds the derivative equal to that of autodiff.
 _additive = eqx.filter_custom_jvp(_plain_additive)
 
 
@@ -47,7 +47,7 @@ def _additive_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 class AdditiveNetwork(AbstractNetwork):
-    """d inputs: f(x; a, u) = sum_{k, j} a_kj sigma((x_k - u_kj)/eta), without a bias.
+    """The network f(x; a, u) = sum_{k, j} a_kj sigma((x_k - u_kj)/eta) of d inputs, without a bias.
 
     Parameters: u (d, m) and a (d, m). Inputs x: (..., d).
     """

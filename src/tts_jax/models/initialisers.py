@@ -1,4 +1,4 @@
-"""Where training starts."""
+"""Initialisers: the parameters from which training starts."""
 
 import numbers
 
@@ -11,7 +11,7 @@ from .network import Params
 
 
 def init_uniform(key: Key, width: int) -> Params:
-    """The start of the paper for a `ShallowNetwork`: u sorted i.i.d. U[0, 1], a = 0.
+    """Return the start of the paper for a `ShallowNetwork`: u sorted i.i.d. U[0, 1], a = 0.
 
     **Returns:** Params(a=(width+1,), u=(width,)).
     """

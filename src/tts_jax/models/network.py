@@ -1,4 +1,4 @@
-"""What a network is: linear in its outer layer, whatever its inputs are."""
+"""Networks of any inputs that are linear in their outer layer, and their parameters."""
 
 import abc
 from typing import ClassVar, NamedTuple
@@ -33,7 +33,7 @@ class AbstractNetwork(eqx.Module):
 
     @abc.abstractmethod
     def features(self, u: Tree, x: Array) -> Array:
-        """Return what the outer layer sees: the axes of the inputs, then those of a."""
+        """Return the features, the inputs of the outer layer: the axes of x, then those of a."""
 
     @abc.abstractmethod
     def outer_shape(self, u: Tree) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class AbstractNetwork(eqx.Module):
 
 
 class AbstractOneInputNetwork(AbstractNetwork):
-    """A network of one input that is smooth between points which it knows."""
+    """A network of one input that is smooth between points which it states, its cuts."""
 
     @abc.abstractmethod
     def cuts(self, u: Array) -> Array:
@@ -68,7 +68,8 @@ def check_shapes(network: AbstractNetwork, params: Params, inner_axes: int, what
             raise argument_error(name, "one array", f"a {type(half).__name__}")
     if np.ndim(params.u) != inner_axes:
         raise argument_error("params.u", f"of shape {what}", f"of shape {np.shape(params.u)}")
-    expected = type(network).outer_shape(network, params.u)  # see `simulate`
+    # Through the class: to bind a method of an equinox module takes longer than to call it.
+    expected = type(network).outer_shape(network, params.u)
     if np.shape(params.a) != expected:
         raise argument_error(
             "params.a",

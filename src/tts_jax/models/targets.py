@@ -18,8 +18,10 @@ from .network import AbstractNetwork, AbstractOneInputNetwork, Params
 
 
 class AbstractLabels(eqx.Module):
-    """A function f* of inputs of any number. It labels samples; a population `Problem` needs an
-    `AbstractTarget`."""
+    """A function f* of any number of inputs, which labels samples.
+
+    A population `Problem` needs an `AbstractTarget`, which is a function of one input.
+    """
 
     sweepable: ClassVar[tuple[str, ...]] = ()
 
@@ -33,13 +35,15 @@ class AbstractLabels(eqx.Module):
 
 
 class AbstractTarget(AbstractLabels):
-    """What a population `Problem` needs of its target, a function of one input. Subclasses are
-    final."""
+    """A function f* of one input, with what a `Problem` needs to integrate the risk.
+
+    Subclasses are final.
+    """
 
     @property
     @abc.abstractmethod
     def degree(self) -> int | None:
-        """Degree of the polynomial on every piece, or None."""
+        """The degree of the polynomial on every piece, or None."""
 
     @abc.abstractmethod
     def cuts(self) -> Float[Array, " k"]:
@@ -51,10 +55,10 @@ class AbstractTarget(AbstractLabels):
 
     @abc.abstractmethod
     def on_cells(self, x: Float[Array, "k q"], lower: Float[Array, " k"]) -> Float[Array, "k q"]:
-        """Return f* at the nodes x of cells with lower ends `lower`, no cut inside any of them.
+        """Return f* at the nodes x of cells with lower ends `lower`; no cell has a cut inside.
 
         The piece is chosen by the lower end: a node of a cell of width zero may round to either
-        side of a jump, which would spoil the derivative there.
+        side of a jump, which would make the derivative wrong there.
         """
 
     def as_target(self) -> "AbstractTarget":
@@ -62,11 +66,11 @@ class AbstractTarget(AbstractLabels):
 
 
 _FEW_JUMPS = 32
-"""Up to so many a comparison with each is faster than a search."""
+"""Up to so many jumps, a comparison with every jump is faster than a search."""
 
 
 class PiecewiseConstant(AbstractTarget):
-    """f* = values[k] between jumps[k-1] and jumps[k], on [0, 1].
+    """The piecewise constant f* = values[k] between jumps[k-1] and jumps[k], on [0, 1].
 
     **Arguments:** `jumps` (n-1,), increasing inside (0, 1); `values` (n,), one more. Both may be
     traced and differentiated.
@@ -95,7 +99,7 @@ class PiecewiseConstant(AbstractTarget):
 
     @property
     def heights(self) -> Float[Array, " n-1"]:
-        """w_k = values[k] - values[k-1], the heights of the jumps."""
+        """The heights of the jumps, w_k = values[k] - values[k-1]."""
         return jnp.diff(jnp.asarray(self.values))
 
     @property
@@ -109,17 +113,17 @@ class PiecewiseConstant(AbstractTarget):
         jumps, values = jnp.asarray(self.jumps), jnp.asarray(self.values)
         if jumps.size > _FEW_JUMPS:
             return values[jnp.searchsorted(jumps, x, side="right")]
-        found = jnp.broadcast_to(values[0], jnp.shape(x))
+        result = jnp.broadcast_to(values[0], jnp.shape(x))
         for jump, value in zip(jumps, values[1:], strict=True):
-            found = jnp.where(x >= jump, value, found)
-        return found
+            result = jnp.where(x >= jump, value, result)
+        return result
 
     def on_cells(self, x: Array, lower: Array) -> Array:
         return jnp.broadcast_to(self(lower)[:, None], x.shape)
 
 
 class AdditiveSteps(AbstractLabels):
-    """f*(x) = sum over the d coordinates and over the jumps c of weight_c [x_k >= c].
+    """The function f*(x) = sum over the d coordinates k and the jumps c of weight_c [x_k >= c].
 
     **Arguments:** `jumps` (n,), increasing inside (0, 1); `weights` (n,), by default all 1.
     Inputs x: (..., d), for any d.
@@ -153,7 +157,7 @@ class AdditiveSteps(AbstractLabels):
 
 
 class Teacher(AbstractLabels):
-    """A network with fixed parameters as target: f*(x) = network(params, x)."""
+    """A network with fixed parameters as the target: f*(x) = network(params, x)."""
 
     network: AbstractNetwork
     params: Params
@@ -172,7 +176,7 @@ class Teacher(AbstractLabels):
 
 
 class _OneInputTeacher(AbstractTarget):
-    """A `Teacher` of one input, which knows where its pieces meet."""
+    """A `Teacher` of one input as a target, with the cuts of its network."""
 
     network: AbstractOneInputNetwork
     params: Params
@@ -193,12 +197,12 @@ class _OneInputTeacher(AbstractTarget):
 
 
 class Function(AbstractTarget):
-    """Any function of one input, elementwise on arrays.
+    """Any function of one input as a target, elementwise on arrays.
 
-    **Arguments:** `function`; `kinks`, increasing inside (0, 1): where it or its derivatives jump
-    (a value at a jump must be the one on its right, as x >= c gives it);
-    `degree`, if it is a polynomial between the kinks; `cells`: without a degree, the risk is
-    integrated by a composite rule on this many equal cells, cut further at all kinks.
+    **Arguments:** `function`; `kinks`, increasing inside (0, 1): where the function or one of its
+    derivatives jumps (the value at a jump must be the one on its right, as x >= c gives it);
+    `degree`, if the function is a polynomial between the kinks; `cells`: without a degree, the risk
+    is integrated by a composite rule on this many equal cells, cut further at all kinks.
     """
 
     function: Callable[[Array], Array]

@@ -6,13 +6,14 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from .._types import Array, Float, Scalar
 
 RIDGE = 1e-12
-"""Relative ridge of a single solve: far above the rounding of a Gram matrix, below all else."""
+"""Default relative ridge of a solve: far above the rounding errors of a Gram matrix, and small
+enough not to change what is computed from the solution."""
 
 
 def solve_gram(
     gram: Float[Array, "p p"], moments: Float[Array, " p"], *, ridge: float | Scalar = RIDGE
 ) -> Float[Array, " p"]:
-    """The a that minimises a.H.a - 2 b.a + ridge * sum_i H_ii a_i^2, for H = gram, b = moments.
+    """Return the a that minimises a.H.a - 2 b.a + ridge * sum_i H_ii a_i^2, H = gram, b = moments.
 
     The ridge is relative: scaling a feature scales its weight and changes nothing else. Features
     that coincide share their weight; a feature that vanishes gets none. Never NaN for finite
@@ -23,7 +24,7 @@ def solve_gram(
     present = diagonal > 0
     scale = jnp.where(present, jnp.where(present, diagonal, 1.0) ** -0.5, 0.0)
     scaled = gram * scale[:, None] * scale[None, :]
-    # A vanishing feature leaves a row of zeros: a one on its diagonal decouples it.
+    # A feature that vanishes leaves a row of zeros: with a one on the diagonal its weight is 0.
     shift = jnp.where(present, ridge, 1.0)
     factor = cho_factor(scaled + jnp.diag(shift.astype(gram.dtype)), lower=True)
     return scale * cho_solve(factor, scale * moments)

@@ -18,15 +18,16 @@ SMOOTH_POINTS = 10
 
 @functools.cache
 def gauss_legendre(points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights (points,) of the Gauss-Legendre rule on [0, 1]."""
+    """Return nodes and weights (points,) of the Gauss-Legendre rule on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     return 0.5 * (nodes + 1.0), 0.5 * weights
 
 
 def points_per_cell(*degrees: int | None) -> int:
-    """The rule that integrates the square of a polynomial of the largest of the degrees exactly.
+    """Return how many points integrate the square of a polynomial of the largest degree exactly.
 
-    A rule of n points is exact up to degree 2 n - 1. `SMOOTH_POINTS` if one of the degrees is None.
+    A Gauss-Legendre rule of n points is exact up to degree 2 n - 1. If one of the degrees is None,
+    the integrand is no polynomial: `SMOOTH_POINTS`.
     """
     if any(degree is None for degree in degrees):
         return SMOOTH_POINTS
@@ -36,11 +37,11 @@ def points_per_cell(*degrees: int | None) -> int:
 def cell_rule(
     cuts: Float[Array, " k"], points: int
 ) -> tuple[Float[Array, "k+1 q"], Float[Array, "k+1 q"], Float[Array, " k+1"]]:
-    """Nodes, weights and lower ends of the cells into which `cuts` divide [0, 1].
+    """Return nodes, weights and lower ends of the cells into which `cuts` divide [0, 1].
 
     Cuts may come in any order, coincide, and lie outside [0, 1]. Cells of width zero are kept, so
-    that shapes do not depend on values; where cuts coincide, the one that stands first in `cuts`
-    ends the lower cell.
+    that shapes do not depend on values; of cuts that coincide, the one that is first in `cuts` ends
+    the lower cell.
     """
     ends = jnp.sort(jnp.clip(cuts, 0.0, 1.0), stable=True)
     zero, one = jnp.zeros(1, ends.dtype), jnp.ones(1, ends.dtype)

@@ -1,4 +1,8 @@
-"""Linear solves that XLA folds into the loop around them, which a call of LAPACK prevents."""
+"""Solves with symmetric matrices, without LAPACK.
+
+XLA on a CPU compiles these into one kernel with the loop around them. It cannot with a call of
+LAPACK.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,22 +18,22 @@ _UNROLL = 2
 """Pairs of pivots per turn of the loop. An even number: after an odd one XLA copies the matrix."""
 
 _WRITTEN_OUT = 12
-"""Up to so many pairs of pivots the loop is written out altogether, where compiling allows it."""
+"""Up to so many pairs of pivots the loop is unrolled in full; with more, compiling takes long."""
 
 _ROWS = 4
-"""Rows that a product adds at once."""
+"""Rows that a product adds in one turn of its loop."""
 
 _LARGE = 128
-"""From this size on a call of LAPACK no longer weighs against the work in it."""
+"""The size from which on LAPACK is called: there its arithmetic takes far longer than the call."""
 
 
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The inverse by Gauss-Jordan elimination, without pivoting.
+    """Return the inverse of a symmetric matrix by Gauss-Jordan elimination, without pivoting.
 
-    For symmetric matrices with ones on the diagonal whose leading minors are far from zero: those
-    of a step along a gradient, which resolves the directions in which the risk is concave.
-
-    Two pivots at a time: the matrix goes through the registers half as often.
+    The matrix must have ones on its diagonal and leading minors far from zero. The matrices of a
+    solver's step along a gradient have: the step is short enough to resolve the directions in which
+    the risk is concave. Two pivots are eliminated at a time, so that the matrix is read and written
+    half as often.
     """
     size = matrix.shape[0]
     even = size + size % 2
@@ -60,9 +64,9 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
 
 def symmetric_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
-    """A function r (n,) -> matrix^-1 r for a symmetric matrix, inverted once.
+    """Return the function r (n,) -> matrix^-1 r for a symmetric matrix, which is inverted once.
 
-    Its derivatives are solves with the same inverse.
+    The derivatives of the function are solves with this inverse too.
     """
     scale, inverted = _scaled_inverse(jax.lax.stop_gradient(matrix))
 
@@ -78,68 +82,67 @@ def symmetric_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
 
 
 class LayeredMatrix(NamedTuple):
-    """A symmetric matrix for one number, n more, and m others, by its blocks on and above the
-    diagonal."""
+    """A symmetric matrix of order 1 + n + m, by its blocks on and above the diagonal."""
 
-    corner: Scalar
-    edge_n: Float[Array, " n"]
-    edge_m: Float[Array, " m"]
-    block_n: Float[Array, "n n"]
-    across: Float[Array, "n m"]
-    block_m: Float[Array, "m m"]
+    block_00: Scalar
+    block_0n: Float[Array, " n"]
+    block_0m: Float[Array, " m"]
+    block_nn: Float[Array, "n n"]
+    block_nm: Float[Array, "n m"]
+    block_mm: Float[Array, "m m"]
 
     def __matmul__(self, x: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
-        one, n, m = x
+        x_0, x_n, x_m = x
         return (
-            self.corner * one + self.edge_n @ n + self.edge_m @ m,
-            self.edge_n * one + self.block_n @ n + self.across @ m,
-            self.edge_m * one + n @ self.across + self.block_m @ m,
+            self.block_00 * x_0 + self.block_0n @ x_n + self.block_0m @ x_m,
+            self.block_0n * x_0 + self.block_nn @ x_n + self.block_nm @ x_m,
+            self.block_0m * x_0 + x_n @ self.block_nm + self.block_mm @ x_m,
         )
 
     def bilinear(
         self, lefts: tuple[Array, Array, Array], rights: tuple[Array, Array, Array]
     ) -> Scalar:
-        """sum_k lefts_k^T matrix rights_k, of rows (k,), (k, n) and (k, m)."""
-        (one, n, m), (other, right_n, right_m) = lefts, rights
+        """Return sum_k lefts_k^T matrix rights_k, for vectors as rows (k,), (k, n) and (k, m)."""
+        (left_0, left_n, left_m), (right_0, right_n, right_m) = lefts, rights
         return (
-            self.corner * (one @ other)
-            + self.edge_n @ (one @ right_n + other @ n)
-            + self.edge_m @ (one @ right_m + other @ m)
-            + jnp.sum(self.block_n * _product(n, right_n))
-            + jnp.sum(self.across * (_product(n, right_m) + _product(right_n, m)))
-            + jnp.sum(self.block_m * _product(m, right_m))
+            self.block_00 * (left_0 @ right_0)
+            + self.block_0n @ (left_0 @ right_n + right_0 @ left_n)
+            + self.block_0m @ (left_0 @ right_m + right_0 @ left_m)
+            + jnp.sum(self.block_nn * _product(left_n, right_n))
+            + jnp.sum(self.block_nm * (_product(left_n, right_m) + _product(right_n, left_m)))
+            + jnp.sum(self.block_mm * _product(left_m, right_m))
         )
 
 
 def layered_solver(
     matrix: LayeredMatrix,
 ) -> Callable[[tuple[Scalar, Array, Array]], tuple[Scalar, Array, Array]]:
-    """`symmetric_solver` block by block, in this order, which is half the work.
+    """Return the function r -> matrix^-1 r, for r as (), (n,), (m,), by elimination of blocks.
 
-    The function takes and returns (), (n,), (m,).
+    Block by block, in the order 0, n, m, is half the work of `symmetric_solver`.
     """
     fixed = jax.lax.stop_gradient(matrix)
-    # What is left of the other blocks once the number is eliminated, and once the n are.
-    over_n, over_m = fixed.edge_n / fixed.corner, fixed.edge_m / fixed.corner
-    block_n = fixed.block_n - fixed.edge_n[:, None] * over_n[None, :]
-    across = fixed.across - fixed.edge_n[:, None] * over_m[None, :]
-    block_m = fixed.block_m - fixed.edge_m[:, None] * over_m[None, :]
-    scale_n, inverse_n = _scaled_inverse(block_n)
-    across = scale_n[:, None] * across
-    solved = _product(inverse_n, across)
-    scale_m, inverse_m = _scaled_inverse(block_m - _product(across, solved))
-    # Scaled back once, and not in every solve.
+    # The Schur complements: the blocks after the elimination of 0, and then of n.
+    over_n, over_m = fixed.block_0n / fixed.block_00, fixed.block_0m / fixed.block_00
+    block_nn = fixed.block_nn - fixed.block_0n[:, None] * over_n[None, :]
+    block_nm = fixed.block_nm - fixed.block_0n[:, None] * over_m[None, :]
+    block_mm = fixed.block_mm - fixed.block_0m[:, None] * over_m[None, :]
+    scale_n, inverse_n = _scaled_inverse(block_nn)
+    block_nm = scale_n[:, None] * block_nm
+    solved = _product(inverse_n, block_nm)
+    scale_m, inverse_m = _scaled_inverse(block_mm - _product(block_nm, solved))
+    # The inverses are scaled back here, once, and not in every solve.
     inverse_n = scale_n[:, None] * inverse_n * scale_n[None, :]
     inverse_m = scale_m[:, None] * inverse_m * scale_m[None, :]
     solved = scale_n[:, None] * solved
-    turned = solved.T
+    solved_transposed = solved.T
 
     def solve_fixed(_: Any, right: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
-        one, n, m = right
-        n = n - over_n * one
-        m = inverse_m @ (m - over_m * one - turned @ n)
-        n = inverse_n @ n - solved @ m
-        return one / fixed.corner - over_n @ n - over_m @ m, n, m
+        r_0, r_n, r_m = right
+        r_n = r_n - over_n * r_0
+        x_m = inverse_m @ (r_m - over_m * r_0 - solved_transposed @ r_n)
+        x_n = inverse_n @ r_n - solved @ x_m
+        return r_0 / fixed.block_00 - over_n @ x_n - over_m @ x_m, x_n, x_m
 
     def solve(right: tuple[Scalar, Array, Array]) -> tuple[Scalar, Array, Array]:
         return jax.lax.custom_linear_solve(lambda x: matrix @ x, right, solve_fixed, symmetric=True)
@@ -148,8 +151,8 @@ def layered_solver(
 
 
 def _scaled_inverse(matrix: Array) -> tuple[Array, Array]:
-    """s and M so that the inverse is s_i M_ij s_j."""
-    # The elimination adds ones to the rows: it loses what is far from one.
+    """Return s (n,) and M (n, n) such that the inverse of the matrix is s_i M_ij s_j."""
+    # `inverse` adds ones to the rows: rounding would lose entries that are far from one.
     diagonal = jax.lax.slice(matrix.ravel(), (0,), (matrix.size,), (matrix.shape[0] + 1,))
     scale = jax.lax.rsqrt(jnp.abs(diagonal))
     scaled = scale[:, None] * matrix * scale[None, :]
@@ -157,11 +160,14 @@ def _scaled_inverse(matrix: Array) -> tuple[Array, Array]:
 
 
 def _product(left: Float[Array, "n p"], right: Float[Array, "n q"]) -> Float[Array, "p q"]:
-    """left.T @ right, on a CPU some rows of both at a time: as a product XLA may not fold it."""
+    """Return left.T @ right, on a CPU by a loop over rows.
+
+    XLA does not compile a matrix product into one kernel with the loop around it.
+    """
     if not _device.on_cpu():
         return left.T @ right
-    more = -left.shape[0] % _ROWS
-    left, right = (jnp.pad(part, ((0, more), (0, 0))) for part in (left, right))
+    missing = -left.shape[0] % _ROWS
+    left, right = (jnp.pad(part, ((0, missing), (0, 0))) for part in (left, right))
 
     def add(k: Array, total: Array) -> Array:
         columns = jax.lax.dynamic_slice_in_dim(left, _ROWS * k, _ROWS)
@@ -170,5 +176,5 @@ def _product(left: Float[Array, "n p"], right: Float[Array, "n q"]) -> Float[Arr
             total = total + column[:, None] * row[None, :]
         return total
 
-    none = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
-    return jax.lax.fori_loop(0, left.shape[0] // _ROWS, add, none, unroll=_UNROLL)
+    zeros = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
+    return jax.lax.fori_loop(0, left.shape[0] // _ROWS, add, zeros, unroll=_UNROLL)

@@ -1,1 +1,1 @@
-"""What is learnt, and the risk that training lowers."""
+"""Learning problems: a network, a target or a sample, and the risk that training lowers."""

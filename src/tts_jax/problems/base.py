@@ -1,6 +1,7 @@
-"""What the dynamics ask of a problem."""
+"""The abstract problem: what dynamics and sweeps need of one."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -13,54 +14,68 @@ from ..models.network import Params
 
 
 class AbstractProblem(eqx.Module):
-    """What the dynamics need of a problem.
+    """A learning problem, which dynamics run on. Params may hold any pytrees.
 
-    `risk` is all that GradientFlow and full-batch SGD ask for; a user's own problem adds the
-    others for the dynamics that it wants to run. Params may hold any pytrees. `sweepable` names
-    the fields that a sweep may vary, here and in networks, activations, targets and dynamics.
+    `risk` is all that GradientFlow and full-batch SGD need; a user's own problem adds the methods
+    of the dynamics that it is to run with.
+
+    `sweepable` names the fields that a sweep may vary, here and in networks, activations, targets
+    and dynamics.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def risk(self, params: Params) -> Scalar:
-        """The risk L(a, u): what every flow descends, and what trajectories record."""
+        """Return the risk L(a, u), which every flow descends and every trajectory records."""
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
-        """`count` random inputs and their targets without noise, on leading axes. For SGD."""
+        """Return `count` random inputs and targets without noise, on leading axes. For SGD."""
         raise NotImplementedError(f"{type(self).__name__} has no `draw(key, count)`: SGD needs it.")
 
     def from_uniform(self, v: Array) -> tuple[Array, Array]:
-        """Inputs and their targets without noise for numbers v uniform on [0, 1), elementwise.
+        """Return inputs and targets without noise for numbers v uniform on [0, 1), elementwise.
 
-        An alternative to `draw` where one number is enough: SGD then makes its samples faster.
+        An alternative to `draw` where one number makes a sample: SGD draws faster with it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `from_uniform(v)`.")
 
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
-        """The loss of one batch, x (batch, ...) and y (batch,). For SGD."""
+        """Return the loss of one batch, x (batch, ...) and y (batch,). For SGD."""
         raise NotImplementedError(
             f"{type(self).__name__} has no `sample_loss(params, x, y)`: SGD needs it."
         )
 
     def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
-        """`sample_loss` of R runs side by side, on the last axis of every array."""
+        """Return the `sample_loss` (R,) of R runs, which stand on the last axis of every array."""
         return jax.vmap(self.sample_loss, in_axes=-1, out_axes=-1)(params, x, y)
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar) -> Tree:
-        """a*(u), the minimiser of the risk in a, with a relative ridge. For ReducedFlow."""
+        """Return a*(u), the minimiser of the risk in a, with a relative ridge. For ReducedFlow."""
         raise NotImplementedError(
             f"{type(self).__name__} has no `best_outer(u, ridge=...)`: ReducedFlow needs it."
         )
 
     def label(self, x: Array) -> Array:
-        """Targets without noise of given inputs. For SGD that replays a sample stream."""
+        """Return the targets without noise of given inputs. For SGD that replays samples."""
         raise NotImplementedError(
             f"{type(self).__name__} has no `label(x)`: SGD with `samples` needs it."
         )
 
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple["AbstractProblem", Params, Callable[[Params], Params]] | None:
+        """Return an equivalent problem whose size is a multiple of `multiple`, or None by default.
+
+        For SGD, which is faster at such sizes. Returns the problem, its parameters, which train
+        like `params` here, and a function from parameters of that problem, with any leading axes,
+        to those of this one.
+        """
+        del params, multiple
+        return None
+
     def check(self, params: Params) -> None:
-        """Raise `ValueError` if the parameters do not fit. By default nothing is asked."""
+        """Raise `ValueError` if the parameters do not fit the problem. By default all do."""
 
     def width(self, params: Params) -> int:
         """Return the number of neurons: by default the length of the first axis of u."""

@@ -1,4 +1,4 @@
-"""Problems on a given sample: d inputs, full batch or minibatches."""
+"""Problems on a given sample, of one or several inputs, in full batch or minibatches."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from ..numerics.gram import RIDGE, solve_gram
 from .base import AbstractProblem
 
 BLOCK = 256
-"""Inputs evaluated at a time."""
+"""The largest number of inputs that a network is evaluated for at once."""
 
 
 class EmpiricalProblem(AbstractProblem):
@@ -46,23 +46,23 @@ class EmpiricalProblem(AbstractProblem):
         check_finite("y", self.y)
 
     def risk(self, params: Params) -> Scalar:
-        """The loss on the whole sample."""
+        """Return the loss on the whole sample."""
         return self.sample_loss(params, jnp.asarray(self.x), jnp.asarray(self.y))
 
     def predict(self, params: Params, x: Array) -> Array:
-        """f(x; a, u) for inputs x (n,) or (n, d)."""
+        """Return f(x; a, u) for inputs x (n,) or (n, d)."""
         return self.network(params, x)
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
-        """`count` of the samples, drawn with replacement."""
+        """Return `count` of the samples, drawn with replacement."""
         index = jax.random.randint(key, (count,), 0, self.x.shape[0])
         return jnp.asarray(self.x)[index], jnp.asarray(self.y)[index]
 
     def _in_blocks(self, params: Params, x: Array) -> Array:
-        """f(x), for many inputs a block at a time.
+        """Return f(x), computed for one block of inputs after the other.
 
-        A block's features fit into the cache; with checkpoints the backward pass computes them
-        again instead of fetching them from memory, which stays bounded.
+        The features of a block fit into the cache. With checkpoints the backward pass computes them
+        again instead of reading them from memory, so that memory does not grow with the inputs.
         """
         count = x.shape[0]
         blocks = -(-count // BLOCK)
@@ -79,12 +79,12 @@ class EmpiricalProblem(AbstractProblem):
         if self.loss == "squared":
             return jnp.mean(residual**2)
         square = jnp.sum(residual**2)
-        # The norm has no derivative at an exact fit; zero is the one that leaves it there.
+        # The norm has no derivative at an exact fit: zero is taken, so that the fit stays exact.
         positive = square > 0
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0) / y.shape[0]
 
     def best_outer(self, u: Array, *, ridge: float | Scalar = RIDGE) -> Array:
-        """Least squares, which minimises both losses."""
+        """Return the a of least squares, which minimises either loss."""
         features = self.network.features(u, jnp.asarray(self.x))
         count = features.shape[0]
         flat = jnp.reshape(features, (count, -1))
@@ -111,8 +111,10 @@ def sample_problem(
     inputs: int | None = None,
     loss: Literal["squared", "norm"] = "squared",
 ) -> EmpiricalProblem:
-    """An `EmpiricalProblem` on `count` inputs drawn from U[0, 1], or U[0, 1]^inputs, labelled by
-    the target without noise."""
+    """Return an `EmpiricalProblem` on `count` inputs, labelled by the target without noise.
+
+    The inputs are drawn from U[0, 1], or from U[0, 1]^inputs if `inputs` is given.
+    """
     if count < 1:
         raise argument_error("count", "at least 1", count)
     shape = (count,) if inputs is None else (count, inputs)

@@ -1,5 +1,9 @@
-"""A network of one input against a target, over all inputs: the one definition of the loss."""
+"""The problem of a network and a target of one input, over all inputs of [0, 1].
 
+This is the package's one definition of the loss of such a problem.
+"""
+
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -12,6 +16,7 @@ from ..closed_forms.banded_form import BandedForm
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.pairwise import PairwiseRisk
 from ..closed_forms.pairwise_form import PairwiseForm
+from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import ShallowNetwork
@@ -21,7 +26,8 @@ from ..numerics.quadrature import cell_rule, points_per_cell
 from .base import AbstractProblem
 
 _MOST_JUMPS = 64
-"""The closed form is written out over the jumps: with more, it would take long to compile."""
+"""The most jumps for which the closed form is used: it has a term for each, and with more terms it
+would take long to compile."""
 
 _BANDED_FROM = 48
 """The width from which on banded matrices pay: see `cells` in benchmarks/flows.py."""
@@ -32,8 +38,8 @@ class Problem(AbstractProblem):
 
     The risk is exact: L(a, u) = integral over [0, 1] of (f(x; a, u) - f*(x))^2 dx, without a
     factor 1/2, for neurons in any order, coinciding, cut by 0 or 1, or outside [0, 1]. Where the
-    activation or the target is not polynomial it is a composite rule; the activation states its
-    error.
+    activation or the target is not polynomial, a composite quadrature rule replaces the integral;
+    the activation states the error of that rule.
     """
 
     network: AbstractOneInputNetwork
@@ -50,9 +56,9 @@ class Problem(AbstractProblem):
             raise argument_error("target", of_one_input, f"a {type(self.target).__name__}")
 
     def rule(self, u: Array) -> tuple[Array, Array, Array]:
-        """Return nodes, weights and targets (N,) each of the quadrature rule that is exact for u."""
-        # The target's cuts stand first: where a neuron sits exactly on a jump, the derivative by
-        # the jump must see the values on either side of it.
+        """Return the nodes, weights and targets, each (N,), of the quadrature rule for u."""
+        # The target's cuts come first: where a neuron sits exactly on a jump, the derivative by the
+        # jump is made of the values on either side of it.
         target = self.target.as_target()
         assert target is not None
         cuts = jnp.concatenate([target.cuts(), self.network.cuts(u)])
@@ -93,15 +99,15 @@ class Problem(AbstractProblem):
         return jnp.mean((self.network(params, x) - y) ** 2, axis=0)
 
     def sample_losses(self, params: Params, x: Array, y: Array) -> Float[Array, " R"]:
-        own = type(self).sample_loss is not Problem.sample_loss
-        if own or type(self.network) is not ShallowNetwork:
+        overridden = type(self).sample_loss is not Problem.sample_loss
+        if overridden or type(self.network) is not ShallowNetwork:
             return super().sample_losses(params, x, y)
-        return self.sample_loss(params, x, y)  # it takes the runs along
+        return self.sample_loss(params, x, y)  # a ShallowNetwork allows runs on the last axis
 
     def closed_form(self, width: int) -> AbstractClosedForm | None:
         """Return the exact risk of steps against steps: by all pairs, or banded where that pays."""
         network, target = self.network, self.target
-        # Not for a class of the user's own, which may have another risk.
+        # Not for a subclass by the user, whose risk may be another one.
         if (
             type(self) is not Problem
             or not isinstance(network, ShallowNetwork)
@@ -114,5 +120,16 @@ class Problem(AbstractProblem):
         risk = PairwiseRisk(network.activation, target)
         return PairwiseForm(risk) if width < _BANDED_FROM else BandedForm(risk)
 
+    def padded(
+        self, params: Params, multiple: int
+    ) -> tuple[AbstractProblem, Params, Callable[[Params], Params]] | None:
+        # Not for a subclass by the user, whose methods may depend on the shapes of the parameters.
+        padded = padded_neurons(self.network, params, multiple) if type(self) is Problem else None
+        if padded is None:
+            return None
+        network, params, undo = padded
+        return Problem(network, self.target), params, undo
+
     def check(self, params: Params) -> None:
-        type(self.network).check(self.network, params)  # see `simulate`
+        # Through the class: to bind a method of an equinox module takes longer than to call it.
+        type(self.network).check(self.network, params)

@@ -16,7 +16,7 @@ from small_kernels import interpreted
 
 import tts_jax as tts
 from tts_jax.batching import devices as _device
-from tts_jax.batching.scalar_program import Number, entries
+from tts_jax.batching.scalar_program import ScalarValue, scalar_array
 from tts_jax.dynamics.base import RunOutputs
 from tts_jax.dynamics.sgd import dynamics as sgd
 from tts_jax.dynamics.sgd import gpu as sgd_kernel
@@ -214,7 +214,7 @@ def test_numbers_of_samples_beyond_32_bits():
     """Where the lower word of a sample's number overflows, the upper one goes on."""
     first_place = 7 * 2**32 + (2**32 - 4)
     words = samples.words(jnp.asarray(first_place, jnp.uint64))
-    place = entries([Number(word) for word in words], (2,))
+    place = scalar_array([ScalarValue(word) for word in words], (2,))
     for turn in (0, 1, 2):
         high, low = sgd_kernel._places(place, jnp.asarray(turn, jnp.int32), 3)
         found = [int(h.value) * 2**32 + int(w.value) for h, w in zip(high, low, strict=True)]

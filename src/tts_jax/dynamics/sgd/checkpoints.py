@@ -1,9 +1,10 @@
-"""SGD in pieces, from a loop on the host: with progress, saved as it goes, and resumed."""
+"""Runs of SGD in pieces, from a loop on the host: with progress, saved as it goes, and resumed."""
 
 import os
 import time
 import zipfile
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -12,102 +13,133 @@ import numpy as np
 
 from ..._digest import digest, is_key
 from ..._errors import argument_error
-from ..._types import Count, Tree
+from ..._types import Array, Count, Tree
 from ...models.network import Params
-from ..base import Progress, RunInputs, RunOutputs
-from .dynamics import SGD, records
-from .loop import Carry, advance, reached
-from .many_runs import single
+from ..base import Progress, RunInputs
+from .gpu import kernel_step
+from .loop import AbstractRun, RunState
+from .many_runs import run_alone
+from .run_spec import RunSpec
 
 PIECE = 2_000_000
 """Samples between two reports of progress."""
 
+FULL_PIECE = 100
+"""Training steps on the whole risk between two reports."""
+
 SAVE_AFTER = 20.0
-"""Seconds between two saves. What a kill can cost."""
+"""Seconds between two saves: what a kill can cost."""
 
 
-def run_in_pieces(
-    dynamics: SGD, given: RunInputs, progress: Progress | None, checkpoint: Path | None
-) -> RunOutputs:
-    """What `dynamics.run` returns, bit for bit, however often the run was cut off. Not traceable.
+class Checkpoint(NamedTuple):
+    """A file that a run is saved to; `name`: a digest of all that the run depends on."""
 
-    `progress` is called with the fraction of the steps done. If the file `checkpoint` is there the
-    run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception, and at the
-    end.
+    path: Path
+    name: str
+
+    def save(self, state: RunState, ys: list[Params]) -> None:
+        """Write where a run is and what it has recorded."""
+        # Whole or not at all: the file is written beside, and moved.
+        half = self.path.with_name(f".{self.path.name}.half")
+        leaves = jax.tree.leaves((state, ys), is_leaf=is_key)
+        arrays = [np.asarray(jax.random.key_data(v) if is_key(v) else v) for v in leaves]
+        with half.open("wb") as file:
+            np.savez(file, *arrays, run=np.asarray(self.name), recorded=np.asarray(len(ys)))
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(self.path)
+
+    def load(self, state: RunState, params: Params) -> tuple[RunState, list[Params]]:
+        """Return what was saved, in the shapes of a state and of recorded parameters.
+
+        **Raises:** `ValueError` if the file is not a checkpoint of this very run.
+        """
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                found = dict(file)
+            is_same = str(found["run"]) == self.name
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+            raise argument_error(
+                "checkpoint", "a file that `simulate` wrote, or none", self.path
+            ) from None
+        if not is_same:
+            raise argument_error(
+                "checkpoint", "a file of this run, or none", f"of other numbers: {self.path}"
+            )
+        template: Tree = (state, [params] * int(found["recorded"]))
+        old, structure = jax.tree.flatten(template)
+        leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(old))]
+        leaves = [
+            jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if is_key(key) else new
+            for new, key in zip(leaves, old, strict=True)
+        ]
+        return jax.tree.unflatten(structure, leaves)
+
+
+class MakesSpec(Protocol):
+    """What is asked of the dynamics here."""
+
+    def spec(self, given: RunInputs) -> RunSpec: ...
+
+
+def record_in_pieces(
+    dynamics: MakesSpec, given: RunInputs, progress: Progress | None, checkpoint: Path | None
+) -> tuple[Params, Count]:
+    """Return what `record_run` returns, bit for bit, however often the run was cut off.
+
+    `progress` is called with the fraction of the training steps done. If the file `checkpoint` is
+    there the run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception,
+    and at the end.
 
     **Raises:** `ValueError` if the file is not a checkpoint of this very run.
     """
-    stops = np.asarray(dynamics.steps_until(given.taus))
-    piece = 100 if dynamics.batch_size == "full" else max(1, PIECE // dynamics.batch_size)
-    carry, ys = _begin(dynamics, given), []
-    # What is saved is shaped for the device: see `sgd_runs.single`.
-    kind = jax.tree.map(jnp.shape, carry.params)
-    name = None if checkpoint is None else digest(dynamics, given, kind)
-    if checkpoint is not None and checkpoint.exists():
-        carry, ys = _load(checkpoint, name, carry, given.params)
+    (state, stops, batch), ys = _begin(dynamics, given), []
+    stops = np.asarray(stops)
+    piece = max(1, PIECE // batch) if batch else FULL_PIECE
+    file = None
+    if checkpoint is not None:
+        # What is saved is shaped for the device: see `run_alone`.
+        shapes = jax.tree.map(jnp.shape, state.params)
+        file = Checkpoint(checkpoint, digest(dynamics, given, shapes))
+        if checkpoint.exists():
+            state, ys = file.load(state, given.params)
     saved = time.monotonic()
     try:
         for stop in stops[len(ys) :]:
-            while carry.step < stop:
-                carry = _advance(dynamics, given, carry, jnp.minimum(carry.step + piece, stop))
+            while state.step < stop:
+                end = jnp.minimum(state.step + piece, stop)
+                state = _advance(dynamics, given, state, end)
                 if progress is not None:
-                    progress(int(carry.step) / int(stops[-1]))
-                if checkpoint is not None and time.monotonic() - saved > SAVE_AFTER:
-                    _save(checkpoint, name, carry, ys)
+                    progress(int(state.step) / int(stops[-1]))
+                if file is not None and time.monotonic() - saved > SAVE_AFTER:
+                    file.save(state, ys)
                     saved = time.monotonic()
-            ys.append(_view(dynamics, given, carry))
+            ys.append(_parameters(dynamics, given, state))
     finally:
-        if checkpoint is not None:
-            _save(checkpoint, name, carry, ys)
-    return _records(dynamics, given, jax.tree.map(lambda *y: jnp.stack(y), *ys), carry.step)
+        if file is not None:
+            file.save(state, ys)
+    return jax.tree.map(lambda *y: jnp.stack(y), *ys), state.step
+
+
+def _run(spec: RunSpec) -> AbstractRun:
+    return run_alone(spec, kernel_step(spec))
+
+
+# The spec is made anew in each of these: an optimiser in it may hold traced numbers.
 
 
 @eqx.filter_jit
-def _begin(dynamics: SGD, given: RunInputs) -> Carry:
-    return single(*dynamics.prepare(given))[1]
+def _begin(dynamics: MakesSpec, given: RunInputs) -> tuple[RunState, Array, int]:
+    """Return the first state, the stops, and the samples of a training step."""
+    spec = dynamics.spec(given)
+    return _run(spec).begin(), spec.stops, spec.source.size
 
 
 @eqx.filter_jit
-def _advance(dynamics: SGD, given: RunInputs, carry: Carry, stop: Count) -> Carry:
-    return advance(single(*dynamics.prepare(given))[0], carry, stop)
+def _advance(dynamics: MakesSpec, given: RunInputs, state: RunState, stop: Count) -> RunState:
+    return _run(dynamics.spec(given)).advance(state, stop)
 
 
 @eqx.filter_jit
-def _view(dynamics: SGD, given: RunInputs, carry: Carry) -> Params:
-    return single(*dynamics.prepare(given))[2](reached(carry))
-
-
-_records = eqx.filter_jit(records)
-
-
-def _save(path: Path, name: str | None, carry: Carry, ys: list[Params]) -> None:
-    """Whole or not at all: the file is written beside, and moved."""
-    half = path.with_name(f".{path.name}.half")
-    leaves = jax.tree.leaves((carry, ys), is_leaf=is_key)
-    arrays = [np.asarray(jax.random.key_data(v) if is_key(v) else v) for v in leaves]
-    with half.open("wb") as file:
-        np.savez(file, *arrays, run=np.asarray(name), recorded=np.asarray(len(ys)))
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
-
-
-def _load(path: Path, name: str | None, carry: Carry, params: Params) -> tuple[Carry, list[Params]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-        same = str(found["run"]) == name
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-        raise argument_error("checkpoint", "a file that `simulate` wrote, or none", path) from None
-    if not same:
-        raise argument_error(
-            "checkpoint", "a file of this run, or none", f"of other numbers: {path}"
-        )
-    template: Tree = (carry, [params] * int(found["recorded"]))
-    old, structure = jax.tree.flatten(template)
-    leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(old))]
-    leaves = [
-        jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if is_key(key) else new
-        for new, key in zip(leaves, old, strict=True)
-    ]
-    return jax.tree.unflatten(structure, leaves)
+def _parameters(dynamics: MakesSpec, given: RunInputs, state: RunState) -> Params:
+    return _run(dynamics.spec(given)).parameters(state)

@@ -1,7 +1,8 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import equinox as eqx
@@ -10,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import Status, argument_error, check_finite, check_scalar, is_concrete
-from ..._types import Array, Count, Real, Scalar, Times, Tree, as_real
-from ...batching.sequential import in_turn
-from ...models.activations import AbstractActivation, BoxGradient
+from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
 from ...problems.base import AbstractProblem, risks
 from ...problems.population import Problem
-from ..base import AbstractDynamics, RunInputs, RunOutputs, Samples
-from .diagnostics import has_scales, sgd_scales
-from .many_runs import Numbers, Recipe, all_runs
-from .samples import of_dtype, source_of
+from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
+from .checkpoints import record_in_pieces
+from .diagnostics import coarse_steps, sgd_scales
+from .many_runs import record_run
+from .run_spec import OptaxUpdate, PlainUpdate, RunSpec, activations
+from .samples import source_of
 
 if TYPE_CHECKING:
     import optax
@@ -75,7 +76,7 @@ class SGD(AbstractDynamics):
             raise argument_error("gradient", '"exact" or "box"', repr(self.gradient))
 
     def steps_until(self, taus: Times) -> Array:
-        """The number of steps up to each slow time, round(tau / (epsilon h)), as int64."""
+        """Return the number of training steps up to each slow time, round(tau / (epsilon h))."""
         return jnp.round(taus / (self.epsilon * self.step_size)).astype(jnp.int64)
 
     def expected_steps(self, horizon: float) -> float:
@@ -115,8 +116,8 @@ class SGD(AbstractDynamics):
             self._check_box(problem)
 
     def _check_box(self, problem: AbstractProblem) -> None:
-        steps = [activation.limits is not None for activation in _activations(problem)]
-        if not steps or not all(steps):
+        are_steps = [activation.limits is not None for activation in activations(problem)]
+        if not are_steps or not all(are_steps):
             expected = '"exact" for a problem without a step-like activation'
             raise argument_error("gradient", expected, '"box"')
         if self.batch_size == "full" and isinstance(problem, Problem):
@@ -142,99 +143,63 @@ class SGD(AbstractDynamics):
                 "samples", f"batches of {self.batch_size}", f"batches of {np.shape(noise)[1]}"
             )
         if is_concrete(self, taus):
-            steps = int(self.steps_until(jnp.asarray(taus))[-1])
+            with jax.ensure_compile_time_eval():  # the samples may be traced
+                steps = int(self.steps_until(jnp.asarray(taus))[-1])
             if np.shape(noise)[0] < steps:
                 raise argument_error(
                     "samples", f"at least {steps} steps long for these taus", np.shape(noise)[0]
                 )
 
     def run(self, given: RunInputs) -> RunOutputs:
-        ys, steps = all_runs(*self.prepare(given))
-        found = records(self, given, ys, steps)
-        if given.samples is None:
-            return found
-        # Under a transformation `check` cannot count the steps: the status tells instead.
-        short = self.steps_until(given.taus[-1]) > given.samples[1].shape[0]
-        blank = jax.tree.map(lambda v: jnp.where(short, jnp.nan, v), found.params)
-        risk = jnp.where(short, jnp.nan, found.risk)
-        status = jnp.where(short, Status.TOO_FEW_SAMPLES, found.status).astype(jnp.int32)
-        return RunOutputs(blank, risk, status, found.stats)
+        return run_outputs(self, given, *record_run(self.spec(given)))
 
-    def prepare(self, given: RunInputs) -> tuple[Recipe, Numbers]:
-        """How steps are made, and the numbers of a run. To be traced."""
+    def spec(self, given: RunInputs) -> RunSpec:
+        """Return all that decides where a run goes. To be traced."""
         params = given.params
-        dtype = jnp.result_type(*jax.tree.leaves(params))
         fast = jnp.asarray(self.step_size)
-        update, state, rates = _plain_update, None, [fast, fast * self.epsilon]
-        if self.optimiser is not None:
-            optimiser = self.optimiser
-            state = optimiser.init(params)
-            # Rates that are traced are lifted out of it: vmap does not see them inside.
-            update, rates = jax.closure_convert(
-                lambda gradient, params, state: optimiser.update(gradient, state, params),
-                *(params, params, state),
-            )
-
-        def train(problem: AbstractProblem) -> AbstractProblem:
-            return of_dtype(_boxed(problem) if self.gradient == "box" else problem, dtype)
-
+        if self.optimiser is None:
+            optimiser, update = None, PlainUpdate(fast, fast * self.epsilon)
+        else:
+            optimiser = self.optimiser.init(params)
+            update = OptaxUpdate(self.optimiser, params, optimiser)
         source = source_of(given, jnp.asarray(self.noise), self.batch_size)
         stops = self.steps_until(given.taus)
-        recipe = Recipe(update, train, plain=self.optimiser is None)
-        return recipe, Numbers(stops, params, given.problem, source, state, list(rates))
+        box = self.gradient == "box"
+        return RunSpec(stops, params, given.problem, source, optimiser, update, box)
+
+    def run_in_pieces(
+        self, given: RunInputs, progress: Progress | None, checkpoint: Path | None
+    ) -> RunOutputs:
+        ys, steps = record_in_pieces(self, given, progress, checkpoint)
+        return _run_outputs(self, given, ys, steps)
+
+    def cautions(self, stats: Mapping[str, Any]) -> list[Warning]:
+        return coarse_steps(stats)
 
 
-def _plain_update(
-    gradient: Params, params: Params, state: None, fast: Scalar, slow: Scalar
-) -> tuple[Params, None]:
-    def change(slope: Tree, size: Scalar) -> Tree:
-        return jax.tree.map(lambda g: -size.astype(g.dtype) * g, slope)
-
-    return Params(change(gradient.a, fast), change(gradient.u, slow)), state
-
-
-def records(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> RunOutputs:
-    """What a run leaves that recorded `ys` (T, ...) and took so many steps."""
-    problem = given.problem
-    leaves = jax.tree.leaves(ys)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> RunOutputs:
+    """Return what a run leaves that recorded `ys` (T, ...) and took so many training steps."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(ys)]))
     status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
-    risk = risks(problem, exact)
+    risk = risks(given.problem, exact)
     stats: dict[str, Any] = {"steps": steps}
     batch = dynamics.batch_size
-    if has_scales(problem) and dynamics.optimiser is None and batch != "full":
-        size = jnp.asarray(dynamics.step_size)
-        slow, noise = size * dynamics.epsilon, jnp.asarray(dynamics.noise)
+    if dynamics.optimiser is None and batch != "full":
+        fast = jnp.asarray(dynamics.step_size)
+        slow, noise = fast * dynamics.epsilon, jnp.asarray(dynamics.noise)
         if given.samples is not None:
             noise = jnp.max(jnp.abs(given.samples[1]))
-        floats, rest = eqx.partition(problem, eqx.is_inexact_array)
-
-        def scales(
-            floats: Tree, ys: Params, size: Scalar, slow: Scalar, noise: Scalar
-        ) -> dict[str, Scalar]:
-            whole = eqx.combine(floats, rest)
-            return sgd_scales(whole, ys, size, slow, noise, batch, box=dynamics.gradient == "box")
-
-        # A vmapped quadrature over all runs would need memory for every one of them.
-        stats |= in_turn(scales)(floats, exact, size, slow, noise)
+        box = dynamics.gradient == "box"
+        stats |= sgd_scales(given.problem, exact, fast, slow, noise, batch, box=box)
+    if given.samples is not None:
+        # Under a transformation `check` cannot count the steps: the status tells instead.
+        too_few = dynamics.steps_until(given.taus[-1]) > given.samples[1].shape[0]
+        ys = jax.tree.map(lambda y: jnp.where(too_few, jnp.nan, y), ys)
+        risk = jnp.where(too_few, jnp.nan, risk)
+        status = jnp.where(too_few, Status.TOO_FEW_SAMPLES, status).astype(jnp.int32)
     return RunOutputs(ys, risk, status, stats)
 
 
-def _is_activation(node: Any) -> bool:
-    return isinstance(node, AbstractActivation)
-
-
-def _activations(problem: AbstractProblem) -> list[Any]:
-    leaves = jax.tree.leaves(problem, is_leaf=_is_activation)
-    return [leaf for leaf in leaves if _is_activation(leaf)]
-
-
-def _boxed(problem: AbstractProblem) -> AbstractProblem:
-    """The problem with every activation's derivative replaced; all values stay the same."""
-    return jax.tree.map(
-        lambda node: BoxGradient(node) if _is_activation(node) else node,
-        problem,
-        is_leaf=_is_activation,
-    )
+_run_outputs = eqx.filter_jit(run_outputs)

@@ -1,33 +1,24 @@
-"""The loop of SGD: for one run, and for many side by side in the vector lanes.
+"""The loop of SGD: what advances a run from stop to stop, in chunks of samples."""
 
-Both are the same loop over the same samples. In the second every array has a last axis, the runs,
-and the neurons are rows: so each instruction does a step of several runs.
-"""
-
+import abc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Array, Count, Tree
+from ..._types import Array, Count, Int, Tree
 from ...models.network import Params
-from ...problems.base import AbstractProblem
-from .samples import AbstractSource, Hashed, Whole
-
-Update = Callable[[Params, Params, Any], tuple[Params, Any]]
-"""From a gradient, parameters and the state of the optimiser to what it adds to the parameters."""
 
 
-Train = Callable[[AbstractProblem], AbstractProblem]
-"""From the problem to what gradients are taken of: another precision, another derivative."""
+class RunState(NamedTuple):
+    """Where a run is, or where many are, on the last axis of every array.
 
-
-class Carry(NamedTuple):
-    """Where a run is.
-
-    In float32 a step of u can be less than half a unit in the last place of u, and would be lost.
-    So `moved` adds up the steps of a chunk, and u is moved between the chunks; u + moved counts.
+    In float32 a training step of u can be less than half a unit in the last place of u, and would
+    be lost. So `moved` adds up the steps of a chunk, and u is moved between the chunks; u + moved
+    counts. In float64 it is None. `optimiser`: the state of the optimiser; `step`: the number of
+    training steps taken.
     """
 
     params: Params
@@ -35,151 +26,141 @@ class Carry(NamedTuple):
     optimiser: Any
     step: Count
 
+    @classmethod
+    def at_start(cls, params: Params, optimiser: Any) -> "RunState":
+        is_double = jnp.result_type(*jax.tree.leaves(params.u)) == jnp.float64
+        moved = None if is_double else jax.tree.map(jnp.zeros_like, params.u)
+        return cls(params, moved, optimiser, jnp.zeros((), jnp.int64))
 
-class Way(NamedTuple):
-    """How steps are taken: chunks of `length`, and what goes through a part of one.
 
-    `walk`: from the number of the chunk, the steps in it from which and up to which to go, u where
-    `Carry.moved` adds up (else None), what moves, and the state of the optimiser, to the last two.
+class AbstractRun(eqx.Module):
+    """What advances a run of SGD, or many side by side on the last axis of every array.
+
+    An instance says how it begins and how it takes training steps on the samples of one chunk. What
+    stands here takes them from stop to stop, through the same chunks whatever the stops are, and
+    keeps float32 from losing them.
     """
 
-    length: int
-    walk: Callable[[Count, Count, Count, Tree, Params, Any], tuple[Params, Any]]
+    @property
+    @abc.abstractmethod
+    def chunk_length(self) -> int:
+        """Training steps in a chunk of samples."""
 
+    @abc.abstractmethod
+    def begin(self) -> RunState:
+        """Return the state before the first training step."""
 
-def gradient_of(
-    problem: AbstractProblem, source: AbstractSource, train: Train
-) -> Callable[..., Params]:
-    """The gradient that a step of one run goes down, of parameters and a sample."""
-    trained = train(problem)
-    return jax.grad(trained.risk if isinstance(source, Whole) else trained.sample_loss)
-
-
-def one_way(problem: AbstractProblem, source: AbstractSource, train: Train, update: Update) -> Way:
-    """The way of one run."""
-    gradient = gradient_of(problem, source, train)
-    return _by_loop(source.length, lambda number: source.chunk(problem, number), gradient, update)
-
-
-def chunks(
-    problem: AbstractProblem, source: AbstractSource, axes: tuple[Tree, Tree]
-) -> Callable[[Count], tuple[Array, ...]]:
-    """The chunks of samples of many runs, which are on the last axis if any samples differ.
-
-    `axes` of problem and source, as for `jax.vmap`: -1 where an array is a run's own.
-    """
-
-    def chunk(number: Count) -> tuple[Array, ...]:
-        elementwise = isinstance(source, Hashed) and source.noise.ndim == 0
-        if not jax.tree.leaves(axes) or (elementwise and not jax.tree.leaves(axes[0])):
-            return source.chunk(problem, number)
-        together = jax.vmap(lambda p, s: s.chunk(p, number), in_axes=axes, out_axes=-1)
-        return together(problem, source)
-
-    return chunk
-
-
-def side_by_side(
-    problem: AbstractProblem,
-    source: AbstractSource,
-    train: Train,
-    update: Update,
-    axes: tuple[Tree, Tree],
-) -> Way:
-    """The way of many runs, on the last axis of params, state of the optimiser, and samples.
-
-    `axes`: see `chunks`.
-    """
-    shared = not jax.tree.leaves(axes)  # None is no leaf
-
-    def one(p: AbstractProblem, params: Params, *sample: Array) -> Params:
-        return gradient_of(p, source, train)(params, *sample)
-
-    def gradient(params: Params, *sample: Array) -> Params:
-        if shared:
-            lanes = jax.tree.leaves(params)[0].shape[-1]
-            sample = tuple(jnp.broadcast_to(v[..., None], (*v.shape, lanes)) for v in sample)
-        if jax.tree.leaves(axes[0]):
-            in_axes = (axes[0], -1, *(-1 for _ in sample))
-            return jax.vmap(one, in_axes=in_axes, out_axes=-1)(problem, params, *sample)
-        # A run's loss depends on its own parameters only: the sum has all the gradients.
-        losses = train(problem).sample_losses
-        return jax.grad(lambda p: jnp.sum(losses(p, *sample)))(params)
-
-    return _by_loop(source.length, chunks(problem, source, axes), gradient, update)
-
-
-def _by_loop(
-    length: int,
-    chunk: Callable[[Count], tuple[Array, ...]],
-    gradient: Callable[..., Params],
-    update: Update,
-) -> Way:
-    """Samples of a whole chunk, and a loop over them."""
-
-    def walk(
-        number: Count, first: Count, end: Count, base: Tree, moving: Params, optimiser: Any
+    @abc.abstractmethod
+    def advance_in_chunk(
+        self, number: Count, first: Count, end: Count, base: Tree, moving: Params, optimiser: Any
     ) -> tuple[Params, Any]:
-        samples = chunk(number)
+        """Take the training steps from `first` up to `end` on the samples of chunk `number`.
+
+        The parameters are `position(base, moving)`. Returns `moving` and the state of the optimiser
+        as they are then.
+        """
+
+    @abc.abstractmethod
+    def to_user(self, params: Params) -> Params:
+        """Return the parameters of a state in the shapes that the user knows."""
+
+    def record(self, stops: Int[Array, " T"]) -> tuple[Params, Count]:
+        """Return the parameters (T, ...) after so many training steps, and the steps taken."""
+
+        def to_stop(state: RunState, stop: Count) -> tuple[RunState, Params]:
+            state = self.advance(state, stop)
+            return state, self.parameters(state)
+
+        state, ys = jax.lax.scan(to_stop, self.begin(), stops)
+        return ys, state.step
+
+    def advance(self, state: RunState, stop: Count) -> RunState:
+        """Take training steps up to number `stop`. Side by side, `stop` and `state.step` may have
+        an axis of runs."""
+
+        def one_chunk(state: RunState) -> RunState:
+            number = state.step // self.chunk_length
+            start = number * self.chunk_length
+            end = jnp.minimum(stop, start + self.chunk_length)
+            part = (number, state.step - start, end - start)
+            if state.moved is None:
+                params, optimiser = self.advance_in_chunk(
+                    *part, None, state.params, state.optimiser
+                )
+                return RunState(params, None, optimiser, end)
+            base, moving = _begun(state, state.step == start)
+            moving, optimiser = self.advance_in_chunk(*part, base, moving, state.optimiser)
+            return RunState(Params(moving.a, base), moving.u, optimiser, end)
+
+        return jax.lax.while_loop(lambda s: jnp.any(s.step < stop), one_chunk, state)
+
+    def parameters(self, state: RunState) -> Params:
+        """Return the parameters that a state stands for, as the user knows them."""
+        params = state.params
+        if state.moved is not None:
+            params = Params(params.a, _absorbed(state)[0])
+        return self.to_user(params)
+
+
+class AbstractLoopedRun(AbstractRun):
+    """What advances a run, or many, by a loop of XLA over the samples of a chunk."""
+
+    @abc.abstractmethod
+    def samples(self, number: Count) -> tuple[Array, ...]:
+        """Return what the loss is given at each step of a chunk, (chunk_length, ...) each."""
+
+    @abc.abstractmethod
+    def gradient(self) -> Callable[..., Params]:
+        """Return the gradient, as a function of parameters and a sample."""
+
+    @abc.abstractmethod
+    def update(self, gradient: Params, params: Params, optimiser: Any) -> tuple[Params, Any]:
+        """Return what is added to the parameters, and the next state of the optimiser."""
+
+    def advance_in_chunk(
+        self, number: Count, first: Count, end: Count, base: Tree, moving: Params, optimiser: Any
+    ) -> tuple[Params, Any]:
+        samples, gradient = self.samples(number), self.gradient()
 
         def one_step(i: Count, state: tuple[Params, Any]) -> tuple[Params, Any]:
-            params, optimiser = state
-            at = place(base, params)
-            change, optimiser = update(gradient(at, *(v[i] for v in samples)), at, optimiser)
-            return jax.tree.map(jnp.add, params, change), optimiser
+            return self.training_step(gradient, base, *state, *(v[i] for v in samples))
 
         return jax.lax.fori_loop(first, end, one_step, (moving, optimiser))
 
-    return Way(length, walk)
+    def training_step(
+        self,
+        gradient: Callable[..., Params],
+        base: Tree,
+        moving: Params,
+        optimiser: Any,
+        *sample: Array,
+    ) -> tuple[Params, Any]:
+        """Return what moves, and the state of the optimiser, after a training step."""
+        params = position(base, moving)
+        change, optimiser = self.update(gradient(params, *sample), params, optimiser)
+        return jax.tree.map(jnp.add, moving, change), optimiser
 
 
-def place(base: Tree, moving: Params) -> Params:
-    """The parameters, where `moving` is what moves."""
+def position(base: Tree, moving: Params) -> Params:
+    """Return the parameters inside a chunk: `moving`, and in float32 `base` for u, from which
+    `moving.u` counts."""
     if base is None:
         return moving
     return Params(moving.a, jax.tree.map(jnp.add, base, moving.u))
 
 
-def begin(params: Params, optimiser: Any) -> Carry:
-    moved = None if _is_double(params.u) else jax.tree.map(jnp.zeros_like, params.u)
-    return Carry(params, moved, optimiser, jnp.zeros((), jnp.int64))
+def _begun(state: RunState, is_new_chunk: Array) -> tuple[Tree, Params]:
+    """Return base and what moves inside a chunk: a new one begins with u moved by what was added
+    up."""
+    (a, u), moved = state.params, state.moved
+    base, moved = jax.tree.map(
+        lambda new, old: jnp.where(is_new_chunk, new, old), _absorbed(state), (u, moved)
+    )
+    return base, Params(a, moved)
 
 
-def reached(carry: Carry) -> Params:
-    """The parameters now."""
-    return carry.params if carry.moved is None else Params(carry.params.a, _absorb(carry)[0])
-
-
-def advance(way: Way, carry: Carry, stop: Count) -> Carry:
-    """Steps up to number `stop`, by chunks of samples: the same chunks for every `stop`.
-
-    For runs side by side `stop` and `carry.step` may be (R,).
-    """
-
-    def one_chunk(carry: Carry) -> Carry:
-        number = carry.step // way.length
-        first = number * way.length
-        end = jnp.minimum(stop, first + way.length)
-        a, u = carry.params
-        part = (number, carry.step - first, end - first)
-        if carry.moved is None:
-            params, optimiser = way.walk(*part, None, carry.params, carry.optimiser)
-            return Carry(params, None, optimiser, end)
-        fresh = carry.step == first
-        old = (u, carry.moved)
-        u, moved = jax.tree.map(lambda v, w: jnp.where(fresh, v, w), _absorb(carry), old)
-        moving, optimiser = way.walk(*part, u, Params(a, moved), carry.optimiser)
-        return Carry(Params(moving.a, u), moving.u, optimiser, end)
-
-    return jax.lax.while_loop(lambda c: jnp.any(c.step < stop), one_chunk, carry)
-
-
-def _is_double(u: Tree) -> bool:
-    return jnp.result_type(*jax.tree.leaves(u)) == jnp.float64
-
-
-def _absorb(carry: Carry) -> tuple[Tree, Tree]:
-    """u + moved, rounded, and what the rounding left."""
+def _absorbed(state: RunState) -> tuple[Tree, Tree]:
+    """Return u + moved, rounded, and what the rounding left."""
 
     def total(u: Array, moved: Array) -> Array:
         return u.astype(jnp.float64) + moved.astype(jnp.float64)
@@ -188,6 +169,6 @@ def _absorb(carry: Carry) -> tuple[Tree, Tree]:
         exact = total(u, moved)
         return (exact - exact.astype(u.dtype).astype(jnp.float64)).astype(u.dtype)
 
-    u, moved = carry.params.u, carry.moved
+    u, moved = state.params.u, state.moved
     rounded = jax.tree.map(lambda u, moved: total(u, moved).astype(u.dtype), u, moved)
     return rounded, jax.tree.map(left, u, moved)

@@ -1,188 +1,102 @@
-"""Runs of SGD from their numbers: one, or many side by side."""
+"""Runs of SGD in the vector lanes, and the choice of what advances a run: alone, lanes, kernel."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Array, Count, Int, Tree
-from ...batching.gpu_dispatch import kernel_or_plain
-from ...batching.vector_lanes import last_axes, vmap_in_lanes
+from ..._types import Array, Count
+from ...batching.vector_lanes import vmap_in_lanes
 from ...models.network import Params
-from ...models.shallow import ShallowNetwork
 from ...problems.base import AbstractProblem
-from ...problems.population import Problem
-from .gpu import KernelStep, kernel_step, kernel_way
-from .loop import Carry, Train, Way, advance, begin, chunks, one_way, reached, side_by_side
-from .samples import AbstractSource, Whole
+from .gpu import KernelStep, RunsInKernel, kernel_step
+from .loop import AbstractLoopedRun, AbstractRun, RunState
+from .one_run import OneRun
+from .run_spec import BatchedSpec, RunSpec
 
-_MULTIPLE = 8
-"""Neurons of a single run are filled up to a multiple of it: then there is no rest loop."""
-
-_FEW = 6
-"""Samples a step up to which lanes pay. XLA sums more of them a run at a time."""
+MOST_SAMPLES = 6
+"""Samples a training step up to which lanes pay. XLA sums more of them a run at a time."""
 
 
-class Numbers(NamedTuple):
-    """All that decides where a run goes, as a tree of arrays.
+class RunsInLanes(AbstractLoopedRun):
+    """Runs side by side, the neurons in rows: so each instruction does a step of several runs."""
 
-    `stops` (T,): the numbers of steps after which it is recorded; `rates`: what `Recipe.update`
-    gets beside its own arguments.
-    """
+    runs: BatchedSpec
 
-    stops: Int[Array, " T"]
-    params: Params
-    problem: AbstractProblem
-    source: AbstractSource
-    optimiser: Any
-    rates: list[Array]
+    @property
+    def chunk_length(self) -> int:
+        return self.runs.spec.source.chunk_length
 
+    def begin(self) -> RunState:
+        return RunState.at_start(*self.runs.start())
 
-class Recipe(NamedTuple):
-    """What is the same for all runs.
+    def samples(self, number: Count) -> tuple[Array, ...]:
+        return self.runs.samples(number)
 
-    `update`: from gradient, parameters, state of the optimiser and rates to what is added to the
-    parameters and the new state; `train`: see there; `plain`: whether the update is elementwise;
-    `padded`: whether neurons may be filled up.
-    """
+    def gradient(self) -> Callable[..., Params]:
+        runs = self.runs
+        spec, size = runs.spec, runs.size
 
-    update: Callable[..., tuple[Params, Any]]
-    train: Train
-    plain: bool
-    padded: bool = True
+        def of_one(problem: AbstractProblem, params: Params, *sample: Array) -> Params:
+            return dataclasses.replace(spec, problem=problem).gradient()(params, *sample)
 
+        def of_all(params: Params, *sample: Array) -> Params:
+            if runs.share_samples:
+                sample = tuple(jnp.broadcast_to(v[..., None], (*v.shape, size)) for v in sample)
+            if jax.tree.leaves(runs.axes.problem):
+                in_axes = (runs.axes.problem, -1, *(-1 for _ in sample))
+                each = jax.vmap(of_one, in_axes=in_axes, out_axes=-1)
+                return each(spec.problem, params, *sample)
+            # A run's loss depends on its own parameters only: the sum has all the gradients.
+            losses = spec.trained_problem.sample_losses
+            return jax.grad(lambda p: jnp.sum(losses(p, *sample)))(params)
 
-def all_runs(recipe: Recipe, numbers: Numbers) -> tuple[Params, Count]:
-    """The parameters at every stop, and the steps taken. vmap it over any of the numbers."""
-    arrays, static = eqx.partition(numbers, eqx.is_array)
-    kernel = kernel_step(recipe, numbers)
+        return of_all
 
-    def one(arrays: Numbers) -> tuple[Params, Count]:
-        way, carry, view = alone(recipe, eqx.combine(arrays, static))
-        return _recorded(way, carry, view, arrays.stops)
+    def update(self, gradient: Params, params: Params, optimiser: Any) -> tuple[Params, Any]:
+        update = self.runs.spec.update
+        if update.is_elementwise:
+            return update(gradient, params, optimiser)
+        in_axes = (self.runs.axes.update, -1, -1, -1)
+        each = jax.vmap(lambda update, *given: update(*given), in_axes=in_axes, out_axes=-1)
+        return each(update, gradient, params, optimiser)
 
-    def many(arrays: Numbers, own: Numbers) -> tuple[Params, Count]:
-        way, carry = _together(recipe, eqx.combine(arrays, static), own, kernel)
-        ys, steps = _recorded(way, carry, lambda params: params, arrays.stops)
-        lanes = jax.tree.leaves(ys)[0].shape[-1]
-        return ys, jnp.broadcast_to(steps, (lanes,))
-
-    def in_step(own: Numbers) -> bool:
-        if kernel is not None:
-            return kernel.hashed or not own.stops
-        return 0 < numbers.source.size <= _FEW and not own.stops
-
-    def only(arrays: Numbers) -> tuple[Params, Count]:
-        return _first(many(*_only(arrays)))
-
-    return vmap_in_lanes(one, many, in_step, None if kernel is None else only)(arrays)
-
-
-def _only(arrays: Numbers) -> tuple[Numbers, Numbers]:
-    """One run as many, of which there is one."""
-    params = jax.tree.map(lambda leaf: leaf[..., None], arrays.params)
-    own = jax.tree.map(lambda _: False, arrays)
-    return arrays._replace(params=params), own._replace(
-        params=jax.tree.map(lambda _: True, arrays.params)
-    )
-
-
-def _first(runs: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: leaf[..., 0], runs)
-
-
-def single(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
-    """`alone`, or in the kernel as the only one of many."""
-    kernel = kernel_step(recipe, numbers)
-    if kernel is None:
-        return alone(recipe, numbers)
-    arrays, static = eqx.partition(numbers, eqx.is_array)
-    arrays, own = _only(arrays)
-    return *_together(recipe, eqx.combine(arrays, static), own, kernel), _first
-
-
-def alone(recipe: Recipe, numbers: Numbers) -> tuple[Way, Carry, Callable[[Params], Params]]:
-    """The way and the start of one run, and what turns its parameters into those of the user."""
-    problem, params = numbers.problem, numbers.params
-
-    def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
-        return recipe.update(gradient, params, state, *numbers.rates)
-
-    def same(params: Params) -> Params:
+    def to_user(self, params: Params) -> Params:
         return params
 
-    # Not a class of the user's own, which may look at the parameters themselves.
-    network = problem.network if type(problem) is Problem else None
-    if (
-        not (recipe.plain and recipe.padded)
-        or isinstance(numbers.source, Whole)
-        or type(network) is not ShallowNetwork
-        or network.activation.limits != (0.0, 1.0)
-    ):
-        way = one_way(problem, numbers.source, recipe.train, update)
-        return way, begin(params, numbers.optimiser), same
-    width = params.u.shape[0]
-    wide, params = network.padded(params, _MULTIPLE)
-    problem = eqx.tree_at(lambda p: p.network, problem, wide)
-    way = one_way(problem, numbers.source, recipe.train, update)
-    return way, begin(params, None), lambda params: network.unpadded(params, width)
+
+def record_run(spec: RunSpec) -> tuple[Params, Count]:
+    """Return the parameters at every stop, and the training steps taken.
+
+    Under `jax.vmap`, over any arrays of the spec, runs go where they are fastest: in the kernel if
+    there is one, else on a CPU in the lanes if that pays, else in turn.
+    """
+    kernel = kernel_step(spec)
+
+    def alone(spec: RunSpec) -> tuple[Params, Count]:
+        return run_alone(spec, kernel).record(spec.stops)
+
+    def in_loop(spec: RunSpec) -> tuple[Params, Count]:
+        return OneRun.padded(spec).record(spec.stops)
+
+    def side_by_side(spec: RunSpec, is_batched: RunSpec) -> tuple[Params, Count]:
+        runs = BatchedSpec(spec, is_batched)
+        together = RunsInLanes(runs) if kernel is None else RunsInKernel(runs, kernel)
+        ys, steps = together.record(spec.stops)
+        return ys, jnp.broadcast_to(steps, (runs.size,))
+
+    def pays(is_batched: RunSpec) -> bool:
+        if kernel is not None:
+            return kernel.is_hashed or not is_batched.stops
+        return 0 < spec.source.size <= MOST_SAMPLES and not is_batched.stops
+
+    return vmap_in_lanes(in_loop, side_by_side, pays, alone)(spec)
 
 
-def _together(
-    recipe: Recipe, numbers: Numbers, own: Numbers, kernel: KernelStep | None
-) -> tuple[Way, Carry]:
-    """The way and the start of many runs: they are on the last axis of what is `own`."""
-    leaves = jax.tree.leaves(eqx.filter(numbers, eqx.is_array))
-    theirs = jax.tree.leaves(own)
-    lanes = next(v.shape[-1] for v, is_own in zip(leaves, theirs, strict=True) if is_own)
-    axes = last_axes(own)
-
-    def every(leaf: Array, is_own: bool) -> Array:
-        return leaf if is_own else jnp.broadcast_to(leaf[..., None], (*leaf.shape, lanes))
-
-    def update(gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
-        if recipe.plain:
-            return recipe.update(gradient, params, state, *numbers.rates)
-        each = jax.vmap(recipe.update, in_axes=(-1, -1, -1, *axes.rates), out_axes=-1)
-        return each(gradient, params, state, *numbers.rates)
-
-    params, state = jax.tree.map(
-        every, (numbers.params, numbers.optimiser), (own.params, own.optimiser)
-    )
-    problem, source, along = numbers.problem, numbers.source, (axes.problem, axes.source)
-    carry = begin(params, state)
+def run_alone(spec: RunSpec, kernel: KernelStep | None) -> AbstractRun:
+    """Return what advances a run without others: the kernel if there is one, else a loop of XLA."""
     if kernel is None:
-        return side_by_side(problem, source, recipe.train, update, along), carry
-    if own.stops:
-        carry = carry._replace(step=jnp.zeros(lanes, carry.step.dtype))
-    arrays, static = eqx.partition(numbers, eqx.is_array)
-
-    def fast(arrays: Numbers, *part: Any) -> tuple[Params, Any]:
-        mine = eqx.combine(arrays, static)
-        chunk = chunks(mine.problem, mine.source, along)
-        return kernel_way(kernel, mine, own, chunk).walk(*part)
-
-    def one(arrays: Numbers, *part: Any) -> tuple[Params, Any]:
-        return alone(recipe._replace(padded=False), eqx.combine(arrays, static))[0].walk(*part)
-
-    def slow(arrays: Numbers, number: Count, *part: Any) -> tuple[Params, Any]:
-        """Each run in a loop of its own."""
-        one_by_one = -1 if number.ndim else None
-        axes = (last_axes(own), *(one_by_one,) * 3, -1, -1, -1)
-        return jax.vmap(one, axes, out_axes=-1)(arrays, number, *part)
-
-    walk = kernel_or_plain(fast, slow)
-    return Way(source.length, lambda *part: walk(arrays, *part)), carry
-
-
-def _recorded(
-    way: Way, carry: Carry, view: Callable[[Params], Params], stops: Int[Array, " T"]
-) -> tuple[Params, Count]:
-    def record(carry: Carry, stop: Count) -> tuple[Carry, Params]:
-        carry = advance(way, carry, stop)
-        return carry, view(reached(carry))
-
-    carry, ys = jax.lax.scan(record, carry, stops)
-    return ys, carry.step
+        return OneRun.padded(spec)
+    return RunsInKernel(BatchedSpec.of_one(spec), kernel, is_single=True)

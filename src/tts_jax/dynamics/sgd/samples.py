@@ -1,8 +1,9 @@
-"""The samples that SGD trains on. What a step sees depends on the key and its number alone.
+"""The samples that SGD trains on.
 
-Samples come in chunks of some thousand steps, on the first axis: few enough for the cache, many
-enough for the cost of a chunk to vanish. Chunk c begins with step c times its length, whatever is
-recorded and however many runs there are.
+What a training step sees depends on the key and the number of the step alone. Samples come in
+chunks of some thousand steps, on the first axis: few enough for the cache, many enough for the cost
+of a chunk to vanish. Chunk c begins with step c times its length, whatever is recorded and however
+many runs there are.
 """
 
 import abc
@@ -25,35 +26,35 @@ _PARITY = np.uint32(0x1BD11BDA)
 
 
 class AbstractSource(eqx.Module):
-    """Where samples come from, `size` of them a step."""
+    """Where samples come from, `size` of them a training step."""
 
     size: eqx.AbstractVar[int]
 
     @property
     @abc.abstractmethod
-    def length(self) -> int:
-        """Steps in a chunk."""
+    def chunk_length(self) -> int:
+        """Training steps in a chunk."""
 
     @abc.abstractmethod
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
-        """What the loss of each step is given, (length, batch, ...) each."""
+        """Return what the loss is given at each step of a chunk, (chunk_length, batch, ...)."""
 
 
 class Whole(AbstractSource):
-    """No samples: every step sees the whole risk."""
+    """No samples: every training step goes down the whole risk."""
 
     size: int = eqx.field(static=True, default=0)
 
     @property
-    def length(self) -> int:
-        return CHUNK  # what steps in float32 lose comes back between the chunks
+    def chunk_length(self) -> int:
+        return CHUNK  # what float32 loses in a chunk comes back after it
 
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
         return ()
 
 
 class Replayed(AbstractSource):
-    """A given stream, filled up to whole chunks."""
+    """Samples of a given stream, which is filled up to whole chunks."""
 
     x: Array
     noise: Float[Array, "steps batch"]
@@ -70,7 +71,7 @@ class Replayed(AbstractSource):
         )
 
     @property
-    def length(self) -> int:
+    def chunk_length(self) -> int:
         return CHUNK
 
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
@@ -81,7 +82,7 @@ class Replayed(AbstractSource):
 
 
 class Drawn(AbstractSource):
-    """By the problem's `draw`, with the key of a chunk."""
+    """Samples that the problem's `draw` makes, with a key for each chunk."""
 
     key: Key
     noise: Float[Array, ""]
@@ -89,23 +90,24 @@ class Drawn(AbstractSource):
     dtype: Any = eqx.field(static=True)
 
     @property
-    def length(self) -> int:
+    def chunk_length(self) -> int:
         return max(1, CHUNK // self.size)
 
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
         x_key, noise_key = jax.random.split(jax.random.fold_in(self.key, number))
-        x, y = problem.draw(x_key, self.length * self.size)
+        x, y = problem.draw(x_key, self.chunk_length * self.size)
         noise = jax.random.uniform(noise_key, y.shape, y.dtype, -1.0, 1.0)
         y = y + self.noise.astype(y.dtype) * noise
-        x = x.reshape(self.length, self.size, *x.shape[1:])
-        return x.astype(self.dtype), y.reshape(self.length, self.size).astype(self.dtype)
+        x = x.reshape(self.chunk_length, self.size, *x.shape[1:])
+        return x.astype(self.dtype), y.reshape(self.chunk_length, self.size).astype(self.dtype)
 
 
 class Hashed(AbstractSource):
-    """64 random bits a sample, a function of its number, for problems with `from_uniform`.
+    """Samples made of 64 random bits each, a function of the sample's number alone.
 
-    40 of them make x (24 in float32) and 24 the noise; `jax.random.bits` of the key made of `seed`
-    has the same bits. For runs side by side `seed` is (2, R), and so are the last axes of a chunk.
+    For problems with `from_uniform`. 40 of the bits make x (24 in float32) and 24 the noise;
+    `jax.random.bits` of the key made of `seed` has the same bits. For runs side by side `seed` is
+    (2, R), and the last axis of a chunk is (R,).
     """
 
     seed: Int[Array, "2 *R"]
@@ -114,18 +116,18 @@ class Hashed(AbstractSource):
     dtype: Any = eqx.field(static=True)
 
     @property
-    def length(self) -> int:
+    def chunk_length(self) -> int:
         return max(1, CHUNK // self.size)
 
     def chunk(self, problem: AbstractProblem, number: Count) -> tuple[Array, ...]:
-        count, runs = self.length * self.size, self.seed.shape[1:]
+        count, runs = self.chunk_length * self.size, self.seed.shape[1:]
         place = number.astype(jnp.uint64) * np.uint64(count) + jnp.arange(count, dtype=jnp.uint64)
         x, y = self.at(problem, *words(place.reshape(count, *(1 for _ in runs))))
-        shape = (self.length, self.size, *runs)
+        shape = (self.chunk_length, self.size, *runs)
         return x.reshape(shape), y.reshape(shape)
 
     def at(self, problem: AbstractProblem, high: Array, low: Array) -> tuple[Array, Array]:
-        """Samples (n, *R) by their numbers (n, *R or 1), as two words each."""
+        """Return samples (n, *R) by their numbers (n, *R or 1), given as two words each."""
         high, low = threefry(self.seed[0][None], self.seed[1][None], high, low)
         x, y = of_dtype(problem, self.dtype).from_uniform(_fraction(high, low, self.dtype))
         unit = self.dtype.type(2.0**-23)
@@ -135,12 +137,12 @@ class Hashed(AbstractSource):
 
 
 def words(number: Array) -> tuple[Array, Array]:
-    """The high and the low half of unsigned 64-bit numbers."""
+    """Return the high and the low half of unsigned 64-bit numbers."""
     return (number >> np.uint64(32)).astype(jnp.uint32), number.astype(jnp.uint32)
 
 
 def source_of(given: RunInputs, noise: Float[Array, ""], size: Any) -> AbstractSource:
-    """The source that SGD uses for what it was given. `size`: samples a step, or "full"."""
+    """Return the source that SGD uses for what it was given. `size`: samples a step, or "full"."""
     problem = given.problem
     if size == "full":
         return Whole()
@@ -155,21 +157,22 @@ def source_of(given: RunInputs, noise: Float[Array, ""], size: Any) -> AbstractS
 
 
 def _made_of_uniform(problem: AbstractProblem) -> bool:
-    """Whether the most special of its classes that makes samples does so by `from_uniform`."""
+    """Return whether a problem makes its samples by `from_uniform`: the most special of its classes
+    that makes any decides."""
     makers = (c for c in type(problem).__mro__ if {"draw", "from_uniform"} & set(vars(c)))
     maker = next(makers)
     return maker is not AbstractProblem and "from_uniform" in vars(maker)
 
 
 def of_dtype(problem: AbstractProblem, dtype: Any) -> AbstractProblem:
-    """The problem with its numbers in another precision."""
+    """Return the problem with its numbers in another precision."""
     return jax.tree.map(lambda v: v.astype(dtype) if eqx.is_inexact_array(v) else v, problem)
 
 
 def threefry(key_0: Array, key_1: Array, high: Array, low: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011) of the counter (high, low).
+    """Return Threefry-2x32 with 20 rounds (Salmon et al., SC 2011) of the counter (high, low).
 
-    JAX's own is a call that XLA does not fuse with what comes before and after it.
+    That of JAX is a call that XLA does not fuse with what comes before and after it.
     """
     keys = (key_0, key_1, key_0 ^ key_1 ^ _PARITY)
     high, low = high + keys[0], low + keys[1]
@@ -183,7 +186,7 @@ def threefry(key_0: Array, key_1: Array, high: Array, low: Array) -> tuple[Array
 
 
 def _fraction(high: Array, low: Array, dtype: np.dtype) -> Array:
-    """Numbers in [0, 1): 24 bits of `high`, or in float64 all of them and 8 of `low`."""
+    """Return numbers in [0, 1): 24 bits of `high`, or in float64 all of them and 8 of `low`."""
     if dtype != np.float64:
         return _small(high >> np.uint32(8), 24, dtype) * dtype.type(2.0**-24)
     more = _small(low >> np.uint32(24), 8, dtype)
@@ -191,5 +194,6 @@ def _fraction(high: Array, low: Array, dtype: np.dtype) -> Array:
 
 
 def _small(word: Array, bits: int, dtype: np.dtype) -> Array:
-    """The lowest bits as a number. By a signed integer: that conversion is one instruction."""
+    """Return the lowest bits of a word as a number."""
+    # By a signed integer: that conversion is one instruction.
     return (word & np.uint32(2**bits - 1)).astype(jnp.int32).astype(dtype)

@@ -1,1 +1,1 @@
-"""What diffrax lacks for flows this stiff: Rodas5P, and a root finder that converges."""
+"""Parts that diffrax lacks for flows this stiff: Rodas5P, and a root finder that converges."""

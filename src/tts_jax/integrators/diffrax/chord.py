@@ -2,11 +2,12 @@
 
 diffrax 0.7.2 reports "not converged yet" as "diverged", so that every stage of an implicit method
 gets two iterations and half of all steps are rejected. The correction is merged upstream (pull
-request 754 of diffrax) but not released: `terminate` goes with the next release.
+request 754 of diffrax) but not released: `terminate` can be removed with the next release.
 
-It also asks for the velocity of a stage, its unknown, to the tolerance that is meant for the
-state. A velocity of 1/epsilon has a rounding error far above that: at a small epsilon or a tight
-tolerance no stage would ever converge. `step` measures what an update does to the state.
+diffrax also applies the tolerance of the state to the unknown of a stage, which is a velocity. A
+velocity of the order of 1/epsilon has a rounding error far above that tolerance: at a small epsilon
+or a tight tolerance no stage would ever converge. `step` measures by how much an update moves the
+state.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from ..._types import Array, Tree
 
 
 class Chord(diffrax.VeryChord):
-    """`diffrax.VeryChord`, one linearisation a step, that goes on iterating while it converges."""
+    """`diffrax.VeryChord`, one Jacobian per step, which goes on iterating while it converges."""
 
     def step(
         self,
@@ -34,7 +35,7 @@ class Chord(diffrax.VeryChord):
         tags: frozenset[object],
     ) -> tuple[Tree, Any, Any]:
         new_y, new_state, aux = super().step(fn, y, args, options, state, tags)
-        # What diffrax hands to the equation of a stage, y = stage + diagonal * prod(f(y), dt).
+        # The arguments of diffrax's equation of a stage, y = stage + diagonal * prod(f(y), dt).
         _, diagonal, _, prod, _, stage, _, dt = args
         update = jax.tree.map(lambda d: diagonal * d, prod(new_state.diff, dt))
         scaled = jax.tree.map(lambda d, y: d / (self.atol + self.rtol * jnp.abs(y)), update, stage)
@@ -66,10 +67,10 @@ class Chord(diffrax.VeryChord):
 
 
 def stiff_solver(order: int = 5) -> diffrax.AbstractSolver:
-    """Kvaerno's L-stable method of order 3, 4 or 5 with the corrected root finder.
+    """Return Kvaerno's L-stable method of order 3, 4 or 5 with the corrected root finder.
 
-    Every implicit method of the package comes from here: with diffrax's own root finder the same
-    methods take 10 to 30 times as many steps.
+    Every diagonally implicit method of the package comes from here: with diffrax's own root finder
+    these methods take 10 to 30 times as many steps.
     """
     methods = {3: diffrax.Kvaerno3, 4: diffrax.Kvaerno4, 5: diffrax.Kvaerno5}
     if order not in methods:

@@ -30,7 +30,7 @@ def integrate(
     max_steps: int,
     adjoint: diffrax.AbstractAdjoint | None,
 ) -> tuple[Tree, Array, dict[str, Any]]:
-    """dy/dtau = velocity(y) from y(0) = start.
+    """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax.
 
     **Returns:** states at `taus`, with a leading axis (T,) and NaN at those not reached; the status
     code; counts of steps.
@@ -39,7 +39,7 @@ def integrate(
     controller = diffrax.PIDController(
         rtol=rtol,
         atol=atol,
-        # Steps under the resolution of the clock would leave it standing still.
+        # Adding a smaller step to the time would round to the time itself.
         dtmin=2.0**-50 * horizon,
         force_dtmin=False,
     )
@@ -62,9 +62,9 @@ def integrate(
         "accepted": solution.stats["num_accepted_steps"],
         "rejected": solution.stats["num_rejected_steps"],
     }
-    # diffrax fills what it did not reach with infinities.
+    # diffrax fills the records of times that it did not reach with infinities.
     reached = jax.tree.map(lambda y: jnp.where(jnp.isinf(y), jnp.nan, y), solution.ys)
     status = jnp.asarray(Status.NON_FINITE, jnp.int32)
-    for known, code in _STATUS:
-        status = jnp.where(solution.result == known, jnp.asarray(code, jnp.int32), status)
+    for result, code in _STATUS:
+        status = jnp.where(solution.result == result, jnp.asarray(code, jnp.int32), status)
     return reached, status, stats

@@ -1,4 +1,4 @@
-"""The Rosenbrock method as a solver of diffrax, for what diffrax does best: events, adjoints."""
+"""The Rosenbrock method as a solver of diffrax, for diffrax's events and adjoints."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from ..rosenbrock import (
 
 
 class _DenseOutput(diffrax.AbstractLocalInterpolation):
-    """The interpolation that comes with the method, of order 4."""
+    """The dense output of the method, an interpolation of order 4."""
 
     t0: Any
     t1: Any
@@ -38,7 +38,7 @@ class _DenseOutput(diffrax.AbstractLocalInterpolation):
 
 
 class _Autonomous(AbstractRosenbrockSystem):
-    """dy/dt = f(t, y) with the time as one more component, for any terms of diffrax."""
+    """The system dy/dt = f(t, y), made autonomous by the time as one more component of y."""
 
     terms: diffrax.AbstractTerm
     args: Any
@@ -50,25 +50,28 @@ class _Autonomous(AbstractRosenbrockSystem):
         return y
 
     def factorise(self, y: tuple[Scalar, Tree], shift: Scalar) -> Callable:
-        flat, whole = ravel_pytree(y)
-        jacobian = jax.jacfwd(lambda flat: ravel_pytree(self.vector_field(whole(flat)))[0])(flat)
+        flat, unravel = ravel_pytree(y)
+        jacobian = jax.jacfwd(lambda flat: ravel_pytree(self.vector_field(unravel(flat)))[0])(flat)
         factors = lu_factor(shift * jnp.eye(flat.size) - jacobian)
-        return lambda r: whole(lu_solve(factors, ravel_pytree(r)[0]))
+        return lambda r: unravel(lu_solve(factors, ravel_pytree(r)[0]))
 
     def velocity(self, y: tuple[Scalar, Tree]) -> tuple[Scalar, Tree]:
         return self.vector_field(y)
 
-    def error(self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
-        raise NotImplementedError("Errors are the business of diffrax's step size controller.")
+    def error_norm(
+        self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar
+    ) -> Scalar:
+        raise NotImplementedError("The step size controller of diffrax has its own error norm.")
 
 
 class Rodas5P(diffrax.AbstractSolver):
     """Rodas5P for `diffrax.diffeqsolve`: order 5, L-stable, eight stages and one factorisation.
 
-    **Arguments:** `system`: if the equation is one of this package's, with linear solves of its
-    own; by default the Jacobian of the terms comes from autodiff and is factorised by LU.
+    **Arguments:** `system`: a system of this package, which factorises the matrix of a step itself;
+    the terms must be its velocity. By default the Jacobian of the terms comes from autodiff and is
+    factorised by LU.
 
-    Source: see solvers/rosenbrock.py.
+    Source: G. Steinebach, BIT 63:27 (2023); see integrators/rosenbrock.py.
     """
 
     system: AbstractSystem | None = None
@@ -88,8 +91,8 @@ class Rodas5P(diffrax.AbstractSolver):
         if self.system is not None:
             taken = self.system.step(y0, t1 - t0)
         else:
-            both = rosenbrock_step(_Autonomous(terms, args), (jnp.asarray(t0), y0), t1 - t0)
-            taken = SolverStep(both.after[1], both.stages[1])
+            with_time = rosenbrock_step(_Autonomous(terms, args), (jnp.asarray(t0), y0), t1 - t0)
+            taken = SolverStep(with_time.after[1], with_time.stages[1])
         dense = {"y": y0, "taken": taken}
         return taken.after, last_stage(taken), dense, None, diffrax.RESULTS.successful
 

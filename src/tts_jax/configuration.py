@@ -1,0 +1,162 @@
+"""`configure`: what JAX must be told before its first computation, and the word to who did not."""
+
+import functools
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from ._errors import SlowSettingsWarning, argument_error
+from .batching.devices import on_cpu
+
+_THRESHOLD = "xla_cpu_small_while_loop_byte_threshold"
+SMALL_LOOPS = f"--xla_backend_extra_options={_THRESHOLD}=4000000"
+"""Lets XLA on a CPU turn each loop of SGD and of the flows into one kernel. See benchmarks/.
+
+With a million, the loops of a gradient were several: see `threshold` in benchmarks/flows.py."""
+
+WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
+"""Lets XLA on a CPU use the widest vectors there are, which it does not by default."""
+
+_DEVICES = "--xla_force_host_platform_device_count"
+
+# XLA ends the process at a flag that it does not know, so a JAX that nobody has tried gets none
+# that may be gone. JAX 0.10.0, 0.10.2, 0.11.0, 0.11.2 and 0.12.0 know all three; from 0.12 on small
+# loops are one kernel without a flag. `jit(compiler_options=...)` is no way around: it takes the
+# width but not the threshold, and raises where one jit calls another.
+_NEEDS_SMALL_LOOPS = jax.__version_info__ < (0, 12)
+_KNOWS_WIDE_VECTORS = jax.__version_info__ < (0, 13)
+
+_added: set[str] = set()
+"""The flags in XLA_FLAGS that `configure` put there itself, which it may replace."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What `configure` set, and what was set before and stays."""
+
+    x64: bool
+    """Whether JAX is in 64-bit mode."""
+    devices: int
+    """How many devices the CPU is."""
+    flags: tuple[str, ...]
+    """The flags that `configure` put into XLA_FLAGS."""
+    kept: tuple[str, ...]
+    """The settings of the user that `configure` left in place of its own."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"{64 if self.x64 else 32}-bit numbers, CPU devices: {self.devices}",
+            *(f"  set:  {flag}" for flag in self.flags),
+            *(f"  kept: {setting}" for setting in self.kept),
+        ]
+        return "\n".join(lines)
+
+
+def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Configuration:
+    """Set up JAX for simulations: 64-bit numbers, fast loops on a CPU, its cores as devices.
+
+    To be called before the first computation, since XLA reads its flags then; `import jax` may come
+    first. What the user has set, in XLA_FLAGS or by `jax_num_cpu_devices`, stays as it is. Worker
+    processes inherit the settings, which are put into the environment too. Calling it again
+    changes nothing.
+
+    **Arguments:**
+
+    - `x64`: whether to switch on 64-bit mode, which every simulation needs; False leaves the mode
+      as it is, for programs that switch it on by `jax.enable_x64` for a while.
+    - `devices`: how many devices the CPU is to be, which `map_runs` and `sweep` keep busy: "all"
+      for as many as this process has cores, or a number.
+
+    **Returns:** a `Configuration`, which says what was set and what was kept.
+
+    **Raises:** `ValueError` for bad arguments; `RuntimeError` if JAX has begun to compute without
+    the settings asked for. Then nothing is changed.
+    """
+    if not isinstance(x64, bool):
+        raise argument_error("x64", "True or False", repr(x64))
+    count = _cores() if devices == "all" else devices
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise argument_error("devices", '"all" or a whole number of at least 1', repr(devices))
+    wanted = {_DEVICES: f"{_DEVICES}={count}"}
+    if _KNOWS_WIDE_VECTORS:
+        wanted[WIDE_VECTORS.split("=")[0]] = WIDE_VECTORS
+    if _NEEDS_SMALL_LOOPS:
+        wanted[_THRESHOLD] = SMALL_LOOPS
+
+    before = _xla_flags()
+    theirs = [flag for flag in before if flag not in _added]
+    by_name = {name: flag for flag in theirs for name in wanted if name in flag}
+    if _DEVICES in by_name:
+        count = int(by_name[_DEVICES].split("=")[1])
+    by_jax = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if by_jax >= 0:  # goes before XLA's flag
+        count, by_name[_DEVICES] = by_jax, f"jax_num_cpu_devices={by_jax}"
+    ours = [flag for name, flag in wanted.items() if name not in by_name]
+    _check_in_time([flag for flag in ours if flag not in before])
+
+    _added.update(ours)
+    os.environ["XLA_FLAGS"] = " ".join([*theirs, *ours])
+    if x64:
+        os.environ["JAX_ENABLE_X64"] = "1"
+        jax.config.update("jax_enable_x64", True)
+    is_x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    return Configuration(is_x64, count, tuple(ours), tuple(by_name.values()))
+
+
+@functools.cache
+def warn_if_slow() -> None:
+    """Warn, once in a process, if loops on this CPU are slow for want of a flag.
+
+    At the first simulation of any kind: one that is traced, for a batch or by `map_runs`, loses as
+    much as one that runs at once, and is traced only once.
+    """
+    if _NEEDS_SMALL_LOOPS and on_cpu() and not any(_THRESHOLD in flag for flag in _xla_flags()):
+        warnings.warn(
+            "Simulations take several times as long as they need on this CPU, because JAX lacks a "
+            "setting: call `tts.configure()` before the first computation.",
+            SlowSettingsWarning,
+            stacklevel=3,
+        )
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _xla_flags() -> list[str]:
+    """The flags in XLA_FLAGS, or in the file that it names."""
+    text = os.environ.get("XLA_FLAGS", "").strip()
+    if text and not text.startswith("-"):
+        text = Path(text).read_text()
+    return text.split()
+
+
+def _check_in_time(flags: list[str]) -> None:
+    """Raise if JAX computes already and can no longer take flags, but for what it has anyway."""
+    if not flags or not _has_started():
+        return
+    devices = sum(device.platform == "cpu" for device in jax.local_devices())
+    late = [flag for flag in flags if flag != f"{_DEVICES}={devices}"]
+    if late:
+        raise RuntimeError(
+            f"JAX has begun to compute and takes no more settings: too late for {' '.join(late)}. "
+            "Call `tts.configure()` before the first computation of the process."
+        )
+
+
+def _has_started() -> bool:
+    """Whether JAX computes already: then it refuses another number of CPU devices."""
+    now = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        jax.config.update("jax_num_cpu_devices", now + 1)
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", now)
+    return False
