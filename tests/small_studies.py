@@ -64,9 +64,11 @@ LONGER_STUDY = SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4")
 
 
 class Drift(tts.AbstractDynamics):
-    """A user's dynamics that takes no time: neurons move at the speed epsilon + drag, as they are.
+    """A user's dynamics that compiles in no time: all parameters move at the speed epsilon + drag.
 
-    What a run leaves shows all that it was given, and compiles in no time.
+    In place of the risk stands what the first neuron does at 1/2 and, if there is one, the target
+    at tau: what a run leaves shows all numbers that it was given, and to the last bit, however many
+    runs there are beside it.
     """
 
     epsilon: float = 1.0
@@ -77,14 +79,15 @@ class Drift(tts.AbstractDynamics):
         pass
 
     def run(self, given):
+        problem, taus = given.problem, given.taus
         speed = jnp.asarray(self.epsilon) + self.drag
-        a, u = (
-            half[None] + (speed * given.taus).reshape(-1, *(1,) * half.ndim)
-            for half in given.params
-        )
-        risk = jax.vmap(given.problem.risk)(tts.Params(a, u))
+        a, u = (h[None] + (speed * taus).reshape(-1, *(1,) * h.ndim) for h in given.params)
+        activation = problem.network.activation
+        risk = activation((0.5 - u.reshape(taus.size, -1)[:, 0]) / activation.eta)
+        if isinstance(problem, tts.Problem):
+            risk = risk + problem.target(taus)
         ok = jnp.asarray(tts.Status.OK, jnp.int32)
-        return RunOutputs(tts.Params(a, u), risk, ok, {"steps": jnp.asarray(given.taus.size)})
+        return RunOutputs(tts.Params(a, u), risk, ok, {"steps": jnp.asarray(taus.size)})
 
 
 class Apart(Drift):

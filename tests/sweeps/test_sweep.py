@@ -7,20 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from small_studies import files, same, same_but_for_rounding, small_problem
+from small_problems import TRACED, CountedRamp, small_problem
+from small_studies import (
+    Apart,
+    Drift,
+    compilations,
+    files,
+    same,
+    same_but_for_rounding,
+    start_of,
+)
 
 import tts_jax as tts
-from tts_jax.sweeps.execution.plan import Layout
 from tts_jax.sweeps.storage.store import PENDING, open_store
 from tts_jax.sweeps.study.grid import stream
+from tts_jax.sweeps.sweep import plan_of
 
 TAUS = np.linspace(0.0, 0.3, 4)
 FLOW = tts.GradientFlow(1.0, rtol=1e-6, atol=1e-8)
 SGD = tts.SGD(0.05, 1e-3, noise=0.3)
 
-
-def start_of(seed: int, width: int) -> tts.Params:
-    return tts.init_uniform(jax.random.fold_in(jax.random.key(seed), 0), width)
+# Few shapes, so that one program serves many checks: units of 14 flows, as in FLOW_STUDY, and of 9
+# runs of SGD.
+FLOW_GRID = {"epsilon": [0.1, 1.0], "eta": [0.08, 0.05], "seed": range(7), "width": 6}
+SGD_GRID = {"epsilon": [0.05, 0.1], "seed": range(9), "width": 6}
 
 
 def noise_key(seed: int, **coordinates):
@@ -31,23 +41,15 @@ def noise_key(seed: int, **coordinates):
 
 
 def test_a_flow_is_that_of_simulate_at_every_point():
-    grid = {"epsilon": [0.1, 1.0], "eta": [0.08, 0.05], "seed": range(3), "width": 6}
-    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
-    assert dict(data.sizes) == {
-        "epsilon": 2,
-        "eta": 2,
-        "seed": 3,
-        "tau": 4,
-        "outer": 7,
-        "neuron": 6,
-    }
+    data = tts.sweep(small_problem(), FLOW, FLOW_GRID, TAUS)
+    sizes = {"epsilon": 2, "eta": 2, "seed": 7, "tau": 4, "outer": 7, "neuron": 6}
+    assert dict(data.sizes) == sizes
     for epsilon, eta, seed in ((0.1, 0.05, 2), (1.0, 0.08, 0)):
-        network = tts.ShallowNetwork(tts.CubicStep(eta=eta))
-        problem = tts.Problem(network, small_problem().target)
+        problem = small_problem(eta=eta)
         flow = tts.GradientFlow(epsilon, rtol=1e-6, atol=1e-8)
         run = tts.simulate(problem, flow, start_of(seed, 6), jnp.asarray(TAUS))
         ours = data.sel(epsilon=epsilon, eta=eta, seed=seed)
-        # Rounding only: the two are compiled with other numbers as constants.
+        # Rounding only: the two are compiled as parts of other programs.
         assert np.allclose(ours.risk, run.risk, rtol=1e-10, atol=0)
         assert np.allclose(ours.u, run.params.u, rtol=0, atol=1e-11)
         assert np.allclose(ours.a, run.params.a, rtol=0, atol=1e-9)
@@ -56,8 +58,7 @@ def test_a_flow_is_that_of_simulate_at_every_point():
 
 
 def test_sgd_hears_the_stream_of_its_coordinates():
-    grid = {"epsilon": [0.05, 0.1], "seed": range(9), "width": 6}
-    data = tts.sweep(small_problem(), SGD, grid, TAUS)
+    data = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS)
     sgd = tts.SGD(0.1, 1e-3, noise=0.3)
     key = noise_key(4, epsilon=0.1, width=6)
     run = tts.simulate(small_problem(), sgd, start_of(4, 6), jnp.asarray(TAUS), key=key)
@@ -68,14 +69,14 @@ def test_sgd_hears_the_stream_of_its_coordinates():
     assert not np.allclose(ours.u, data.sel(epsilon=0.05, seed=4).u, atol=1e-4)
 
 
-@pytest.mark.parametrize("dynamics", [FLOW, SGD], ids=["flow", "sgd"])
-def test_more_values_change_no_other_run(dynamics):
-    few = tts.sweep(
-        small_problem(), dynamics, {"epsilon": [0.2, 0.1], "seed": range(8), "width": 6}, TAUS
-    )
-    grid = {"epsilon": [0.05, 0.1, 0.2], "seed": range(11), "width": 6}
-    many = tts.sweep(small_problem(), dynamics, grid, TAUS)
-    part = many.sel(epsilon=[0.1, 0.2], seed=range(8))
+@pytest.mark.parametrize(
+    ("dynamics", "grid"), [(FLOW, FLOW_GRID), (SGD, SGD_GRID)], ids=["flow", "sgd"]
+)
+def test_more_values_change_no_other_run(dynamics, grid):
+    few = tts.sweep(small_problem(), dynamics, {**grid, "epsilon": [0.2, 0.1]}, TAUS)
+    more = {**grid, "epsilon": [0.05, 0.1, 0.2], "seed": range(11)}
+    many = tts.sweep(small_problem(), dynamics, more, TAUS)
+    part = many.sel(epsilon=[0.1, 0.2], seed=grid["seed"])
     assert few.epsilon.values.tolist() == [0.1, 0.2]  # in order, however they were given
     if dynamics is SGD:
         assert same(few.drop_attrs(), part.drop_attrs())
@@ -83,9 +84,62 @@ def test_more_values_change_no_other_run(dynamics):
         same_but_for_rounding(few, part)
 
 
+def again(dynamics, grid, **options):
+    """The grid with as many other numbers, everywhere, a second time."""
+    other = {
+        name: [3 * value for value in values] if name != "seed" else range(50, 50 + len(values))
+        for name, values in grid.items()
+        if name != "width"
+    }
+    problem = small_problem(eta=0.06, jumps=(0.25, 0.7), values=(0.0, 2.0, 1.0))
+    return tts.sweep(problem, dynamics, {**grid, **other}, 0.5 * TAUS, **options)
+
+
+def test_other_numbers_compile_nothing():
+    """Nor if another study comes between, with or without a store."""
+    tts.sweep(small_problem(), FLOW, FLOW_GRID, TAUS)
+    tts.sweep(small_problem(), SGD, SGD_GRID, TAUS)
+    with compilations() as found:
+        flows = again(tts.GradientFlow(1.0, rtol=1e-5, atol=1e-7), FLOW_GRID)
+        sgd = again(tts.SGD(0.1, 2e-3, noise=0.1), SGD_GRID)
+        tts.sweep(small_problem(), FLOW, FLOW_GRID, TAUS)
+    assert found == []
+    assert np.all(flows.status == 0)
+    assert np.all(sgd.status == 0)
+
+
+def test_other_numbers_of_a_target_compile_nothing(tmp_path):
+    def swept(shift, **options):
+        up = tts.PiecewiseConstant([0.4 + shift, 0.7], [shift, 1.0, 2.0])
+        down = tts.PiecewiseConstant([0.5], [3.0 - shift, 0.0])
+        grid = {"target": {"up": up, "down": down}, "seed": range(3), "width": 3}
+        return tts.sweep(small_problem(), Drift(), grid, TAUS, **options)
+
+    first = swept(0.1)
+    with compilations() as found:
+        second = swept(0.2)
+        stored = swept(0.2, store=tmp_path / "s.zarr")
+    assert found == []
+    assert same(stored.load().drop_attrs(), second.drop_attrs())
+    assert np.all(first.risk != second.risk)
+
+
+def test_a_users_activation_is_traced_once():
+    def swept(eta):
+        problem = tts.Problem(tts.ShallowNetwork(CountedRamp(eta=0.1)), small_problem().target)
+        grid = {"eta": [eta, 2 * eta], "seed": range(3), "width": 3}
+        tts.sweep(problem, Drift(), grid, TAUS)
+        return plan_of(tts.Study(problem, Drift(), grid, TAUS))
+
+    swept(0.1)
+    TRACED.clear()
+    assert swept(0.3).runs == 6
+    assert TRACED == []
+
+
 def test_widths_are_filled_up_and_start_where_a_single_run_does():
     grid = {"width": [3, 6], "seed": [1, 2]}
-    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    data = tts.sweep(small_problem(), Drift(), grid, TAUS)
     narrow = data.sel(width=3, seed=1)
     assert np.array_equal(narrow.u.isel(tau=0, neuron=slice(0, 3)), start_of(1, 3).u)
     assert np.all(np.isnan(narrow.u.isel(neuron=slice(3, None))))
@@ -100,29 +154,28 @@ def test_zipped_axes_and_targets_and_single_values():
         "epsilon": 0.5,
         "seed": [0],
     }
-    data = tts.sweep(small_problem(), FLOW, grid, TAUS)
+    data = tts.sweep(small_problem(), Drift(), grid, TAUS)
     assert data.risk.dims == ("width_eta", "target", "seed", "tau")
     assert data.coords["eta"].dims == ("width_eta",)
     assert float(data.coords["epsilon"]) == 0.5
     problem = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta=0.05)), stairs)
-    flow = tts.GradientFlow(0.5, rtol=1e-6, atol=1e-8)
-    run = tts.simulate(problem, flow, start_of(0, 5), jnp.asarray(TAUS))
+    run = tts.simulate(problem, Drift(0.5), start_of(0, 5), jnp.asarray(TAUS))
     ours = data.isel(width_eta=1, seed=0).sel(target="stairs")
     assert np.allclose(ours.risk, run.risk, rtol=1e-10)
     assert np.all(data.status == 0)
 
 
 def test_one_run_without_any_axis():
-    data = tts.sweep(small_problem(), FLOW, {"width": 6, "seed": 3}, TAUS)
-    run = tts.simulate(small_problem(), FLOW, start_of(3, 6), jnp.asarray(TAUS))
+    data = tts.sweep(small_problem(), Drift(), {"width": 6, "seed": 3}, TAUS)
+    run = tts.simulate(small_problem(), Drift(), start_of(3, 6), jnp.asarray(TAUS))
     assert data.risk.dims == ("tau",)
     assert np.allclose(data.risk, run.risk, rtol=1e-10)
 
 
 def test_the_last_parameters_are_those_of_the_whole_record():
     grid = {"seed": range(3), "width": 6}
-    whole = tts.sweep(small_problem(), FLOW, grid, TAUS)
-    last = tts.sweep(small_problem(), FLOW, grid, TAUS, keep="last")
+    whole = tts.sweep(small_problem(), Drift(), grid, TAUS)
+    last = tts.sweep(small_problem(), Drift(), grid, TAUS, keep="last")
     assert last.u.dims == ("seed", "neuron")
     assert np.array_equal(last.risk, whole.risk)
     assert np.array_equal(last.u, whole.u.isel(tau=-1))
@@ -130,9 +183,8 @@ def test_the_last_parameters_are_those_of_the_whole_record():
 
 
 def test_single_precision_moves_as_double():
-    grid = {"seed": range(8), "width": 6}
-    double = tts.sweep(small_problem(), SGD, grid, TAUS)
-    single = tts.sweep(small_problem(), SGD, grid, TAUS, precision="float32")
+    double = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS)
+    single = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS, precision="float32")
     assert single.u.dtype == np.float32
     assert single.attrs["precision"] == "float32"
     moved = np.abs(double.u.isel(tau=-1) - double.u.isel(tau=0)).max()
@@ -156,57 +208,45 @@ def test_a_problem_and_a_start_of_ones_own():
     network = tts.AdditiveNetwork(tts.CubicStep(eta=0.2))
     x = jax.random.uniform(jax.random.key(0), (40, 2))
     problem = tts.EmpiricalProblem(network, x, jnp.sum(x > 0.5, axis=1).astype(float))
-    flow = tts.GradientFlow(0.3, rtol=1e-4, atol=1e-6)
-    data = tts.sweep(problem, flow, {"seed": [0, 1], "width": 3}, TAUS, start=start_high)
+    data = tts.sweep(problem, Drift(), {"seed": [0, 1], "width": 3}, TAUS, start=start_high)
     assert data.u.dims == ("seed", "tau", "input", "neuron")
     params = start_high(jax.random.fold_in(jax.random.key(1), 0), 3)
-    run = tts.simulate(problem, flow, params, jnp.asarray(TAUS))
+    run = tts.simulate(problem, Drift(), params, jnp.asarray(TAUS))
     assert np.allclose(data.risk.sel(seed=1), run.risk, rtol=1e-8)
-
-
-def test_numbers_never_compile_again_and_shapes_do_once():
-    grid = {"epsilon": np.geomspace(0.01, 1.0, 5), "seed": range(20), "width": [3, 5]}
-    study = tts.Study(small_problem(), tts.GradientFlow(1.0, rtol=1e-3, atol=1e-5), grid, TAUS)
-    layout = Layout.of(study, (1, 10, 1))
-    for chunk in layout.all_chunks():
-        unit = layout.unit(chunk, np.ones((1, 10, 1), bool))
-        layout.runner(layout.points(unit))
-    assert len(layout.all_chunks()) == 20
-    assert layout.runner.traces == 2
 
 
 def test_only_what_is_new_is_run(tmp_path):
     store = tmp_path / "flow.zarr"
     grid = {"epsilon": [0.1, 1.0], "seed": range(4), "width": [4]}
-    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     before, chunks = files(store), open_store(store).chunks
-    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     unchanged = files(store)
     runs = {name for name in before if name.startswith(("risk", "u/", "a/", "status", "steps"))}
     assert runs
     assert all(unchanged[name] == before[name] for name in runs)
     more = {"epsilon": [0.1, 0.3, 1.0], "seed": range(6), "width": [4, 7]}
-    data = tts.sweep(small_problem(), FLOW, more, TAUS, store=store)
+    data = tts.sweep(small_problem(), Drift(), more, TAUS, store=store)
     sessions = [session["runs"] for session in data.attrs["sessions"]]
     assert sessions == [8, 0, 36 - 8]
     assert open_store(store).chunks == chunks
-    fresh = tts.sweep(small_problem(), FLOW, more, TAUS)
-    same_but_for_rounding(data.load(), fresh)
+    fresh = tts.sweep(small_problem(), Drift(), more, TAUS)
+    assert same(data.load().drop_attrs(), fresh.drop_attrs())
     # Asked for less, it returns less, and has all the same.
-    assert tts.sweep(small_problem(), FLOW, grid, TAUS, store=store).sizes["epsilon"] == 2
+    assert tts.sweep(small_problem(), Drift(), grid, TAUS, store=store).sizes["epsilon"] == 2
     assert xr.open_zarr(store, chunks=None).sizes["width"] == 2
 
 
 def test_what_is_asked_is_run_and_returned_and_no_more(tmp_path):
     store = tmp_path / "s.zarr"
     grid = {"epsilon": [0.1, 1.0], ("width", "eta"): [(3, 0.1), (4, 0.05)], "seed": range(2)}
-    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     for chunk in (store / "status" / "c").iterdir():
         for file in chunk.rglob("*"):
             if file.is_file():
                 file.unlink()  # as if it had been cut off
     less = {"epsilon": [1.0], ("width", "eta"): [(4, 0.05)], "seed": range(2)}
-    data = tts.sweep(small_problem(), FLOW, less, TAUS, store=store)
+    data = tts.sweep(small_problem(), Drift(), less, TAUS, store=store)
     assert data.attrs["sessions"][-1]["runs"] == 2
     assert data.risk.shape == (1, 1, 2, 4)
     assert data.width.values.tolist() == [4]
@@ -217,39 +257,40 @@ def test_targets_with_a_floor_and_without(tmp_path):
     store, first = tmp_path / "s.zarr", small_problem().target
     wave = tts.Function(lambda x: jnp.sin(6 * x))
     grid = {"target": {"steps": first}, "seed": range(2), "width": 4}
-    tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+    tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     both = {**grid, "target": {"steps": first, "wave": wave}}
-    data = tts.sweep(small_problem(), FLOW, both, TAUS, store=store)
+    data = tts.sweep(small_problem(), Drift(), both, TAUS, store=store)
     assert np.isfinite(data.floor.sel(target="steps"))
     assert np.isnan(data.floor.sel(target="wave"))
     assert np.all(data.status == 0)
     with pytest.raises(tts.SweepError, match="has the target `wave`, too"):
-        tts.sweep(small_problem(), FLOW, grid, TAUS, store=store)
+        tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     other = {"steps": first, "wave": tts.Function(lambda x: jnp.cos(6 * x))}
     with pytest.raises(tts.SweepError, match="belongs to another study"):
-        tts.sweep(small_problem(), FLOW, {**grid, "target": other}, TAUS, store=store)
+        tts.sweep(small_problem(), Drift(), {**grid, "target": other}, TAUS, store=store)
 
 
 def test_another_study_is_refused(tmp_path):
     store = tmp_path / "flow.zarr"
-    tts.sweep(small_problem(), FLOW, {"seed": [0], "width": 4}, TAUS, store=store)
+    tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, TAUS, store=store)
     with pytest.raises(tts.SweepError, match=re.escape("taus: stored [0.0, ")):
-        tts.sweep(small_problem(), FLOW, {"seed": [0], "width": 4}, [1.0], store=store)
+        tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, [1.0], store=store)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(tts.SweepError, match="holds no sweep"):
-        tts.sweep(small_problem(), FLOW, {"width": 4}, TAUS, store=tmp_path / "other")
+        tts.sweep(small_problem(), Drift(), {"width": 4}, TAUS, store=tmp_path / "other")
     assert (tmp_path / "other" / "file").read_text() == "mine"
 
 
 def test_progress_ends_at_one_and_never_falls():
     seen: list[float] = []
     grid = {"epsilon": [0.1, 0.2, 0.5], "seed": range(16), "width": 4}
-    tts.sweep(small_problem(), FLOW, grid, TAUS, progress=seen.append)
+    tts.sweep(small_problem(), Apart(), grid, TAUS, progress=seen.append)
+    assert len(seen) == 3
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="`progress`"):
-        tts.sweep(small_problem(), FLOW, grid, TAUS, progress=3)
+        tts.sweep(small_problem(), Drift(), grid, TAUS, progress=3)
 
 
 def test_what_it_was_made_with_is_kept(tmp_path):

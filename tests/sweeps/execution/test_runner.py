@@ -53,7 +53,7 @@ def test_numbers_never_compile_again_and_shapes_do_once():
 
 
 def test_targets_of_one_shape_share_a_program():
-    targets = {str(i): tts.PiecewiseConstant([0.2 + 0.1 * i], [0.0, 1.0 + i]) for i in range(3)}
+    targets = {str(i): tts.PiecewiseConstant([0.2 + 0.1 * i], [1.0 * i, 5.0]) for i in range(3)}
     runner, units = prepared({"target": targets, "seed": [0, 1], "width": 2}, (1, 2))
     with compilations() as found:
         risks = [runner(points)["risk"] for points in units]

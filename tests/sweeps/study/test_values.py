@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_problems import small_problem
-from small_studies import Drift
+from small_studies import Drift, start_of
 
 import tts_jax as tts
 from tts_jax.sweeps.study.values import places_of, with_values
@@ -131,13 +131,14 @@ def test_every_target_must_have_the_numbers_of_the_grid():
 
 
 def test_a_sweep_varies_what_a_user_declared():
-    taus = [0.0, 0.5]
+    taus = jnp.array([0.0, 0.5])
     grid = {"slope": [0.0, 0.5], "level": [1.0, 2.0], "epsilon": [0.1], "width": 3}
     data = tts.sweep(leaky(), Drift(), grid, taus)
     assert data.risk.dims == ("slope", "level", "epsilon", "tau")
-    u = np.asarray(data.u.sel(slope=0.5, level=2.0, epsilon=0.1))
-    a = np.asarray(data.a.sel(slope=0.5, level=2.0, epsilon=0.1))
     problem = tts.Problem(tts.ShallowNetwork(Leaky(eta=0.1, slope=0.5)), Level(2.0))
-    wanted = [problem.risk(tts.Params(*map(jnp.asarray, pair))) for pair in zip(a, u, strict=True)]
-    assert np.allclose(data.risk.sel(slope=0.5, level=2.0, epsilon=0.1), wanted, rtol=1e-12)
-    assert np.all(data.risk.sel(level=1.0) < data.risk.sel(level=2.0))
+    run = tts.simulate(problem, Drift(0.1), start_of(0, 3), taus)
+    ours = data.sel(slope=0.5, level=2.0, epsilon=0.1)
+    assert np.allclose(ours.risk, run.risk, rtol=1e-14)
+    assert np.allclose(ours.u, run.params.u, rtol=1e-14)
+    assert np.allclose(data.risk.sel(level=2.0) - data.risk.sel(level=1.0), 1.0, rtol=1e-14)
+    assert np.all(data.risk.sel(slope=0.0) != data.risk.sel(slope=0.5))

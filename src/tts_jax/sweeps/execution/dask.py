@@ -16,6 +16,8 @@ from .structure import Settings
 _AHEAD = 2
 """Units that a worker has at hand, so that it does not wait; more would only fill memory."""
 _RETRIES = 3
+_PATIENCE = 10.0
+"""Seconds that a scheduler has to answer."""
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def client_of(cluster: Any) -> Iterator[Any]:
             yield client
         return
     try:
-        client = distributed.Client(cluster, timeout=10)
+        client = distributed.Client(cluster, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise SweepError(f"no Dask scheduler answers at {cluster}: {error}") from error
     with client:
