@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from small_studies import files, same, same_but_for_rounding, small_problem
+from small_problems import small_problem
+from small_studies import files, same, same_but_for_rounding
 
 import tts_jax as tts
 from tts_jax.sweeps.execution.plan import Layout
