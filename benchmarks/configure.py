@@ -3,7 +3,7 @@
     python benchmarks/configure.py
 
 The problem of the paper, 20 neurons, float64; flows at rtol 1e-8, with 101 recorded times. Each way
-in fresh processes, in turn, since JAX reads its settings once: the median of three processes, each
+in fresh processes, in turn, since JAX reads its settings once: the median of five processes, each
 the median of warm calls. Seconds of the clock, and of the cores (for a machine that others use
 too). Both go to benchmarks/results/configure.json.
 """
@@ -31,7 +31,7 @@ WAYS = {
     "flags by hand": ("", {"XLA_FLAGS": HAND, "JAX_ENABLE_X64": "1"}),
 }
 """What a script says first, and what stands in its environment."""
-PROCESSES = 3
+PROCESSES = 5
 RUNS, STEP, EPSILON = 64, 1e-5, 2e-5
 ONE_STEPS, MANY_STEPS = 400_000, 16_384
 
