@@ -52,6 +52,11 @@ def as_arrays(tree: Any) -> Any:
     return jax.tree.map(as_array, tree)
 
 
+def pick(rows: Array | np.ndarray, i: Array | int) -> Array:
+    """Return `rows[i]` of rows (n, ...)."""
+    return jax.lax.dynamic_index_in_dim(jnp.asarray(rows), i, 0, False)
+
+
 def put(rows: Array, i: Array | int, row: Array) -> Array:
     """Return `rows` (n, ...) with `row` (...) at index i.
 
@@ -76,5 +81,6 @@ __all__ = [
     "as_arrays",
     "as_floats",
     "as_real",
+    "pick",
     "put",
 ]

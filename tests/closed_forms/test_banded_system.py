@@ -16,9 +16,9 @@ from tts_jax.closed_forms.banded import BandedRisk, CellState
 from tts_jax.closed_forms.banded_system import BandedGradientSystem, from_cells, to_cells
 from tts_jax.closed_forms.pairwise import PairwiseRisk, PairwiseState, params_of, state_of
 from tts_jax.closed_forms.pairwise_system import PairwiseGradientSystem
-from tts_jax.dynamics import flow
 from tts_jax.integrators import loop
 from tts_jax.integrators.step_size import StepControl
+from tts_jax.problems import population
 
 WIDTH = 40
 """A width that is made to go by cells here; with reaches of 8, 16, 32 and 39."""
@@ -27,7 +27,7 @@ WIDTH = 40
 @pytest.fixture(autouse=True, scope="module")
 def wide_from_here_on():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow, "_WIDE", WIDTH)
+        patch.setattr(population, "_BANDED_FROM", WIDTH)
         yield
 
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick_programs import quickly
 from small_problems import small_problem, spread_start
 
 import tts_jax as tts
@@ -68,9 +67,9 @@ def test_derivatives_agree_with_finite_differences_forward_and_reverse():
             WITHIN,
         ),
     )
-    gradient = quickly(jax.grad(first_arrival))(numbers)
+    gradient = jax.jit(jax.grad(first_arrival))(numbers)
     # Of numbers that are constants of it, XLA without optimisation makes a program that returns 0.
-    forward = quickly(lambda at, d: jax.jvp(first_arrival, (at,), (d,))[1])
+    forward = jax.jit(lambda at, d: jax.jvp(first_arrival, (at,), (d,))[1])
     leaves, structure = jax.tree.flatten(numbers)
     for place, leaf in enumerate(leaves):
         towards = [jnp.zeros_like(other) for other in leaves]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import CostlyRunWarning, check_scalar, is_concrete
-from .._types import Real, as_real
+from .._types import Real, as_arrays, as_real
 from ..problems.base import risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
@@ -77,7 +77,7 @@ class GradientFlow(AbstractFlow):
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus):
-            rate = float(largest_rate(problem, params, jnp.asarray(self.epsilon)))
+            rate = float(largest_rate(*as_arrays((problem, params, self.epsilon))))
             explicit = explicit_pays(rate, float(given.taus[-1]), count)
             if not explicit and count > MOST_DENSE:
                 warnings.warn(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from .._types import Array, Scalar, Times, Tree, put
+from .._types import Array, Scalar, Times, Tree, pick, put
 from ..batching.sequential import one_by_one
 from .lane_queue import run_queued
 from .loop import (
@@ -25,7 +25,6 @@ from .loop import (
     initial_state,
     is_running,
     next_size,
-    pick,
     record,
     run,
     try_step,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Bool, Scalar, Times, Tree, put
+from .._types import Array, Bool, Scalar, Times, Tree, pick, put
 from .rosenbrock import AbstractSystem, SolverStep, interpolate, last_stage
 from .step_size import StepControl, all_finite, first_step, resized
 
@@ -137,8 +137,3 @@ def run(
     start = (initial_state(system, y, control), empty_records(y, taus))
     now, records = jax.lax.while_loop(lambda state: is_running(state[0], control), body, start)
     return records, now
-
-
-def pick(rows: Array, i: Array) -> Array:
-    """Return row i, where i may be traced."""
-    return jax.lax.dynamic_index_in_dim(rows, i, 0, False)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar, Tree, put
+from .._types import Array, Scalar, Tree, pick, put
 
 ORDER = 5
 GAMMA = 0.21193756319429014
@@ -136,7 +136,7 @@ def rosenbrock_step(
     solve = system.factorise(y, per_h / GAMMA) if solve is None else solve
 
     def stage(i: Array, stages: Tree) -> Tree:
-        row, coupling = row_of(TABLEAU_A, i), row_of(TABLEAU_C, i)
+        row, coupling = pick(TABLEAU_A, i), pick(TABLEAU_C, i)
         vector_field = system.vector_field(jax.tree.map(jnp.add, y, combine(row, stages)))
         mass_term = system.apply_mass(combine(coupling, stages))
         new = solve(jax.tree.map(lambda f, g: f + g * per_h, vector_field, mass_term))
@@ -162,11 +162,6 @@ def interpolate(y: Tree, step: SolverStep, part: Scalar) -> Tree:
         return (1.0 - part) * before + part * (after + (1.0 - part) * _combined(weights, stages))
 
     return jax.tree.map(interpolated, y, step.after, step.stages)
-
-
-def row_of(table: Array | np.ndarray, i: Array) -> Array:
-    """Return row i of a table, where i may be traced."""
-    return jax.lax.dynamic_index_in_dim(jnp.asarray(table), i, 0, False)
 
 
 def combine(row: Array, stages: Tree) -> Tree:

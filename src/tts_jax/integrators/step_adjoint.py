@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Scalar, Tree, put
+from .._types import Array, Scalar, Tree, pick, put
 from .rosenbrock import (
     GAMMA,
     TABLEAU_A,
@@ -24,7 +24,6 @@ from .rosenbrock import (
     SolverStep,
     combine,
     rosenbrock_step,
-    row_of,
 )
 
 Pull = Callable[[SolverStep], tuple[Tree, Tree]]
@@ -66,10 +65,10 @@ def pull_step(
         def stage_back(turn: Array, state: tuple[Tree, Tree, Tree, Tree]) -> tuple:
             stages, lefts, by_numbers, by_y = state
             i = 7 - turn
-            row, coupling = row_of(TABLEAU_A, i), row_of(TABLEAU_C, i) * per_h
+            row, coupling = pick(TABLEAU_A, i), pick(TABLEAU_C, i) * per_h
             place = jax.tree.map(jnp.add, y, combine(row, step.stages))
             combined = combine(coupling, step.stages)
-            left = solve(jax.tree.map(lambda rows: row_of(rows, i), stages))
+            left = solve(jax.tree.map(lambda rows: pick(rows, i), stages))
             by_place = system.vector_field_transposed(place, left)
 
             def right_hand_side(numbers: Tree) -> Scalar:
