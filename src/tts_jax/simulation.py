@@ -96,8 +96,9 @@ def simulate(
         status = Status(int(trajectory.status))
         if throw and status != Status.OK:
             raise _failure(trajectory, status)
-        for caution in dynamics.cautions(trajectory.stats) if status == Status.OK else ():
-            warnings.warn(caution, stacklevel=2)
+        if status == Status.OK:
+            for caution in type(dynamics).cautions(dynamics, trajectory.stats):
+                warnings.warn(caution, stacklevel=2)
     return trajectory
 
 
@@ -116,7 +117,7 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
 def _run_in_pieces(
     dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, checkpoint: Any
 ) -> Trajectory:
-    """`dynamics.run_in_pieces`, or `_run` for a dynamics that does not know it."""
+    """Run with progress or a checkpoint. A dynamics that does not run in pieces runs as a whole."""
     file = None if checkpoint is None else Path(checkpoint)
     arrays = given._replace(taus=jnp.asarray(given.taus))
     records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)

@@ -2,7 +2,7 @@
 
 A loop of XLA launches kernels for every training step, which takes longer than the step. Here one
 launch goes through thousands of steps, makes their samples on the way, and does for every run what
-`OneRun` does: a training step is traced as it stands there, taken apart to single numbers, and
+`OneRun` does: a training step is traced as it stands there, split into single numbers, and
 written to the kernel.
 """
 
@@ -64,7 +64,7 @@ def kernel_step(spec: RunSpec) -> KernelStep | None:
     """Return the training step of such a run for the kernel, or None where there is none.
 
     So it is off a GPU, with an optimiser, with samples that a problem draws from a key, without
-    samples, and for steps that cannot be taken apart or are too long.
+    samples, and for steps that cannot be split into single numbers or are too long.
     """
     source = spec.source
     is_hashed = isinstance(source, Hashed)
@@ -120,7 +120,7 @@ class RunsInKernel(AbstractRun):
     ) -> tuple[Params, Any]:
         is_batched, axes = self.runs.is_batched, self.runs.axes
         arrays, static = eqx.partition(self.runs.spec, eqx.is_array)
-        each = -1 if number.ndim else None  # the runs count steps of their own, or all the same
+        each = -1 if number.ndim else None  # whether each run counts its own steps
 
         def in_kernel(arrays: RunSpec, *part: Any) -> tuple[Params, Any]:
             runs = BatchedSpec(eqx.combine(arrays, static), is_batched)
@@ -150,90 +150,99 @@ def _in_kernel(
     moving: Params,
     optimiser: Any,
 ) -> tuple[Params, Any]:
-    """`advance_in_chunk` in the kernel."""
+    """Do what `advance_in_chunk` does, in the kernel."""
     source = runs.spec.source
     arrays = jax.tree.leaves(eqx.filter(_used(runs.spec), eqx.is_array))
     batched = jax.tree.leaves(_used(runs.is_batched))
-    held = [KernelOperand(*both) for both in zip(arrays, batched, strict=True)]
-    held += [KernelOperand(leaf, True) for leaf in jax.tree.leaves(base)]
+    fixed = [KernelOperand(*both) for both in zip(arrays, batched, strict=True)]
+    fixed += [KernelOperand(leaf, True) for leaf in jax.tree.leaves(base)]
     leaves, structure = jax.tree.flatten(moving)
-    at, samples = first, []
+    place, samples = first, []
     if step.is_hashed:
-        at = (number * source.chunk_length + first).astype(jnp.uint64) * np.uint64(source.size)
+        place = (number * source.chunk_length + first).astype(jnp.uint64) * np.uint64(source.size)
     else:
         samples = [KernelOperand(v, not runs.share_samples) for v in runs.samples(number)]
-    begun = [KernelOperand(leaf, True) for leaf in leaves]
-    after = _steps(step.closed, source.size, held, begun, samples, at, end - first)
+    changing = [KernelOperand(leaf, True) for leaf in leaves]
+    after = _steps(step.closed, source.size, fixed, changing, samples, place, end - first)
     return jax.tree.unflatten(structure, after), optimiser
 
 
 def _steps(
     closed: Any,
-    size: int,
+    batch: int,
     fixed: list[KernelOperand],
-    moving: list[KernelOperand],
+    changing: list[KernelOperand],
     samples: list[KernelOperand],
-    at: Count,
-    turns: Count,
+    place: Count,
+    steps: Count,
 ) -> list[Array]:
-    """`turns` steps, () or (R,), from sample or row number `at`, () or (R,)."""
-    runs = moving[0].array.shape[-1]
-    one_by_one = turns.ndim > 0  # else all runs take as many steps
-    count = KernelOperand(turns.astype(jnp.int32)[None], one_by_one)
-    places = at.astype(jnp.int32)[None] if samples else jnp.stack(words(at))
-    most = count.rows(-(-runs // BLOCK_RUNS) * BLOCK_RUNS).reshape(
-        -1, BLOCK_RUNS if one_by_one else 1
+    """Return the arrays that a training step changes after some steps.
+
+    `closed`: the step, from the numbers in `fixed`, those in `changing` and a sample to the latter;
+    `samples`: a chunk of a stream, or nothing where samples are made of their numbers; `place`: the
+    row of the chunk, or the number of the sample, at which the steps begin; `steps`: how many they
+    are. Both are (), or (R,) where the runs count their own.
+    """
+    runs = changing[0].array.shape[-1]
+    counted_by_each = steps.ndim > 0
+    count = KernelOperand(steps.astype(jnp.int32)[None], counted_by_each)
+    places = place.astype(jnp.int32)[None] if samples else jnp.stack(words(place))
+    # A block of runs goes on until the last of them has taken its steps.
+    in_blocks = count.rows(-(-runs // BLOCK_RUNS) * BLOCK_RUNS).reshape(
+        -1, BLOCK_RUNS if counted_by_each else 1
     )
-    head = [KernelOperand(jnp.max(most, axis=1), False), count, KernelOperand(places, at.ndim > 0)]
+    longest = KernelOperand(jnp.max(in_blocks, axis=1), False)
+    head = [longest, count, KernelOperand(places, place.ndim > 0)]
 
-    def body(block: Array, held: list[KernelInput], outputs: list[KernelOutput]) -> None:
-        step = ScalarProgram(closed, (BLOCK_RUNS,))
-        bound, mine = held[0].at(block if one_by_one else 0), held[1].at(0)
-        begun = held[2].read()
-        values = [one.read() for one in held[3 : 3 + len(fixed)]]
-        start = [one.read() for one in held[3 + len(fixed) :][: len(moving)]]
-        streams = held[3 + len(fixed) + len(moving) :]
+    def body(block: Array, inputs: list[KernelInput], outputs: list[KernelOutput]) -> None:
+        program = ScalarProgram(closed, (BLOCK_RUNS,))
+        (blocks, counts, start), rest = inputs[:3], inputs[3:]
+        last, steps = blocks.at(block if counted_by_each else 0), counts.at(0)
+        begin = start.read()
+        values = [one.read() for one in rest[: len(fixed)]]
+        shaped = [one.read() for one in rest[len(fixed) :][: len(changing)]]
+        stream = rest[len(fixed) + len(changing) :]
 
-        def spread(parts: list[ScalarArray]) -> list[list[Array]]:
-            return [[step.as_vector(number) for number in part.ravel()] for part in parts]
+        def registers(parts: list[ScalarArray]) -> list[list[Array]]:
+            return [[program.as_vector(number) for number in part.ravel()] for part in parts]
 
-        def turn(t: Array, state: list[list[Array]]) -> list[list[Array]]:
+        def one_step(i: Array, state: list[list[Array]]) -> list[list[Array]]:
             now = [
-                scalar_array([ScalarValue(value) for value in part], was.shape)
-                for part, was in zip(state, start, strict=True)
+                scalar_array([ScalarValue(value) for value in part], like.shape)
+                for part, like in zip(state, shaped, strict=True)
             ]
-            if streams:
-                sample = [_row(stream, begun[0].value + t) for stream in streams]
+            if stream:
+                sample = [_row(one, begin[0].value + i) for one in stream]
             else:
-                sample = _places(begun, t, size)
-            after = spread(step(*values, *now, *sample))
-            if not one_by_one:
+                sample = _places(begin, i, batch)
+            after = registers(program(*values, *now, *sample))
+            if not counted_by_each:
                 return after
-            return jax.tree.map(lambda new, old: jnp.where(t < mine, new, old), after, state)
+            return jax.tree.map(lambda new, old: jnp.where(i < steps, new, old), after, state)
 
-        state = jax.lax.fori_loop(0, bound, turn, spread(start))
+        state = jax.lax.fori_loop(0, last, one_step, registers(shaped))
         for part, rows in zip(state, outputs, strict=True):
             for k, value in enumerate(part):
                 rows[k] = value
 
-    outputs = [(math.prod(v.shape), v.array.dtype) for v in moving]
-    after = launch(body, [*head, *fixed, *moving, *samples], outputs, runs)
-    return [v.reshape(was.array.shape) for v, was in zip(after, moving, strict=True)]
+    outputs = [(math.prod(v.shape), v.array.dtype) for v in changing]
+    after = launch(body, [*head, *fixed, *changing, *samples], outputs, runs)
+    return [v.reshape(was.array.shape) for v, was in zip(after, changing, strict=True)]
 
 
-def _places(place: ScalarArray, turn: Array, size: int) -> list[ScalarArray]:
-    """The numbers of the samples of a step, as two words, each (size,)."""
-    high, low = (number.value for number in place)
+def _places(begin: ScalarArray, step: Array, batch: int) -> list[ScalarArray]:
+    """Return the numbers of the samples of a training step, as two words, each (batch,)."""
+    high, low = (number.value for number in begin)
     highs, lows = [], []
-    for k in range(size):
-        now = low + turn.astype(jnp.uint32) * np.uint32(size) + np.uint32(k)
+    for k in range(batch):
+        now = low + step.astype(jnp.uint32) * np.uint32(batch) + np.uint32(k)
         highs.append(ScalarValue(high + (now < low).astype(jnp.uint32)))
         lows.append(ScalarValue(now))
-    return [scalar_array(highs, (size,)), scalar_array(lows, (size,))]
+    return [scalar_array(highs, (batch,)), scalar_array(lows, (batch,))]
 
 
 def _row(stream: KernelInput, row: Array) -> ScalarArray:
-    """The samples of one step out of those of a chunk."""
+    """Return the samples of one training step out of those of a chunk."""
     shape = stream.operand.shape[1:]
     width = math.prod(shape)
     return scalar_array([ScalarValue(stream.at(row * width + k)) for k in range(width)], shape)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class AbstractUpdate(eqx.Module):
     """What a training step adds to the parameters.
 
-    `is_elementwise`: whether a number of the parameters changes by its own derivative alone, and
-    without a state. Then arrays may have more axes and more entries than those of one run.
+    `is_elementwise`: whether it has no state and a parameter changes by its own derivative alone.
+    Then it may be given arrays with more axes and more entries than those of one run.
     """
 
     is_elementwise: ClassVar[bool]
@@ -50,7 +50,7 @@ class PlainUpdate(AbstractUpdate):
 class OptaxUpdate(AbstractUpdate):
     """What an optax transformation makes of the gradient.
 
-    `rates`: the traced numbers inside of it, such as rates that are a run's own.
+    `rates`: the traced numbers inside of it, such as rates that runs differ in.
     """
 
     function: Callable[..., tuple[Params, Any]] = eqx.field(static=True)
@@ -143,7 +143,7 @@ class BatchedSpec(eqx.Module):
 
     @property
     def share_samples(self) -> bool:
-        """Whether all runs see the very samples."""
+        """Whether all runs see the same samples."""
         return not jax.tree.leaves((self.axes.problem, self.axes.source))
 
     def samples(self, number: Count) -> tuple[Array, ...]:
