@@ -19,9 +19,6 @@ from ...trajectory import Trajectory
 from ..study.study import Start, Study
 from ..study.values import with_values
 
-KEPT = 128
-"""Structures of which programs, and the sizes of what a run leaves, are kept between sweeps."""
-
 
 class Structure(NamedTuple):
     """All that a run is made of but its numbers. Runs of equal structure share a program."""
