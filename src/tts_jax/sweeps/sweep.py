@@ -61,8 +61,11 @@ def sweep(
 
     **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau`, `outer` and
     `neuron`; narrower networks are filled up with NaN. From a store it is read when it is needed.
-    A run's key derives from its own coordinates: adding values changes no other run. `status` is a
-    code of `tts.Status` for each run, and -1 where none has been made.
+    A run's key derives from its coordinates alone: adding values changes no other run. `status` is
+    a code of `tts.Status` for each run, and -1 where none has been made.
+
+    Programs are kept: another call with other numbers, in the grid or beside it, compiles nothing,
+    but where a number of the problem or the dynamics becomes zero, or ceases to be.
 
     **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
     is in use, or cannot be written.
