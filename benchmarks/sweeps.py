@@ -2,8 +2,8 @@
 
     python benchmarks/sweeps.py [PART ...]
 
-Parts: flows, storing, memory, help; all by default. Peers run side by side, on the same cores. What
-was measured goes to benchmarks/results/sweeps.json. Needs the extra `bench`.
+Parts: flows, storing, again, memory, help; all by default. Peers run side by side, on the same
+cores. What was measured goes to benchmarks/results/sweeps.json. Needs the extra `bench`.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from parts import main
 from scipy.integrate import solve_ivp
 
 import tts_jax as tts
-from tts_jax.sweeps.execution.plan import Layout
+from tts_jax.sweeps.execution.runner import Runner
 from tts_jax.sweeps.storage.store import Store
 
 tts.configure()
@@ -126,20 +126,14 @@ def storing():
 
             return wrapper
 
-        original, original_of = Store.write, Layout.of.__func__
-
-        def timed_layout(kind, study, chunks=None, timed=timed, of=original_of):
-            layout = of(kind, study, chunks)
-            object.__setattr__(layout, "runner", _Timed(layout.runner, timed))
-            return layout
-
-        Store.write, Layout.of = timed(original, "write"), classmethod(timed_layout)
+        originals = Store.write, Runner.__call__
+        Store.write, Runner.__call__ = timed(Store.write, "write"), timed(originals[1], "compute")
         try:
             with tempfile.TemporaryDirectory() as folder:
                 data = swept(100, keep=keep, store=Path(folder, "s.zarr"))
                 size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         finally:
-            Store.write, Layout.of = original, classmethod(original_of)
+            Store.write, Runner.__call__ = originals
         share = spent["write"] / spent["compute"]
         print(
             f"parameters at {keep} times: {spent['write']:.2f} s writing {size / 1e6:.1f} MB "
@@ -150,15 +144,19 @@ def storing():
     return found
 
 
-class _Timed:
-    def __init__(self, runner, timed):
-        self._runner, self._call = runner, timed(runner.__call__, "compute")
-
-    def __call__(self, points, device=None, **options):
-        return self._call(points, device, **options)
-
-    def __getattr__(self, name):
-        return getattr(self._runner, name)
+def again():
+    """Seconds of a process that eight runs take, first and when their program is there."""
+    found, taus = {}, TAUS[:4]
+    for dynamics in (tts.GradientFlow(1.0, rtol=RTOL), tts.SGD(1e-2, 1e-3), tts.LimitFlow()):
+        spent = []
+        for k in range(6):
+            began = time.process_time()
+            tts.sweep(PROBLEM, dynamics, {"seed": range(8 * k, 8 * k + 8), "width": 20}, taus)
+            spent.append(time.process_time() - began)
+        name = type(dynamics).__name__
+        found[name] = {"first": spent[0], "again": statistics.median(spent[1:])}
+        print(f"{name}: {spent[0]:.2f} s first, then {1e3 * found[name]['again']:.0f} ms")
+    return found
 
 
 def memory():
@@ -203,7 +201,7 @@ def help_():
     return found
 
 
-PARTS = {"flows": flows, "storing": storing, "memory": memory, "help": help_}
+PARTS = {"flows": flows, "storing": storing, "again": again, "memory": memory, "help": help_}
 
 if __name__ == "__main__":
     main("sweeps", PARTS)

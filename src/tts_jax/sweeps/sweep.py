@@ -5,7 +5,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,8 +61,11 @@ def sweep(
 
     **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau`, `outer` and
     `neuron`; narrower networks are filled up with NaN. From a store it is read when it is needed.
-    A run's key derives from its own coordinates: adding values changes no other run. `status` is a
-    code of `tts.Status` for each run, and -1 where none has been made.
+    A run's key derives from its coordinates alone: adding values changes no other run. `status` is
+    a code of `tts.Status` for each run, and -1 where none has been made.
+
+    Programs are kept: another call with other numbers, in the grid or beside it, compiles nothing,
+    but where a number of the problem or the dynamics becomes zero, or ceases to be.
 
     **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
     is in use, or cannot be written.
@@ -70,7 +73,8 @@ def sweep(
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
     if store is not None:
         return run_study(study, Path(store), cluster=cluster, progress=progress)
-    with _client(cluster, progress) as client, tempfile.TemporaryDirectory() as folder:
+    _check_progress(progress)
+    with _client(cluster) as client, tempfile.TemporaryDirectory() as folder:
         layout = _layout_of(study)
         with _told(Path(folder)):  # of nobody else: there is nothing to lock, repair or extend
             place = create_store(Path(folder, "sweep"), layout)
@@ -89,23 +93,22 @@ def run_study(
 
     `announce` is called with the `Plan` before the first run.
     """
-    with _client(cluster, progress) as client, _told(folder):
+    _check_progress(progress)
+    with _client(cluster) as client, _told(folder):
         store = _store_of(study, folder)
         with locked(store.folder):
             store.repair()
             return _run(study, store, _grown(store, study), client, progress, announce)
 
 
-@contextmanager
-def _client(cluster: Any, progress: Any) -> Iterator[Any]:
-    """Yield the client of a cluster, or None; raise for what `sweep` cannot take."""
+def _check_progress(progress: Any) -> None:
     if progress is not None and not callable(progress):
         raise argument_error("progress", "a function or None", repr(progress))
-    if cluster is None:
-        yield None
-        return
-    with client_of(cluster) as client:
-        yield client
+
+
+def _client(cluster: Any) -> Any:
+    """A context that yields the client of a cluster, or None without one."""
+    return nullcontext() if cluster is None else client_of(cluster)
 
 
 @contextmanager

@@ -1,9 +1,5 @@
 """Units on devices: the same numbers however many there are, and who takes what."""
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -11,52 +7,48 @@ import jax
 import numpy as np
 import pytest
 from small_problems import small_problem
-from small_studies import FLOW_STUDY, SGD_STUDY, Drift, finished, same, written
+from small_studies import FLOW_STUDY, SGD_STUDY, Drift, compilations, written
 
 import tts_jax as tts
+from tts_jax.sweeps.execution import local as tts_local
 from tts_jax.sweeps.execution.local import on_devices
-from tts_jax.sweeps.sweep import plan_of, run_study
-
-SWEEP_TWICE = """
-import json, os, sys
-from pathlib import Path
-sys.path += os.environ["TESTS"].split(os.pathsep)
-import jax
-import tts_jax as tts
-from small_studies import compilations
-from tts_jax.sweeps.execution import local
 from tts_jax.sweeps.execution.runner import Runner
-from tts_jax.sweeps.sweep import plan_of, run_study
-local.COMPILE = 0.0
-for name in sys.argv[1:]:
-    study = tts.read_study(f"{name}.toml")
-    run_study(study, Path(f"{name}-many.zarr"))
-    plan = plan_of(study)
-    ready = Runner.of(plan.layout).compiled_on(plan.layout.points(plan.units[0]))
+from tts_jax.sweeps.sweep import plan_of
+
+
+def swept(text, folder, devices):
+    """What the runs of a study leave that is made on some devices, which all take part."""
+    whole = plan_of(tts.read_study(written(folder, text)))
+    runner, found, taken = Runner.of(whole.layout), {}, set()
+
+    class Watched:
+        compiled_on = runner.compiled_on
+
+        def __call__(self, points, device):
+            taken.add(device)
+            return runner(points, device)
+
+    on_devices(whole, Watched(), lambda unit, out: found.update({unit.chunk: out}), devices)
+    assert taken == set(devices)
+    return found
+
+
+@pytest.mark.parametrize("text", [FLOW_STUDY, SGD_STUDY], ids=["flow", "sgd"])
+def test_one_device_and_several_give_the_same_and_all_keep_their_programs(
+    text, tmp_path, monkeypatch
+):
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        pytest.skip("one device only")
+    monkeypatch.setattr(tts_local, "COMPILE", 0.0)  # so that no work is too short for a device
+    one = swept(text, tmp_path, devices[:1])
+    several = swept(text, tmp_path, devices)
     with compilations() as found:
-        run_study(study, Path(f"{name}-again.zarr"))
-    print(json.dumps({"devices": len(ready), "compiled": found}))
-"""
-"""What a script does that sweeps twice, on devices that all take part however short it is."""
-
-
-def test_one_device_and_several_give_the_same_and_all_keep_their_programs(tmp_path):
-    assert jax.local_device_count() == 1
-    for name, text in (("flow", FLOW_STUDY), ("sgd", SGD_STUDY)):
-        file = written(tmp_path, text).rename(tmp_path / f"{name}.toml")
-        run_study(tts.read_study(file), tmp_path / f"{name}-one.zarr")
-    more = {"JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_X64": "1", "TESTS": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", SWEEP_TWICE, "flow", "sgd"]
-    done = subprocess.run(
-        words, env={**os.environ, **more}, cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines == 2 * [{"devices": 2, "compiled": []}]
-    for name in ("flow", "sgd"):
-        one = finished(tmp_path / f"{name}-one.zarr")
-        assert int((one.status != 0).sum()) == 0
-        for other in ("many", "again"):
-            assert same(finished(tmp_path / f"{name}-{other}.zarr"), one)
+        again = swept(text, tmp_path, devices)
+    assert found == []
+    assert all(np.all(out["status"] == 0) for out in one.values())
+    jax.tree.map(np.testing.assert_array_equal, several, one)
+    jax.tree.map(np.testing.assert_array_equal, again, one)
 
 
 class Noted:

@@ -1,5 +1,7 @@
 """The plan: every run once, dear units first, and how long they take."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_problems import small_problem
@@ -61,9 +63,9 @@ def test_a_prediction_is_a_measured_time():
 
 def test_a_prediction_goes_by_a_part_of_the_time_where_steps_are_equally_long(monkeypatch):
     """And by the whole where they are not: the runs of such a dynamics have no shorter sample."""
-    clock = [0.0]
+    clock, shares = [0.0], []
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    shares = []
+    monkeypatch.setattr("jax.local_devices", lambda: ["one"])
 
     def runner(points, device, share):
         shares.append(share)
@@ -73,8 +75,11 @@ def test_a_prediction_goes_by_a_part_of_the_time_where_steps_are_equally_long(mo
     long = plan(SGD, grid, (0.0, 20.0))
     assert len(long.units) == 2
     # Twenty of slow time are 2e6 steps, of which 2e5 are made: in 1 second, and 2 to compile.
-    assert long.predict(runner) == pytest.approx(2 * 1.0 / 0.1 + 2.0)
+    assert dataclasses.replace(long, devices=1).predict(runner) == pytest.approx(
+        2 * 1.0 / 0.1 + 2.0
+    )
     assert shares == [0.1, 0.1]
     shares.clear()
-    assert plan(Drift(), grid, (0.0, 20.0)).predict(runner) == pytest.approx(4 * 1.0 + 2.0)
+    short = dataclasses.replace(plan(Drift(), grid, (0.0, 20.0)), devices=2)
+    assert short.predict(runner) == pytest.approx((4 * 1.0 + 2.0) / 2)
     assert shares == [1.0, 1.0]

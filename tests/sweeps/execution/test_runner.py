@@ -81,7 +81,7 @@ def test_a_share_of_the_time_ends_earlier():
 
 
 def test_a_runner_tells_which_devices_have_its_program():
-    (device,) = jax.local_devices()
+    device = jax.local_devices()[-1]
     runner, (points,) = prepared({"seed": range(7), "width": 2}, (7,), taus=[1.0, 2.0, 7.0, 8.0, 9])
     assert runner.compiled_on(points) == set()
     runner(points, device)
@@ -93,9 +93,9 @@ def test_a_runner_tells_which_devices_have_its_program():
 @pytest.fixture
 def one_program(monkeypatch):
     """Caches of their own for a test, which keep the last program only."""
-    for module, name in ((tts_runner, "_program"), (tts_variables, "_traced")):
-        cached = functools.lru_cache(maxsize=1)(getattr(module, name).__wrapped__)
-        monkeypatch.setattr(module, name, cached)
+    monkeypatch.setattr(tts_runner, "_PROGRAMS", tts_runner._Programs(most=1))
+    traced = functools.lru_cache(maxsize=1)(tts_variables._traced.__wrapped__)
+    monkeypatch.setattr(tts_variables, "_traced", traced)
 
 
 def test_programs_that_many_others_came_after_are_forgotten(one_program):
@@ -120,6 +120,26 @@ def test_programs_that_many_others_came_after_are_forgotten(one_program):
     swept(second)
     gc.collect()
     assert held() is None
+
+
+def test_as_many_are_kept_as_there_is_room_for_on_all_devices_together():
+    """Those that were asked for last, however long ago they were compiled."""
+    kept = tts_runner._Programs(most=4)
+    runner, _ = prepared({"seed": [0], "width": 2}, (1,))
+    made, numbers = runner.settings.split(2, None)
+
+    def program(count):
+        return kept.of(made, (numbers, np.zeros(count)))
+
+    first, second, third = (program(count) for count in (1, 2, 3))
+    assert program(1) is first
+    third.devices |= {"one", "two"}
+    assert kept.devices(made, (numbers, np.zeros(3))) == {"one", "two"}
+    program(4)  # makes five on all devices: the second one is the one that nobody asked for
+    assert program(1) is first
+    assert program(3) is third
+    assert program(2) is not second
+    assert kept.devices(made, (numbers, np.zeros(4))) == set()
 
 
 def large_arrays():

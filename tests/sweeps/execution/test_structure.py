@@ -118,7 +118,7 @@ def test_what_a_function_reads_counts(monkeypatch):
     assert structure(start=near) != before
 
 
-def test_a_start_without_a_hash_counts_by_identity_and_by_what_it_holds():
+def test_a_start_without_a_hash_counts_by_identity_and_by_what_it_holds_now():
     start = Spread(0.5)
     before = structure(start=start)
     assert structure(start=start) == before

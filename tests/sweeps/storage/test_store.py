@@ -66,26 +66,13 @@ def end(processes, *words, **options) -> int:
 
 
 @pytest.fixture(scope="module")
-def longer(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("longer"), LONGER_STUDY)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(processes, longer):
-    """A finished store of the longer study, by a process that nobody disturbed."""
-    store = longer.with_name("undisturbed.zarr")
-    assert end(processes, "sweep", longer, "--out", store) == 0
-    return store
-
-
-@pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("study"))
+    return written(tmp_path_factory.mktemp("study"), LONGER_STUDY)
 
 
 @pytest.fixture(scope="module")
 def whole(study):
-    """A finished store of the short study, made in this process."""
+    """A finished store, made by nobody who was disturbed."""
     store = study.with_name("whole.zarr")
     run_study(tts.read_study(study), store)
     return store
@@ -133,9 +120,9 @@ def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
     assert not list(store.rglob("*.partial"))
 
 
-def test_two_at_once_do_not_meet(processes, longer, undisturbed, tmp_path, capsys):
+def test_two_at_once_do_not_meet(processes, study, whole, tmp_path, capsys):
     store = tmp_path / "shared.zarr"
-    first = begin(processes, "sweep", longer, "--out", store)
+    first = begin(processes, "sweep", study, "--out", store)
     while not (store / ".lock").exists():
         time.sleep(0.01)
         assert first.is_alive()
@@ -143,12 +130,12 @@ def test_two_at_once_do_not_meet(processes, longer, undisturbed, tmp_path, capsy
     assert "another process is working on" in capsys.readouterr().err
     first.join(120)
     assert first.exitcode == 0
-    assert same(finished(store), finished(undisturbed))
+    assert same(finished(store), finished(whole))
 
 
-def test_an_interrupt_ends_it_well(processes, longer, undisturbed, tmp_path):
+def test_an_interrupt_ends_it_well(processes, study, whole, tmp_path):
     store, said = tmp_path / "interrupted.zarr", tmp_path / "said"
-    process = begin(processes, "sweep", longer, "--out", store, output=said)
+    process = begin(processes, "sweep", study, "--out", store, output=said)
     while made(store) == 0:
         time.sleep(0.01)
         assert process.is_alive()
@@ -158,7 +145,7 @@ def test_an_interrupt_ends_it_well(processes, longer, undisturbed, tmp_path):
     assert "what was finished is kept" in said.read_text()
     assert 0 < made(store) < 48
     assert end(processes, "resume", store) == 0
-    assert same(finished(store), finished(undisturbed))
+    assert same(finished(store), finished(whole))
 
 
 @pytest.mark.parametrize("damage", ["cut off", "altered", "empty", "gone"])

@@ -3,17 +3,16 @@
 from ...dynamics.base import AbstractDynamics
 from ..study.grid import Point, Value, kind_of
 from ..study.study import Study
-from ..study.values import places_of, with_values
+from ..study.values import with_values
 
 
 class Costs:
     """Expected steps and seconds of the runs of a study, as its dynamics tell."""
 
     def __init__(self, study: Study):
-        places = places_of(study.problem, study.dynamics)
         self._study = study
         self._taus = tuple(map(float, study.taus))
-        self._names = [name for name in study.numbers if places[name][0][0] == "dynamics"]
+        self._names = study.names_in("dynamics")
         self._seconds: dict[tuple, float] = {}
 
     def steps(self, point: Point) -> float:

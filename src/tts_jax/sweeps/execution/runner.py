@@ -1,7 +1,7 @@
 """Units of work: runs that are computed in one call, on one device, by programs that are kept."""
 
-import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..._types import Array
 from ...batching.vector_lanes import ROUND
 from ..study.grid import Kind, Point, kind_of, stream
 from .layout import Layout
-from .structure import KEPT, Settings, Structure, one_run
+from .structure import Settings, Structure, one_run
 
 Results = dict[str, np.ndarray]
 """What the runs of a unit leave, by name, in their order on the first axis."""
@@ -45,13 +45,13 @@ class Runner:
         """
         structure, numbers = self._on_device(kind_of(points[0]), device)
         given = (numbers, *jax.device_put(self._arguments(points, share), device))
-        out = _program_of(structure, given)(given, device)
+        out = _PROGRAMS.of(structure, given)(given, device)
         return {name: np.asarray(values)[: len(points)] for name, values in out.items()}
 
     def compiled_on(self, points: Sequence[Point]) -> set[Any]:
         """Return the devices for which the program of these runs is there already."""
         structure, numbers = self.settings.split(*kind_of(points[0]))
-        return set(_program_of(structure, (numbers, *self._arguments(points, 1.0))).devices)
+        return _PROGRAMS.devices(structure, (numbers, *self._arguments(points, 1.0)))
 
     def _on_device(self, kind: Kind, device: Any) -> tuple[Structure, list]:
         """The structure of the runs of a kind, and their numbers, which go to a device once."""
@@ -101,17 +101,41 @@ class _Program:
         return out
 
 
-_TURN = threading.Lock()
+class _Programs:
+    """Programs by structure and shapes, of which those are kept that were asked for last.
+
+    A program of a flow takes some 25 MB of memory on every device that it is compiled for.
+    """
+
+    def __init__(self, most: int | None = None):
+        self._most = most
+        self._turn = threading.Lock()
+        self._kept: OrderedDict[tuple, _Program] = OrderedDict()
+
+    def of(self, structure: Structure, given: tuple) -> _Program:
+        """Return the program for a structure and for arguments of these shapes and dtypes."""
+        most = self._most or max(32, 16 * jax.local_device_count())
+        key = _key(structure, given)
+        with self._turn:
+            program = self._kept.setdefault(key, _Program(structure))
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and self._compiled() > most:
+                self._kept.popitem(last=False)
+        return program
+
+    def devices(self, structure: Structure, given: tuple) -> set[Any]:
+        """Return the devices for which such a program is there."""
+        with self._turn:
+            program = self._kept.get(_key(structure, given))
+            return set() if program is None else set(program.devices)
+
+    def _compiled(self) -> int:
+        return sum(max(1, len(program.devices)) for program in self._kept.values())
 
 
-def _program_of(structure: Structure, given: tuple) -> _Program:
+def _key(structure: Structure, given: tuple) -> tuple:
     leaves, tree = jax.tree.flatten(given)
-    with _TURN:
-        return _program(structure, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    return structure, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-@functools.lru_cache(maxsize=KEPT)
-def _program(structure: Structure, tree: Any, shapes: tuple) -> _Program:
-    """The program for a structure and for arguments of these shapes, the same at every call."""
-    del tree, shapes  # what is compiled for, beside the structure
-    return _Program(structure)
+_PROGRAMS = _Programs()

@@ -19,44 +19,43 @@ from ...trajectory import Trajectory
 from ..study.study import Start, Study
 from ..study.values import with_values
 
-KEPT = 128
-"""Structures of which programs, and the sizes of what a run leaves, are kept between sweeps."""
-
 
 class Structure(NamedTuple):
     """All that a run is made of but its numbers. Runs of equal structure share a program."""
 
     tree: Any
-    """The classes, and their static fields, of the problem, the dynamics and the start."""
+    """The classes, and their static fields, of the problem and the dynamics."""
     fixed: tuple
     """Their leaves that are no numbers, such as functions; None for a number."""
+    start: Any
+    """Where runs start: see `Study`. Its numbers, if it holds any, are no arguments."""
     code: str
-    """A hash of what these functions do, also of what they read: that may change meanwhile."""
+    """A hash of what the functions do, also of what they read: that may change meanwhile."""
     width: int
     keep: str
     precision: str
 
     def parts(self, numbers: list) -> tuple[AbstractProblem, AbstractDynamics, Start]:
-        """The problem, the dynamics and the start that have these numbers."""
+        """Return the problem and the dynamics that have these numbers, and the start."""
         leaves = [
-            _bare(leaf) if number is None else number
+            leaf if number is None else number
             for leaf, number in zip(self.fixed, numbers, strict=True)
         ]
-        return jax.tree.unflatten(self.tree, leaves)
+        start = self.start.held if isinstance(self.start, _ByIdentity) else self.start
+        return *jax.tree.unflatten(self.tree, leaves), start
 
 
-class _ByIdentity(NamedTuple):
-    """Stands for an object that has no hash."""
+class _ByIdentity:
+    """Stands for a start that has no hash, such as an object whose numbers may change."""
 
-    identity: int
-    held: list
-    """The object, so that no other one gets its identity."""
+    def __init__(self, held: Any):
+        self.held = held
 
     def __hash__(self) -> int:
-        return hash(self.identity)
+        return id(self.held)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.identity == other.identity
+        return isinstance(other, _ByIdentity) and self.held is other.held
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ class Settings:
         if label is not None:
             values["target"] = self.targets[label]
         problem, dynamics = with_values(self.problem, self.dynamics, values)
-        leaves, tree = jax.tree.flatten((problem, dynamics, self.start))
+        leaves, tree = jax.tree.flatten((problem, dynamics))
         numbers = [_number(leaf) for leaf in leaves]
-        fixed = [
+        fixed = tuple(
             leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
-        ]
-        code = digest(fixed)
-        hashable = tuple(map(_hashable, fixed))
-        return Structure(tree, hashable, code, width, self.keep, self.precision), numbers
+        )
+        start, code = _hashable(self.start), digest(fixed, self.start)
+        structure = Structure(tree, fixed, start, code, width, self.keep, self.precision)
+        return structure, numbers
 
 
 def _number(leaf: Any) -> Any:
@@ -116,16 +115,12 @@ def _number(leaf: Any) -> Any:
     return array if isinstance(array, np.ndarray | np.generic | jax.Array) else None
 
 
-def _hashable(leaf: Any) -> Any:
+def _hashable(start: Start) -> Any:
     try:
-        hash(leaf)
+        hash(start)
     except TypeError:
-        return _ByIdentity(id(leaf), [leaf])
-    return leaf
-
-
-def _bare(leaf: Any) -> Any:
-    return leaf.held[0] if isinstance(leaf, _ByIdentity) else leaf
+        return _ByIdentity(start)
+    return start
 
 
 def one_run(

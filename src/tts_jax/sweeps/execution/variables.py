@@ -9,7 +9,10 @@ import numpy as np
 
 from ..study.grid import Kind, kind_of
 from ..study.study import Study
-from .structure import KEPT, Settings, Structure, one_run
+from .structure import Settings, Structure, one_run
+
+_KEPT = 256
+"""Structures whose variables are kept between sweeps: they take little memory."""
 
 
 class Variable(NamedTuple):
@@ -37,7 +40,7 @@ def _variables(settings: Settings, width: int, label: str | None) -> dict[str, V
     return _traced(structure, shapes, settings.numbers, len(settings.taus))
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=_KEPT)
 def _traced(
     structure: Structure, shapes: tuple, names: tuple[str, ...], count: int
 ) -> dict[str, Variable]:

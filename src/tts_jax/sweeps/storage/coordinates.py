@@ -10,7 +10,6 @@ from ..._types import as_arrays
 from ...metrics import floor
 from ...problems.population import Problem
 from ..study.study import Study
-from ..study.values import places_of
 
 
 def coordinates(study: Study) -> Iterator[tuple[str, np.ndarray, str | None]]:
@@ -30,13 +29,13 @@ def _array_of(values: tuple) -> np.ndarray:
 
 def floor_dimensions(study: Study) -> tuple[str, ...]:
     """Return the dimensions of the grid that the problem depends on."""
-    return tuple(axis.dimension for axis in study.axes.subgrid(*_problem_names(study))[0])
+    return tuple(axis.dimension for axis in study.axes.subgrid(*study.names_in("problem"))[0])
 
 
 def floors(study: Study) -> np.ndarray:
     """Return the risk of one neuron on each jump, `metrics.floor`, at every place of
     `floor_dimensions`; NaN where there is no such thing."""
-    axes, points = study.axes.subgrid(*_problem_names(study))
+    axes, points = study.axes.subgrid(*study.names_in("problem"))
     found = np.full(len(points), np.nan)
     for i, point in enumerate(points):
         problem = study.at_point(point)[0]
@@ -48,8 +47,3 @@ def floors(study: Study) -> np.ndarray:
 
 _floor = eqx.filter_jit(floor)
 """One program for all numbers: run as it is, each of its operations would be compiled alone."""
-
-
-def _problem_names(study: Study) -> list[str]:
-    places = places_of(study.problem, study.dynamics)
-    return [name for name in study.axes.names if places.get(name, [("",)])[0][0] == "problem"]

@@ -102,6 +102,12 @@ class Study:
         apart = (*START_NAMES, "target")
         return tuple(name for name in self.axes.names if name not in apart)
 
+    def names_in(self, part: Literal["problem", "dynamics"]) -> tuple[str, ...]:
+        """Return the names of the grid whose values stand in the problem, or in the dynamics."""
+        places = places_of(self.problem, self.dynamics)
+        inside = {name for name, (place, *_) in places.items() if place[0] == part}
+        return tuple(name for name in self.axes.names if name in inside)
+
     def at(
         self, numbers: Mapping[str, Any], target: AbstractLabels | None = None
     ) -> tuple[AbstractProblem, AbstractDynamics]:
