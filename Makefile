@@ -12,10 +12,10 @@ figures: $(STAMP)
 	$(BIN)/tts-jax figures $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 test-thorough: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "thorough and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "thorough and not slow and not gpu"
 
 test-all: test test-thorough
 

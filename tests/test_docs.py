@@ -31,7 +31,13 @@ def run_blocks(text: str, name: str) -> int:
     return len(blocks)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def page_case(page: Path):
+    """A page as a case of a test: the README with every run, the others with the thorough ones."""
+    marks = () if page.parent == ROOT else pytest.mark.thorough
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
+
+
+@pytest.mark.parametrize("page", [page_case(page) for page in PAGES])
 def test_python_blocks_run(page: Path):
     if page.exists():
         run_blocks(page.read_text(encoding="utf-8"), str(page))

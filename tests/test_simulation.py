@@ -253,6 +253,7 @@ def own_problem():
 OWN = [tts.GradientFlow(0.1), tts.SGD(0.1, 1e-2), tts.SGD(0.1, 1e-3, batch_size="full")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dynamics", OWN, ids=["GradientFlow", "SGD", "full batch"])
 def test_a_deep_network_runs(own_problem, dynamics):
     problem, start = own_problem
@@ -284,6 +285,7 @@ def test_a_problem_without_best_outer_says_so(own_problem):
 # The recorded times.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dynamics", FEWER, ids=name)
 def test_only_time_zero(dynamics):
     run = tts.simulate(small_problem(), dynamics, spread_start(), [0.0], key=KEY)

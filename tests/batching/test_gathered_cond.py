@@ -53,6 +53,7 @@ def test_vmap_of_vmap_is_one_by_one():
         np.testing.assert_allclose(found[i, j], one(needed[i], scale[j], x[i]), atol=1e-15)
 
 
+@pytest.mark.thorough
 def test_derivatives_are_those_of_the_branch_that_is_taken():
     rng = np.random.default_rng(1)
     needed = jnp.asarray([True, False, True, False, False])

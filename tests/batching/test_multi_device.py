@@ -37,6 +37,7 @@ np.savez(sys.argv[2], *jax.tree.leaves(out))
 """
 
 
+@pytest.mark.thorough
 def test_a_run_returns_the_same_however_many_devices_there_are(tmp_path):
     script = tmp_path / "runs.py"
     script.write_text(SCRIPT)

@@ -34,6 +34,7 @@ def test_plots_without_data_are_refused(tmp_path, capsys):
     assert "run it without `--only plot` first" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_data_and_then_plots_give_the_sketches_and_the_table(tmp_path):
     out = ["--out", str(tmp_path)]
     sketches = ["notations", "limit-sketch", "proof-sketch"]

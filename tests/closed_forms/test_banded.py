@@ -145,6 +145,7 @@ def assert_exact(eta, bandwidth, a, u):
         np.testing.assert_allclose(found, block, rtol=0, atol=1e-12 * largest)
 
 
+@pytest.mark.thorough
 @places
 @pytest.mark.parametrize("more", [0, 1, WIDTH], ids=["needed", "one more", "all"])
 def test_value_gradient_and_hessian_are_those_of_all_pairs(u, needed, more):
@@ -169,6 +170,7 @@ def test_they_are_exact_at_any_width_of_the_steps(eta, name):
     assert_exact(eta, WIDTH - 1, WEIGHTS, place)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "u",
     [
@@ -233,6 +235,7 @@ def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_et
     assert bandwidth == width - 1 or 5 < sum(signs) < 145
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("width", "bandwidth"), [(7, 1), (12, 3)])
 def test_where_there_is_slack_the_risk_is_exact(width, bandwidth):
     weights = np.random.default_rng(width).normal(size=width + 1)
@@ -294,6 +297,7 @@ def slopes_of_the_value(risk, y):
     return jax.grad(risk)(y), jax.jacfwd(risk)(y)
 
 
+@pytest.mark.thorough
 @smooth
 def test_the_gradient_is_that_of_the_value(u):
     risk, y = risk_of(ETA, REACH), cells_of(WEIGHTS, u)
@@ -325,6 +329,7 @@ def pushed(numbers, share, direction):
     return jax.jvp(lambda numbers: pulled(numbers, share), (numbers,), (direction,))
 
 
+@pytest.mark.thorough
 @smooth
 @pytest.mark.parametrize("share", [0.0, 1e-4], ids=["gradient", "Hessian too"])
 def test_their_derivatives_are_those_of_finite_differences(share, u):
@@ -348,6 +353,7 @@ def test_their_derivatives_are_those_of_finite_differences(share, u):
         assert tangent == pytest.approx(along, abs=1e-10 * scale), NUMBERS[k]
 
 
+@pytest.mark.thorough
 def test_a_batch_some_of_which_are_cut_equals_one_by_one():
     risk = risk_of(ETA, REACH)
     us = [u for u, _ in SMOOTH.values()]

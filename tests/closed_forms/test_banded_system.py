@@ -112,6 +112,7 @@ def needed_reach(u, eta):
     return int(np.max(near * np.abs(index[:, None] - index[None, :])))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BLOCK_RUNS)
 def test_the_run_is_that_by_all_pairs(name):
     eta, epsilon, u, last = BLOCK_RUNS[name]
@@ -139,6 +140,7 @@ def test_runs_go_through_every_reach_and_out_of_the_interval():
     assert left >= {"narrow steps", "wide steps", "more and more in reach"}
 
 
+@pytest.mark.thorough
 def test_the_run_is_that_of_another_method_on_the_quadrature():
     """An explicit one of diffrax, by autodiff of the integral."""
     numbers, taus = numbers_of(0.2, 1.0, 1.1 * EVEN - 0.05), times(0.05)
@@ -197,6 +199,7 @@ def one_reach(monkeypatch):
     monkeypatch.setattr(cell_descent, "_BANDWIDTHS", (8,))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_reach")
 def test_runs_of_a_batch_are_those_by_all_pairs():
     a = 0.3 * np.random.default_rng(1).normal(size=OTHER + 1)
@@ -230,6 +233,7 @@ def reduced():
         return run(jnp.asarray(0.02), make_params(WEIGHTS, EVEN[::-1]))
 
 
+@pytest.mark.thorough
 def test_the_reduced_flow_is_that_by_all_pairs(reduced):
     expected = by_pairs(0.02, 0.0, reduced.at(0), 0.01, ridge=RIDGE)
     assert reduced.status == tts.Status.OK
@@ -292,6 +296,7 @@ def assert_derivatives(numbers, taus):
         assert tangent == pytest.approx(along, rel=1e-9), name
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_reach")
 @pytest.mark.parametrize(
     ("eta", "places", "last"),
@@ -330,6 +335,7 @@ def by_layers(dense, params, other, shift):
     return [params_of(part) if isinstance(part, PairwiseState) else part for part in found]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("u", "bandwidth"),

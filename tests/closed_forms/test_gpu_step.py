@@ -57,6 +57,7 @@ def assert_same_steps(found, expected):
         np.testing.assert_allclose(mine / size, theirs / size, rtol=0, atol=1e-11)
 
 
+@pytest.mark.thorough
 def test_it_equals_the_step_of_each_run():
     """By columns, L D L^T and only the pairs that 0 or 1 cuts: another way to the same step."""
     mine = system()
@@ -65,6 +66,7 @@ def test_it_equals_the_step_of_each_run():
     assert_same_steps(found, results(each, START, H))
 
 
+@pytest.mark.thorough
 def test_numbers_of_each_run_and_the_reduced_flow():
     """epsilon, also 0, ridge, eta and the target's values; runs in more than a block."""
     runs = BLOCK_RUNS + 2
@@ -103,6 +105,7 @@ def test_runs_together_take_it_and_one_alone_does_not():
     assert "mosaic_gpu" not in lowered(lambda *a: steps(*a, 1e-2), wide, H)
 
 
+@pytest.mark.thorough
 def test_derivatives_are_those_of_the_step(monkeypatch):
     """The kernel has the values, and no part in the derivatives, which are taken forward here: in
     reverse a run pulls its steps back by `step_adjoint`, without the kernel."""

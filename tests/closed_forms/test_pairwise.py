@@ -109,6 +109,7 @@ def test_they_are_exact_at_any_width_of_the_steps(eta, name):
     assert_exact(*pair(eta=eta), params_of(WEIGHTS, EVERYWHERE[name]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("u", [0.5, 0.27, 0.01, 0.0, -0.05, -0.3, 0.99, 1.0, 1.05, 1.3])
 def test_they_are_exact_for_one_neuron(u):
     assert_exact(*pair(), params_of([0.3, 1.5], [u]))
@@ -121,6 +122,7 @@ def test_the_hessian_is_symmetric(u):
     np.testing.assert_allclose(by_u, by_u.T, rtol=0, atol=1e-15 * np.max(np.abs(by_u)))
 
 
+@pytest.mark.thorough
 @places
 def test_the_gradient_is_that_of_the_value(u):
     """By central differences, and by autodiff forward and in reverse."""
@@ -184,6 +186,7 @@ def by_numbers(numbers, params, *, quadrature):
     return jax.jacfwd(both)(numbers)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["spread", "coincident", "cut by both", "outside"])
 def test_derivatives_by_eta_and_the_target_are_those_of_the_integral(name):
     numbers = (jnp.asarray(ETA), *(jnp.asarray(v) for v in FIVE))

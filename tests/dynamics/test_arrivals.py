@@ -53,6 +53,7 @@ def first_arrival(numbers):
     return tts.arrival_times(problem, flow, start, 0.5, within=within)[0]
 
 
+@pytest.mark.thorough
 def test_derivatives_agree_with_finite_differences_forward_and_reverse():
     problem = small_problem()
     target = problem.target

@@ -110,6 +110,7 @@ def kvaerno():
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("epsilon", [1e-4, 0.3])
 def test_the_default_agrees_with_a_solver_of_diffrax(kvaerno, epsilon):
     """Also where 1 cuts a neuron: one by the closed form, the other by quadrature."""

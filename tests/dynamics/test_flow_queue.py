@@ -65,6 +65,7 @@ def assert_same_runs(batch, expected, atol=1e-9):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
 
 
+@pytest.mark.thorough
 def test_every_flow_is_the_flow_alone(alone, accelerator):
     batch = results(jax.vmap(flow), EPSILONS, STARTS)
     assert_same_runs(batch, alone)
@@ -72,6 +73,7 @@ def test_every_flow_is_the_flow_alone(alone, accelerator):
     assert np.max(batch.stats["steps"]) > 3 * np.min(batch.stats["steps"])
 
 
+@pytest.mark.thorough
 def test_the_numbers_of_the_problem_may_be_a_run_s_own(accelerator, monkeypatch):
     etas = jnp.linspace(0.05, 0.1, 5)
     values = jnp.asarray(RNG.normal(size=(5, 3)))
@@ -125,6 +127,7 @@ def test_gradients_of_a_batch_are_those_one_by_one(accelerator, monkeypatch):
     np.testing.assert_allclose(forward, total, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_the_reduced_flow_too(accelerator, monkeypatch):
     def reduced(eta, start):
         how = tts.ReducedFlow(rtol=1e-7, atol=1e-9, ridge=1e-6)

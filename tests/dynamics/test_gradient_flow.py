@@ -144,6 +144,7 @@ def projected(slopes, direction):
     return float(sum(jnp.sum(slopes[name] * direction[name]) for name in NUMBERS))
 
 
+@pytest.mark.thorough
 @each_direction
 def test_derivatives_agree_with_finite_differences(slopes, along, direction):
     step = 1e-5
@@ -157,6 +158,7 @@ def test_derivatives_agree_with_finite_differences(slopes, along, direction):
     assert projected(slopes, direction) == pytest.approx(difference, rel=1e-5)
 
 
+@pytest.mark.thorough
 @each_direction
 def test_forward_mode_agrees_with_reverse_mode(slopes, along, direction):
     tangent = along(NUMBERS, direction)[1]

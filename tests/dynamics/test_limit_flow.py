@@ -285,6 +285,7 @@ def differences(function, numbers, h):
     return np.stack(columns, -1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("function", [hits_by_numbers, record_by_numbers])
 def test_derivatives_by_start_jumps_and_values_match_finite_differences(function):
     numbers = numbers_of(GENERIC)

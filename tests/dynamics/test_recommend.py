@@ -60,6 +60,7 @@ def test_the_largest_rate_is_that_of_the_linear_flow(epsilon):
     np.testing.assert_allclose(found, np.max(np.abs(rates)), rtol=1e-2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("epsilon", "horizon", "solver"), [(1e-2, 0.3, "Tsit5"), (1e-5, 0.3, "Rodas5P")]
 )

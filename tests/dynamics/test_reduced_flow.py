@@ -106,6 +106,7 @@ def test_it_follows_the_gradient_of_the_least_risk():
     np.testing.assert_allclose(speed, -by_u, rtol=1e-4, atol=1e-4 * np.max(np.abs(by_u)))
 
 
+@pytest.mark.thorough
 def test_it_is_differentiable_and_vmaps_over_starts_and_eta():
     """Against central differences; the explicit solver compiles fast and keeps the error smooth."""
     target = tts.PiecewiseConstant([0.4], [0.0, 1.0])

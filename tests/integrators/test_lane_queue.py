@@ -71,6 +71,7 @@ def assert_same(batch, expected):
 # Each run is the run alone.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [1, 3, LANES, 11])
 def test_every_run_is_the_run_alone_however_many_there_are(count):
     own = runs(count)
@@ -92,6 +93,7 @@ def test_many_records_may_fall_into_one_step(monkeypatch):
         assert_same(nth(batch, i), alone(*nth(own, i), 1e-4))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("own", ["horizon", "rtol", "max_steps", "start", "stiffness"])
 def test_one_number_may_differ_and_the_others_be_shared(own):
     options = {"stiffness": 30.0, "start": START, "horizon": 3.0, "rtol": 1e-6, "max_steps": 200}
@@ -241,6 +243,7 @@ def total(stiffness, starts):
     return jnp.sum(jax.vmap(single)(stiffness, starts))
 
 
+@pytest.mark.thorough
 def test_derivatives_of_a_batch_are_those_one_by_one():
     stiffness, starts = runs(5)
     own = (stiffness / 10, starts)

@@ -155,6 +155,7 @@ def test_a_state_at_rest_takes_few_steps():
 # How well it keeps its tolerance.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("function", "number", "start", "last"),
     [

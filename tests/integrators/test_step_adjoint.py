@@ -68,6 +68,7 @@ def ways(system, y, h, cotangents):
     return (step, pull(cotangents)), (plain, pull_plain(cotangents))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_what_autodiff_finds(case):
     system, y, h = CASES[case]()

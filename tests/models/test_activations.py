@@ -51,6 +51,7 @@ def test_the_other_activations_are_their_formulas(activation, formula):
     np.testing.assert_allclose(activation(Z), formula(np.asarray(Z)), rtol=1e-14, atol=1e-16)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("activation", "accuracy"),
     [

@@ -65,6 +65,7 @@ def assert_close(found, expected, digits=1e-11):
     np.testing.assert_allclose(found, expected, rtol=0, atol=digits * largest)
 
 
+@pytest.mark.thorough
 @shapes
 @pytest.mark.parametrize("kind", [positive, indefinite])
 def test_solutions_are_those_of_numpy(kind, size, width):

@@ -150,6 +150,7 @@ def by_layers(matrix, right, n):
     return jnp.concatenate([one[None], middle, last])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (20, 20), (20, 19), (5, 130), (130, 5)])
 @pytest.mark.parametrize("concave", [False, True])
 def test_block_by_block_is_the_same(n, m, concave):
@@ -166,6 +167,7 @@ def test_block_by_block_is_the_same(n, m, concave):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("n", "m"), [(3, 5), (20, 20)])
 def test_derivatives_block_by_block_are_those_of_lapack(n, m):
     size = 1 + n + m
@@ -186,6 +188,7 @@ def test_derivatives_block_by_block_are_those_of_lapack(n, m):
     np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-10)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1, 2, 5, 6, 9, 20, 41])
 def test_off_the_cpu_two_pivots_at_a_time_lead_to_the_same(size, monkeypatch):
     monkeypatch.setattr(_device, "on_cpu", lambda: False)

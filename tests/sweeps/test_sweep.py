@@ -40,6 +40,7 @@ def noise_key(seed: int, **coordinates):
     return jax.random.fold_in(key, np.uint32(number % 2**32))
 
 
+@pytest.mark.thorough
 def test_a_flow_is_that_of_simulate_at_every_point():
     data = tts.sweep(small_problem(), FLOW, FLOW_GRID, TAUS)
     sizes = {"epsilon": 2, "eta": 2, "seed": 7, "tau": 4, "outer": 7, "neuron": 6}
@@ -69,6 +70,7 @@ def test_sgd_hears_the_stream_of_its_coordinates():
     assert not np.allclose(ours.u, data.sel(epsilon=0.05, seed=4).u, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dynamics", "grid"), [(FLOW, FLOW_GRID), (SGD, SGD_GRID)], ids=["flow", "sgd"]
 )

@@ -54,6 +54,7 @@ for name in whole:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, dtype):
     script = tmp_path / "run.py"

@@ -63,6 +63,7 @@ def test_the_fast_rate_is_the_largest_of_the_hessian(best):
     assert float(run.stats["fast_rate"]) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.thorough
 def test_no_sample_moves_a_neuron_further_than_the_largest_jump():
     problem, start = random_problem(3)
     epsilon, size, noise = 0.5, 0.01, 0.4

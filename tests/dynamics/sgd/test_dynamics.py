@@ -12,6 +12,7 @@ from small_runs import EPSILON, NOISE, STEP, steps_to_taus
 import tts_jax as tts
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("bare")
 def test_it_becomes_the_flow_as_the_step_size_falls():
     """The root mean square distance over runs falls as sqrt(h)."""

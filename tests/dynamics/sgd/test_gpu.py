@@ -84,6 +84,7 @@ def test_large_batches():
     assert_kernel_equals_plain(jax.vmap(run), params, keys(), dtype="float32")
 
 
+@pytest.mark.thorough
 def test_problems_and_noise_of_their_own():
     def run(eta, values, noise):
         target = tts.PiecewiseConstant(TARGET.jumps, values)
@@ -121,6 +122,7 @@ def test_numbers_of_samples_beyond_32_bits():
 COUNTS = np.asarray([[4, 9, 37], [8, 18, 74], [2, 5, 22], [0, 0, 1]])
 
 
+@pytest.mark.thorough
 @each_dtype
 def test_epsilons_of_their_own(dtype):
     """One run takes no step up to the first record, and others stop within and beyond chunks."""
@@ -168,6 +170,7 @@ def test_other_numbers_of_runs(size):
 # Other problems.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("activation", ACTIVATIONS[1:], ids=lambda a: type(a).__name__)
 def test_other_activations(activation):
     run = functools.partial(replay, of=problem(activation), stops=(10,))
@@ -263,6 +266,7 @@ LEFT = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", LEFT)
 def test_what_is_left_to_xla(what):
     of, params, options = LEFT[what]()

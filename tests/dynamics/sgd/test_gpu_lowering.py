@@ -53,6 +53,7 @@ def assert_lowers(function: Callable, *arguments: Any) -> None:
     assert "mosaic_gpu" in text
 
 
+@pytest.mark.thorough
 @each_dtype
 @each_activation
 def test_activations_lower(activation, dtype):
@@ -60,6 +61,7 @@ def test_activations_lower(activation, dtype):
     assert_lowers(jax.vmap(run), start(dtype=dtype), keys())
 
 
+@pytest.mark.thorough
 @each_dtype
 @pytest.mark.parametrize("options", [{"batch_size": 7}, {"gradient": "box"}], ids=str)
 def test_settings_lower(options, dtype):
@@ -167,6 +169,7 @@ LEFT_TO_XLA = {"softplus", "sin"}
 """What surely is. Others may be, or not."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_lower_or_are_left_to_xla(name):
     """A problem of a user's own never fails on a GPU for what its loss is made of."""

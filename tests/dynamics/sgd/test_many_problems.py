@@ -90,6 +90,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "batch_size"), [*((name, 1 if name == "additive" else 3) for name in PROBLEMS)]
 )
@@ -133,6 +134,7 @@ def random_params(width, bias, runs=()):
     return tts.Params(jnp.asarray(a), jnp.asarray(u))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [1, 3, 4, 5, 20])
 def test_networks_side_by_side_equal_one_by_one(width, bias):

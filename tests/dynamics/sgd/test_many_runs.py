@@ -117,6 +117,7 @@ def all_keys_in_turn():
     return each(single(), rows("keys", SIZES[-1]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", SIZES)
 def test_runs_over_keys_equal_one_by_one(size):
     batch, alone = some_of_the_keys(size), all_keys_in_turn()
@@ -139,6 +140,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("setting", "over"), [(setting, over) for setting, many in CASES for over in many.split()]
 )
@@ -188,6 +190,7 @@ def clipped(rate):
     return optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(rate))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimiser", [optax.sgd, decayed, clipped])
 def test_an_optimiser_with_a_rate_of_each_run_equals_one_by_one(optimiser):
     options = {"optimiser": optimiser, "batch_size": 3, "stops": (1, 1500)}

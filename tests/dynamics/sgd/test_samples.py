@@ -259,6 +259,7 @@ def test_a_replay_keeps_the_axes_of_an_input():
     np.testing.assert_allclose(found[1][:5000], 10 * x.sum(axis=-1) + noise, rtol=1e-14)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("size", "dtype"), [(1, DOUBLE), (3, SINGLE), (5000, SINGLE)], ids=["1", "3", "5000"]
 )

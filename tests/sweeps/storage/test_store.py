@@ -91,6 +91,7 @@ def sweep_many(store: Path) -> None:
     tts.sweep(small_problem(), Apart(), MANY_UNITS, [0.0, 1.0], store=store)
 
 
+@pytest.mark.thorough
 def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
     store, moments = tmp_path / "killed.zarr", random.Random(7)
 
