@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -28,8 +29,8 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.OK: "reached the last recorded time",
     Status.MAX_STEPS: "the step limit was reached before the last recorded time; raise "
-    "`max_steps`, loosen `rtol` and `atol`, ask for earlier `taus`, or leave `solver` at its "
-    "default, which is made for stiff flows",
+    "`max_steps`, loosen `rtol` and `atol`, ask for earlier `taus`, or name another `solver`: an "
+    "implicit one such as `tts.stiff_solver()` where the flow is stiff",
     Status.STAGNATION: "the step size fell to the resolution of the clock; the tolerance cannot "
     "be met: loosen `rtol` and `atol`, or check that the risk is finite and differentiable there",
     Status.SOLVER: "the nonlinear solves of the implicit method failed; loosen `rtol` and `atol` "
@@ -68,6 +69,12 @@ class SlowSettingsWarning(UserWarning):
 def is_concrete(*values: Any) -> bool:
     """Return whether no leaf of the values is being traced, so that numbers can be looked at."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def is_traced() -> bool:
+    """Return whether this is called while a function is traced, such as inside `jax.jit`: then the
+    results of computations are unknown even where all that they are made of is known."""
+    return isinstance(jnp.zeros(()) + 0.0, jax.core.Tracer)
 
 
 def argument_error(name: str, expected: str, got: Any) -> ValueError:

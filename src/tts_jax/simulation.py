@@ -57,7 +57,9 @@ def simulate(
       was never cut off. Not under a jax transformation.
 
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
-    numbers never cause a recompilation, shapes do.
+    numbers never cause a recompilation, shapes do. Two choices that look at numbers compile once
+    each: of another method by `GradientFlow`, and, from 48 neurons on, of room for more neurons
+    that overlap.
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
     not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
@@ -85,9 +87,6 @@ def simulate(
     warn_if_slow()
     if progress is None and checkpoint is None:
         trajectory = _run(dynamics, given)
-        while (more := type(dynamics).again(dynamics, given, trajectory.status)) is not None:
-            given = more
-            trajectory = _run(dynamics, given)
     else:
         trajectory = _run_in_pieces(dynamics, given, progress, checkpoint)
     if progress is not None:
@@ -130,6 +129,15 @@ def _run_in_pieces(
 
 
 def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
+    """Run once, and once more where the dynamics knows that another try can end better."""
+    trajectory = _run_once(dynamics, given)
+    while (more := type(dynamics).again(dynamics, given, trajectory.status)) is not None:
+        given = more
+        trajectory = _run_once(dynamics, given)
+    return trajectory
+
+
+def _run_once(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     """`dynamics.run`, compiled once for all numbers.
 
     Numbers become arrays: as Python floats each new value would recompile. By hand, in one pass

@@ -77,3 +77,18 @@ def test_a_problem_that_may_have_another_risk_has_no_form():
             return 2 * super().risk(params)
 
     assert Other(PROBLEM.network, PROBLEM.target).closed_form(20) is None
+
+
+def test_a_network_or_a_target_that_may_have_other_values_has_no_form():
+    class Doubled(tts.ShallowNetwork):
+        def __call__(self, params, x):
+            return 2 * super().__call__(params, x)
+
+    class Lifted(tts.PiecewiseConstant):
+        def __call__(self, x):
+            return 1 + super().__call__(x)
+
+    doubled = tts.Problem(Doubled(tts.CubicStep(0.1)), PROBLEM.target)
+    lifted = tts.Problem(PROBLEM.network, Lifted([0.5], [0.0, 1.0]))
+    assert doubled.closed_form(20) is None
+    assert lifted.closed_form(20) is None

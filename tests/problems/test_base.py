@@ -140,4 +140,6 @@ def test_by_default_nothing_is_known_and_risks_come_one_by_one(width):
 
 def test_the_width_is_the_length_of_the_first_axis_of_u():
     assert bumps().width(START) == 3
+    assert bumps().width(tts.Params(START.a, ())) == 1
+    assert bumps().width(tts.Params(START.a, jnp.zeros(()))) == 1
     assert bumps().width(tts.Params(START.a, {"w": jnp.zeros((4, 2)), "x": jnp.zeros(4)})) == 4

@@ -42,10 +42,13 @@ class BandedForm(AbstractClosedForm):
         return every if self.limit is None else every[self.limit : self.limit + _COMPILED]
 
     def limit_for(self, params: Params) -> int:
-        places = np.sort(np.clip(np.asarray(params.u) / float(self.risk.eta), -1.0, None))
+        places, end = np.sort(np.asarray(params.u)) / float(self.risk.eta), 1 / float(self.risk.eta)
+        # Neurons that are outside altogether touch none.
+        places = places[(places > -0.5) & (places < end + 0.5)]
         # Neurons beside each other in order that are closer than the steps are wide, and some more.
-        needed = np.searchsorted(places, places + 1.0 + SPARE) - 1 - np.arange(self.width)
-        return int(np.searchsorted(all_bandwidths(self.width)[:-1], np.max(needed)))
+        needed = np.searchsorted(places, places + 1.0 + SPARE) - 1 - np.arange(places.size)
+        most = np.max(needed, initial=0)
+        return int(np.searchsorted(all_bandwidths(self.width)[:-1], most))
 
     def limited(self, limit: int | None) -> "BandedForm":
         return BandedForm(self.risk, self.width, limit)
@@ -70,5 +73,7 @@ class BandedForm(AbstractClosedForm):
     def failure(self, status: Array, end: CellState) -> Array:
         none = jnp.zeros(())
         stopped = (status == Status.STAGNATION) | (status == Status.NON_FINITE)
+        if self.limit is not None:  # with all bandwidths it may take fewer steps
+            stopped = stopped | (status == Status.MAX_STEPS)
         crowded = stopped & self.system(none, none).crowded(end)
         return jnp.where(crowded, Status.CROWDED, status).astype(jnp.int32)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import Status, argument_error, check_scalar, is_concrete
+from .._errors import Status, argument_error, check_scalar, is_concrete, is_traced
 from .._types import Array, Real, Scalar, Times, Tree, as_real
 from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
@@ -69,7 +69,9 @@ class AbstractFlow(AbstractDynamics):
         Not under a transformation, where the status does not tell whether to try again.
         """
         form = self._form(given)
-        if form is None or not is_concrete(self, given):
+        if form is None or type(form).limit_for is AbstractClosedForm.limit_for:
+            return given
+        if not is_concrete(self, given) or is_traced():
             return given
         return given._replace(limit=form.limit_for(given.params))
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CostlyRunWarning, check_scalar, is_concrete
+from .._errors import CostlyRunWarning, check_scalar, is_concrete, is_traced
 from .._types import Real, as_arrays, as_real
 from ..problems.base import risks
 from .autodiff_system import AutodiffGradientSystem
@@ -76,7 +76,7 @@ class GradientFlow(AbstractFlow):
             return self, self._limited(given)
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
-        if is_concrete(self, problem, params, given.taus):
+        if is_concrete(self, problem, params, given.taus) and not is_traced():
             rate = float(largest_rate(*as_arrays((problem, params, self.epsilon))))
             explicit = explicit_pays(rate, float(given.taus[-1]), count)
             if not explicit and count > MOST_DENSE:

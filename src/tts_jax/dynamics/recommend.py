@@ -5,6 +5,7 @@ hundreds of steps for each time scale of the fast layer. Both are counted in gra
 `python benchmarks/solvers.py` measures what the counts stand for.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -80,6 +81,8 @@ def explicit_pays(rate: float, horizon: float, parameters: int) -> bool:
 
     `rate`: the largest rate of the flow, in slow time; `parameters`: how many numbers it moves.
     """
+    if not math.isfinite(rate):  # the start is no place to judge by
+        return parameters > MOST_DENSE
     explicit = _STAGES * max(_STEPS, horizon * rate / _STABLE)
     return explicit < implicit_gradients(parameters)
 

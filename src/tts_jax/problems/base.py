@@ -79,7 +79,8 @@ class AbstractProblem(eqx.Module):
 
     def width(self, params: Params) -> int:
         """Return the number of neurons: by default the length of the first axis of u."""
-        shape = np.shape(jax.tree.leaves(params.u)[0])
+        leaves = jax.tree.leaves(params.u)
+        shape = np.shape(leaves[0]) if leaves else ()
         return shape[0] if shape else 1
 
     def closed_form(self, width: int) -> AbstractClosedForm | None:

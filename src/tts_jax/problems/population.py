@@ -110,10 +110,10 @@ class Problem(AbstractProblem):
         # Not for a subclass by the user, whose risk may be another one.
         if (
             type(self) is not Problem
-            or not isinstance(network, ShallowNetwork)
+            or type(network) is not ShallowNetwork
             or not network.bias
             or not isinstance(network.activation, AbstractStep)
-            or not isinstance(target, PiecewiseConstant)
+            or type(target) is not PiecewiseConstant
             or np.size(target.jumps) > _MOST_JUMPS
         ):
             return None

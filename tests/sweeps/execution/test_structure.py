@@ -118,6 +118,26 @@ def test_what_a_function_reads_counts(monkeypatch):
     assert structure(start=near) != before
 
 
+class Scaled(tts.AbstractActivation):
+    """A ramp whose values depend on a number beside it."""
+
+    eta: float
+    knots = (-0.5, 0.5)
+    degree = 1
+    limits = None
+
+    def __call__(self, z):
+        return SCALE * jnp.clip(z + 0.5, 0.0, 1.0)
+
+
+def test_what_the_methods_of_a_class_read_counts(monkeypatch):
+    problem = tts.Problem(tts.ShallowNetwork(Scaled(eta=0.1)), small_problem().target)
+    before = structure(problem)
+    assert before == structure(problem)
+    monkeypatch.setitem(globals(), "SCALE", 0.25)
+    assert before != structure(problem)
+
+
 def test_a_start_without_a_hash_counts_by_identity_and_by_what_it_holds_now():
     start = Spread(0.5)
     before = structure(start=start)

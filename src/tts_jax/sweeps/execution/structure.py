@@ -98,7 +98,9 @@ class Settings:
         fixed = tuple(
             leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
         )
-        start, code = _hashable(self.start), digest(fixed, self.start)
+        # Of the classes too: what their methods read may change meanwhile.
+        whole = jax.tree.unflatten(tree, fixed)
+        start, code = _hashable(self.start), digest(whole, self.start)
         structure = Structure(tree, fixed, start, code, width, self.keep, self.precision)
         return structure, numbers
 
