@@ -9,6 +9,7 @@ from small_problems import small_problem
 import tts_jax as tts
 from tts_jax.closed_forms import banded_system
 from tts_jax.closed_forms.banded_form import BandedForm
+from tts_jax.dynamics import flow
 from tts_jax.problems import population
 
 WIDTH = 12
@@ -22,14 +23,20 @@ def close():
     return tts.Params(jnp.full(WIDTH + 1, 0.1), jnp.asarray(u))
 
 
+def forget():
+    """What was compiled, and what was remembered, for the widths as they are."""
+    jax.clear_caches()
+    flow._WITHOUT_CHOICE.clear()
+
+
 @pytest.fixture
 def bands(monkeypatch):
     """Bands at a small width, and narrow ones."""
     monkeypatch.setattr(population, "_BANDED_FROM", WIDTH)
     monkeypatch.setattr(banded_system, "_BANDWIDTHS", (1, 2, 4, 8))
-    jax.clear_caches()
+    forget()
     yield
-    jax.clear_caches()
+    forget()
 
 
 def simulated(**options):

@@ -63,13 +63,13 @@ class AbstractFlow(AbstractDynamics):
             return None
         return form.limited(given.limit)
 
-    def _limited(self, given: RunInputs) -> RunInputs:
+    def _limited(self, form: AbstractClosedForm, given: RunInputs) -> RunInputs:
         """Return what a run is given, its closed form limited to what the start needs.
 
         Not under a transformation, where the status does not tell whether to try again.
         """
-        form = self._form(given)
-        if form is None or type(form).limit_for is AbstractClosedForm.limit_for:
+        if type(form).limit_for is AbstractClosedForm.limit_for:
+            _remember(given)
             return given
         if not is_concrete(self, given) or is_traced():
             return given
@@ -133,3 +133,24 @@ class AbstractFlow(AbstractDynamics):
         )
         start_is_finite = all_finite(velocity(start))
         return ys, jnp.where(start_is_finite, status, Status.NON_FINITE).astype(jnp.int32), stats
+
+
+_WITHOUT_CHOICE: dict[Any, None] = {}
+"""Classes and shapes of problems and parameters for which a flow has nothing to choose by numbers.
+To look for a closed form takes a tenth of the time of a short run."""
+
+
+def has_choice(given: RunInputs) -> bool:
+    """Return whether a flow may have to choose by numbers: not if it is known that it need not."""
+    return _key_of(given) not in _WITHOUT_CHOICE
+
+
+def _remember(given: RunInputs) -> None:
+    if len(_WITHOUT_CHOICE) > 1000:
+        _WITHOUT_CHOICE.clear()
+    _WITHOUT_CHOICE[_key_of(given)] = None
+
+
+def _key_of(given: RunInputs) -> Any:
+    leaves, structure = jax.tree.flatten((given.problem, given.params))
+    return structure, tuple(getattr(leaf, "shape", ()) for leaf in leaves)

@@ -14,7 +14,7 @@ from .._types import Real, as_arrays, as_real
 from ..problems.base import risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
-from .flow import AbstractFlow
+from .flow import AbstractFlow, has_choice
 from .recommend import MOST_DENSE, explicit_pays, explicit_solver, largest_rate
 
 
@@ -71,9 +71,12 @@ class GradientFlow(AbstractFlow):
         only_real(given.params, "params")
 
     def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
+        if self.solver is not None or not has_choice(given):
+            return self, given
+        form = self._form(given)
+        if form is not None:
+            return self, self._limited(form, given)
         problem, params = given.problem, given.params
-        if self.solver is not None or self._form(given) is not None:
-            return self, self._limited(given)
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus) and not is_traced():

@@ -12,7 +12,7 @@ from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from ..problems.base import AbstractProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
-from .flow import AbstractFlow
+from .flow import AbstractFlow, has_choice
 
 
 class ReducedFlow(AbstractFlow):
@@ -51,7 +51,8 @@ class ReducedFlow(AbstractFlow):
             )
 
     def prepared(self, given: RunInputs) -> tuple["ReducedFlow", RunInputs]:
-        return self, self._limited(given)
+        form = self._form(given) if self.solver is None and has_choice(given) else None
+        return self, given if form is None else self._limited(form, given)
 
     def run(self, given: RunInputs) -> RunOutputs:
         problem = given.problem
