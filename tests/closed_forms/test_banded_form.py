@@ -51,10 +51,10 @@ def test_a_limit_holds_what_the_start_needs_and_neurons_outside_need_nothing():
     assert limit_of(np.full(100, 0.5)) == 3
 
 
-def test_a_limited_form_compiles_two_bandwidths_and_ends_in_a_crowd_that_it_cannot_hold():
+def test_a_limited_form_compiles_one_bandwidth_and_ends_in_a_crowd_that_it_cannot_hold():
     form = BandedForm(PairwiseRisk(PROBLEM.network.activation, PROBLEM.target), 100)
     assert form.bandwidths == (8, 16, 32, 99)
-    assert form.limited(1).bandwidths == (16, 32)
+    assert form.limited(1).bandwidths == (16,)
     assert form.limited(3).bandwidths == (99,)
     assert form.limited(1).limited(None) == form
     end, _ = form.to_state(tts.Params(jnp.ones(101), jnp.full(100, 0.5)))

@@ -19,16 +19,13 @@ from .banded_system import (
 from .base import AbstractClosedForm
 from .pairwise import PairwiseRisk
 
-_COMPILED = 2
-"""Bandwidths of a limited form: what a start needs, and the next one. Each takes seconds."""
-
 
 class BandedForm(AbstractClosedForm):
     """A network of steps against a target of steps, in O(m) for a gradient and for a step of the
     integrator, as long as few neurons overlap.
 
-    Every bandwidth that may be needed is compiled. With a `limit` those are few: a run in which
-    more neurons come together then ends as CROWDED.
+    Every bandwidth that may be needed is compiled, which takes seconds for each. With a `limit` it
+    is one alone: a run in which more neurons come together then ends as CROWDED.
     """
 
     risk: PairwiseRisk
@@ -39,7 +36,7 @@ class BandedForm(AbstractClosedForm):
     def bandwidths(self) -> tuple[int, ...]:
         """The bandwidths that are compiled."""
         every = all_bandwidths(self.width)
-        return every if self.limit is None else every[self.limit : self.limit + _COMPILED]
+        return every if self.limit is None else (every[self.limit],)
 
     def limit_for(self, params: Params) -> int:
         places, end = np.sort(np.asarray(params.u)) / float(self.risk.eta), 1 / float(self.risk.eta)
@@ -63,9 +60,7 @@ class BandedForm(AbstractClosedForm):
         return AdaptiveBandwidthSystem(self.risk, epsilon, ridge, self.bandwidths)
 
     def risks(self, params: Params) -> Times:
-        # Of a limited form the larger one is not much slower, and takes half as long to compile.
-        bandwidths = self.bandwidths if self.limit is None else self.bandwidths[-1:]
-        return wide_risks(self.risk, bandwidths, params)
+        return wide_risks(self.risk, self.bandwidths, params)
 
     def relative_work(self, width: int) -> float:
         return width / 10

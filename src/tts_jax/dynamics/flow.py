@@ -53,8 +53,10 @@ class AbstractFlow(AbstractDynamics):
         return self._default_method if form is None else f"Rodas5P, {type(form).__name__}"
 
     def again(self, given: RunInputs, status: Array) -> RunInputs | None:
-        crowded = given.limit is not None and int(status) == Status.CROWDED
-        return given._replace(limit=None) if crowded else None
+        if given.limit is None or int(status) != Status.CROWDED:
+            return None
+        _remember(given)  # so that the next run does not try in vain
+        return given._replace(limit=None)
 
     def _form(self, given: RunInputs) -> AbstractClosedForm | None:
         """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
@@ -136,12 +138,12 @@ class AbstractFlow(AbstractDynamics):
 
 
 _WITHOUT_CHOICE: dict[Any, None] = {}
-"""Classes and shapes of problems and parameters for which a flow has nothing to choose by numbers.
-To look for a closed form takes a tenth of the time of a short run."""
+"""Classes and shapes of problems and parameters for which a flow has nothing to choose by numbers,
+or has chosen too little room before. To look for a closed form takes a tenth of a short run."""
 
 
 def has_choice(given: RunInputs) -> bool:
-    """Return whether a flow may have to choose by numbers: not if it is known that it need not."""
+    """Return whether a flow is to choose by numbers."""
     return _key_of(given) not in _WITHOUT_CHOICE
 
 
