@@ -92,17 +92,17 @@ def banded(rows, size, first):
 
 def dense(blocks):
     """The blocks of the Hessian by a (the bias first) and u, as `Blocks` says."""
-    width, bandwidth = blocks.by_u.shape[1], blocks.by_u.shape[0] - 1
+    width, bandwidth = blocks.hess_uu.shape[1], blocks.hess_uu.shape[0] - 1
     sums = np.tril(np.ones((width + 1, width + 1)))
-    upper = banded(blocks.by_a, width, 0)
-    by_a = sums.T @ np.diag(np.asarray(blocks.by_c)) @ sums
+    upper = banded(blocks.hess_aa, width, 0)
+    by_a = sums.T @ np.diag(np.asarray(blocks.hess_cc)) @ sums
     by_a[1:, 1:] += upper + np.triu(upper, 1).T
     by_c_u = np.zeros((width + 1, width))
     for i in range(width):
-        by_c_u[[i, i + 1], i] = blocks.by_c_u[i]
+        by_c_u[[i, i + 1], i] = blocks.hess_cu[i]
     by_a_u = sums.T @ by_c_u
-    by_a_u[1:] += banded(blocks.by_a_u, width, -bandwidth).T
-    upper = banded(blocks.by_u, width, 0)
+    by_a_u[1:] += banded(blocks.hess_au, width, -bandwidth).T
+    upper = banded(blocks.hess_uu, width, 0)
     return by_a, by_a_u, upper + np.triu(upper, 1).T
 
 

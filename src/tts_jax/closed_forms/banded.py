@@ -26,28 +26,29 @@ from .step_integrals import AbstractStepIntegrals, ProductIntegrals
 
 
 class CellState(NamedTuple):
-    """c (m+1,) and u (m,)."""
+    """A state in cell coordinates: the values c (m+1,) between neurons, the positions u (m,)."""
 
     c: Array
     u: Array
 
 
 class BandedHessian(NamedTuple):
-    """The Hessian of L, by diagonals. A row for offset d holds the entries (i, i + d).
+    """The Hessian of L, by diagonals: the row of offset d holds the entries (i, i + d).
 
-    `by_a` (k+1, m) for a_1, ... in pairs; `by_c` (m+1,) what is diagonal in c; `by_a_u` (2k+1, m)
-    for (a_{i+d}, u_i), d from -k on; `by_c_u` (m,) for c_{i-1} and c_i with u_i; `by_u` (k+1, m).
+    `hess_aa` (k+1, m) for a_1, ... in pairs; `hess_cc` (m+1,) what is diagonal in c; `hess_au`
+    (2k+1, m) for (a_{i+d}, u_i), d from -k on; `hess_cu` (m,) for c_{i-1} and c_i with u_i;
+    `hess_uu` (k+1, m).
     """
 
-    by_a: Array
-    by_c: Array
-    by_a_u: Array
-    by_c_u: Array
-    by_u: Array
+    hess_aa: Array
+    hess_cc: Array
+    hess_au: Array
+    hess_cu: Array
+    hess_uu: Array
 
 
 class _Single(NamedTuple):
-    """(m,) for each step where 0 and 1 cut it: its place E, Phi, and their derivatives by u."""
+    """Of each step (m,): its place E where 0 or 1 cuts it, Phi, and their derivatives by u."""
 
     place: Array
     slope: Array
@@ -58,7 +59,7 @@ class _Single(NamedTuple):
 
 
 class BandedRisk(AbstractStepIntegrals):
-    """L(c, u), its gradient and its Hessian in O(m reach)."""
+    """The risk L(c, u), its gradient and its Hessian, in O(m bandwidth)."""
 
     bandwidth: int = eqx.field(static=True)
 
@@ -95,7 +96,7 @@ class BandedRisk(AbstractStepIntegrals):
         )
 
     def slack(self, u: Float[Array, " m"]) -> Scalar:
-        """How far apart neurons are, less eta, that are too far apart by index to be a pair."""
+        """Return the least distance, less eta, of neurons that are no pair by their indices."""
         x = self._place(u)
         beyond = _padded(x, 2 * self.bandwidth + 1, 1e9)
 
@@ -109,7 +110,7 @@ class BandedRisk(AbstractStepIntegrals):
         )
 
     def _place(self, u: Array) -> Array:
-        """(m,) x. The first and last neurons are set apart, if outside: there they touch none."""
+        """Return x (m,). Neurons outside are set apart from each other, where they touch none."""
         end, index = 1.0 / self.eta, np.arange(u.size)
         x = jnp.clip(u / self.eta, -0.5, end + 0.5)
         first = jnp.min(jnp.where(x > -0.5, index, u.size))
@@ -133,14 +134,14 @@ class BandedRisk(AbstractStepIntegrals):
         )
 
     def _by_cell(self, single: _Single) -> tuple[Array, Array]:
-        """(m+1,) increments of E and of Phi."""
+        """Return the increments (m+1,) of E and of Phi from cell to cell."""
         zero, total = jnp.zeros(1), self._moments()[0]
         places = jnp.concatenate([zero, single.place, zero + 1.0])
         sums = jnp.concatenate([zero, single.phi, zero + total])
         return places[1:] - places[:-1], sums[1:] - sums[:-1]
 
     def _sums(self, x: Array, a: Array) -> tuple[Array, Array]:
-        """(m,) sum_j W_ij a_j, and its derivative by x_i."""
+        """Return the sums (m,) over j of W_ij a_j, and their derivatives by x_i."""
         places, weights, k = (
             _padded(x, self.bandwidth, 1e9),
             _padded(a, self.bandwidth, 0.0),
@@ -167,7 +168,7 @@ class BandedRisk(AbstractStepIntegrals):
         return self._where_cut(x, cut, sums)
 
     def _pairs(self, x: Array) -> ProductIntegrals:
-        """(2k+1, m) W_{i, i+d}, and its derivatives by x_i and x_{i+d}."""
+        """Return W_{i, i+d} (2k+1, m), and its derivatives by x_i and x_{i+d}."""
         places, k = _padded(x, self.bandwidth, 1e9), self.bandwidth
 
         def add(step: Array, rows: ProductIntegrals) -> ProductIntegrals:
@@ -191,7 +192,7 @@ class BandedRisk(AbstractStepIntegrals):
         return self._where_cut(x, cut, rows)
 
     def _own(self, x: Array) -> Array:
-        """(m,) W_ii, but for what 0 and 1 cut."""
+        """Return W_ii (m,) as if neither 0 nor 1 cut a step."""
         inside = (x > -1.0) & (x < 1.0 / self.eta + 1.0)
         return jnp.where(inside, self.activation.overlap(jnp.zeros(())), 0.0)
 
@@ -233,7 +234,7 @@ class BandedRisk(AbstractStepIntegrals):
         )
 
     def _neighbours(self, v: Array) -> Array:
-        """(2k+1, m) v_{i+d}."""
+        """Return v_{i+d} (2k+1, m) for the offsets d from -k to k."""
         padded, width = _padded(v, self.bandwidth, 0.0), v.size
 
         def add(offset: Array, rows: Array) -> Array:
@@ -257,13 +258,14 @@ def _slice(v: Array, start: Array, size: int) -> Array:
 
 
 def _added(rows: Array, more: Array, start: Array) -> Array:
-    """`rows` (..., m) with `more` (..., n) added from column `start` on."""
+    """Return `rows` (..., m) with `more` (..., n) added from column `start` on."""
     now = _slice(rows, start, more.shape[-1])
     return jax.lax.dynamic_update_slice_in_dim(rows, now + more, start, axis=-1)
 
 
 def _diagonals(square: Array, bandwidth: int) -> Array:
-    """(2 reach + 1, n): entry (reach + d, i) is entry (i, i + d) of (n, n), or 0."""
+    """Return the diagonals (2k+1, n) of a matrix (n, n), k the bandwidth: row k + d holds the
+    entries (i, i + d), and 0 where there is none."""
     count = square.shape[0]
     wide = jnp.pad(square, ((0, 0), (bandwidth, bandwidth))).ravel()
     turns = jnp.pad(wide, (0, count)).reshape(count, -1)

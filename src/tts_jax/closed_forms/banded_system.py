@@ -1,4 +1,4 @@
-"""Gradient descent of a wide network of steps, in cell coordinates: O(m) for every step.
+"""The gradient flow of a wide network of steps, in cell coordinates: O(m) for a step in time.
 
 The matrix of a step is banded when cells and positions alternate, c_0, u_1, c_1, ..., u_m, c_m.
 """
@@ -50,9 +50,9 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
         blocks = self.risk.hessian(y)
         stiff = shift * self.epsilon + 2 * self.ridge * _with_bias(self.risk.squares(y.u))
         blocks = blocks._replace(
-            by_a=put(blocks.by_a, 0, blocks.by_a[0] + stiff[1:]),
-            by_c=blocks.by_c + np.eye(1, y.c.size)[0] * stiff[0],
-            by_u=put(blocks.by_u, 0, blocks.by_u[0] + shift),
+            hess_aa=put(blocks.hess_aa, 0, blocks.hess_aa[0] + stiff[1:]),
+            hess_cc=blocks.hess_cc + np.eye(1, y.c.size)[0] * stiff[0],
+            hess_uu=put(blocks.hess_uu, 0, blocks.hess_uu[0] + shift),
         )
         solve = banded_solver(_rows(blocks))
         return lambda r: _apart(solve(_alternating(r)))
@@ -165,14 +165,14 @@ def all_bandwidths(width: int) -> tuple[int, ...]:
 
 
 def to_cells(params: Params) -> tuple[CellState, Array]:
-    """Cells, with neurons in order of position, and that order."""
+    """Return the cell coordinates of parameters, neurons in order of position, and that order."""
     order = jnp.argsort(params.u)
     a = jnp.concatenate([params.a[:1], params.a[1:][order]])
     return CellState(jnp.cumsum(a), params.u[order]), order
 
 
 def from_cells(y: CellState, order: Array) -> Params:
-    """Parameters in the first order, of cells with a leading axis."""
+    """Return the parameters of cells with a leading axis, neurons in the order they had first."""
     back = jnp.argsort(order)
     a = jnp.diff(y.c, axis=-1)[..., back]
     return Params(jnp.concatenate([y.c[..., :1], a], axis=-1), y.u[..., back])
@@ -187,12 +187,12 @@ def _weights(c: Array) -> Array:
 
 
 def _with_bias(squares: Array) -> Array:
-    """The square integral of the bias is 1."""
+    """Return the square integrals of all features: that of the bias is 1."""
     return jnp.concatenate([jnp.ones(1), squares])
 
 
 def _to_cells(by_a: Array) -> Array:
-    """What is by a_0, ..., a_m, by c."""
+    """Return a derivative by c from one by the weights a_0, ..., a_m."""
     return jnp.concatenate([by_a[:-1] - by_a[1:], by_a[-1:]])
 
 
@@ -205,30 +205,30 @@ def _apart(v: Array) -> CellState:
 
 
 def _rows(blocks: BandedHessian) -> Array:
-    """(2m+1, 2k+3): the Hessian in the alternating order, entry (i, i + o) at row i, column o."""
-    k, width = blocks.by_a.shape[0] - 1, blocks.by_u.shape[1]
+    """Return the Hessian (2m+1, 2k+3) in the alternating order, entry (i, i + o) at (i, o)."""
+    k, width = blocks.hess_aa.shape[0] - 1, blocks.hess_uu.shape[1]
     # c with c: entry (i, i + d) of the weights by differences of both. Rows from d = -1 on.
-    by_a = jnp.pad(blocks.by_a, ((1, 2), (1, 1)))
+    by_a = jnp.pad(blocks.hess_aa, ((1, 2), (1, 1)))
     below = jnp.pad(by_a[2, :-1], (1, 0))
     by_a = jnp.concatenate([below[None, :], by_a[1:]])
     by_a = jnp.pad(by_a, ((0, 1), (0, 0)))
     by_c = by_a[1:-1, :-1] - by_a[:-2, 1:] - by_a[2:, :-1] + by_a[1:-1, 1:]
-    by_c = by_c[: k + 2] + jnp.pad(blocks.by_c[None, :], ((0, k + 1), (0, 0)))
+    by_c = by_c[: k + 2] + jnp.pad(blocks.hess_cc[None, :], ((0, k + 1), (0, 0)))
     # c with u: entries (c_{i+d}, u_i), d from -k-1 to k.
-    by_a_u = jnp.pad(blocks.by_a_u, ((1, 1), (0, 0)))
+    by_a_u = jnp.pad(blocks.hess_au, ((1, 1), (0, 0)))
     near = np.isin(np.arange(-k - 1, k + 1), (0, -1)).astype(float)[:, None]
-    by_c_u = by_a_u[:-1] - by_a_u[1:] + near * blocks.by_c_u[None, :]
+    by_c_u = by_a_u[:-1] - by_a_u[1:] + near * blocks.hess_cu[None, :]
     far = jnp.pad(by_c_u, ((0, 0), (0, k + 2)))
 
     def shifted(d: Array, rows: Array) -> Array:
-        """Entries (c_i, u_{i+d+1})."""
+        """Return the rows with the entries (c_i, u_{i+d+1}) in row d."""
         row = jax.lax.dynamic_index_in_dim(far, k - d, 0, False)
         return put(rows, d, jax.lax.dynamic_slice_in_dim(row, d, width + 1))
 
     ahead = jax.lax.fori_loop(0, k + 1, shifted, jnp.zeros((k + 1, width + 1)))
     of_c = jnp.stack([ahead, by_c[1:]], axis=1).reshape(2 * k + 2, width + 1)
     of_c = jnp.concatenate([by_c[:1], of_c])
-    of_u = jnp.stack([blocks.by_u, by_c_u[k + 1 :]], axis=1).reshape(2 * k + 2, width)
+    of_u = jnp.stack([blocks.hess_uu, by_c_u[k + 1 :]], axis=1).reshape(2 * k + 2, width)
     of_u = jnp.pad(of_u, ((0, 1), (0, 0)))
     pairs = jnp.stack([of_u.T, of_c[:, 1:].T], axis=1).reshape(2 * width, 2 * k + 3)
     return jnp.concatenate([of_c[:, :1].T, pairs])

@@ -11,7 +11,7 @@ _UNROLL = 2
 
 
 def banded_solver(rows: Float[Array, "n b+1"]) -> Callable[[Array], Array]:
-    """A function r (n,) -> matrix^-1 r for a symmetric matrix with `rows[i, o]` at (i, i + o).
+    """Return the function r (n,) -> matrix^-1 r of a symmetric matrix, `rows[i, o]` at (i, i + o).
 
     By L D L^T without pivoting, for the matrices that `inverse` is for, in O(n b^2) once and O(n b)
     for every r. Entries beyond the last column are not looked at. Its derivatives are solves with
@@ -31,7 +31,7 @@ def banded_solver(rows: Float[Array, "n b+1"]) -> Callable[[Array], Array]:
 
 
 def _factor(rows: Array) -> tuple[Array, Array]:
-    """The rows of D L^T, and 1 / D."""
+    """Return the rows of D L^T, and 1 / D."""
     size = rows.shape[1]
     inside = jnp.arange(size)[None, :] < rows.shape[0] - jnp.arange(rows.shape[0])[:, None]
     rows = jnp.where(inside, rows, 0.0)
@@ -66,7 +66,7 @@ def _solve(rows: Array, inverse_pivots: Array, right: Array) -> Array:
 
 
 def _product(rows: Array, x: Array) -> Array:
-    """matrix @ x."""
+    """Return the product of the matrix and x."""
     size, width = rows.shape[0], rows.shape[1] - 1
     far = jnp.pad(x, (width, width))
 
