@@ -51,9 +51,12 @@ def test_a_run_that_its_limit_cannot_hold_is_tried_again(bands, monkeypatch):
     # As if the start were thought to need far less than it does.
     monkeypatch.setattr(BandedForm, "limit_for", lambda self, params: 0)
     for options in ({}, {"progress": lambda fraction: None}):
+        flow._WITHOUT_CHOICE.clear()  # or it would not try in vain once more
         found = simulated(**options)
         assert found.status == tts.Status.OK
         np.testing.assert_allclose(found.risk, expected.risk, rtol=1e-9)
+        assert flow._WITHOUT_CHOICE
+    flow._WITHOUT_CHOICE.clear()
     monkeypatch.setattr(tts.GradientFlow, "again", lambda self, given, status: None)
     assert simulated(throw=False).status == tts.Status.CROWDED
 
