@@ -53,7 +53,7 @@ FILES_OF = {
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding"),
     ),
-    "problems": ("base", "population", "empirical"),
+    "problems": ("base", "population", "empirical", "recorded_risks"),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),

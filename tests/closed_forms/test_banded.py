@@ -21,7 +21,7 @@ WEIGHTS = [0.3, 1.5, -2.0, 0.7, 2.5, -1.1, 0.9]
 TARGET = ((0.2, 0.35, 0.5, 0.65, 0.8), (1.0, 5.0, 1.0, 3.0, 1.0, 5.0))
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
 
-# Places and the least reach that holds every pair closer than eta.
+# Places and the least bandwidth that holds every pair closer than eta.
 INSIDE = {
     "apart": ([0.08, 0.2, 0.33, 0.52, 0.71, 0.9], 0),
     "touching": ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 1),
@@ -149,12 +149,12 @@ def assert_exact(eta, bandwidth, a, u):
 @places
 @pytest.mark.parametrize("more", [0, 1, WIDTH], ids=["needed", "one more", "all"])
 def test_value_gradient_and_hessian_are_those_of_all_pairs(u, needed, more):
-    """With the reach that is needed, one more, and the largest."""
+    """With the bandwidth that is needed, one more, and the largest."""
     assert_exact(ETA, min(needed + more, WIDTH - 1), WEIGHTS, u)
 
 
 @places
-def test_there_is_slack_from_the_reach_on_that_is_needed(u, needed):
+def test_there_is_slack_from_the_bandwidth_on_that_is_needed(u, needed):
     if u == EVERYWHERE["touching"][0]:
         return  # By a rounding or not: it makes no difference.
     for bandwidth in range(WIDTH):
@@ -180,11 +180,11 @@ def test_they_are_exact_at_any_width_of_the_steps(eta, name):
     ],
 )
 def test_they_are_exact_for_up_to_three_neurons(u):
-    """With the reach of all of them; one neuron has none."""
+    """With the bandwidth of all of them; one neuron has none."""
     assert_exact(ETA, len(u) - 1, WEIGHTS[: len(u) + 1], u)
 
 
-# What a limited reach asks of the positions, by brute force.
+# What a limited bandwidth asks of the positions, by brute force.
 
 
 def outside(u, eta):
@@ -197,7 +197,7 @@ def outside(u, eta):
 
 
 def least_gap(u, eta, bandwidth):
-    """The least distance, in order, of two neurons further apart by index than reach, less eta."""
+    """The least distance, in order, of neurons further apart by index than that, less eta."""
     seen = np.clip(u, -eta / 2, 1 + eta / 2)
     exempt = outside(u, eta)
     gaps = [
@@ -220,7 +220,7 @@ def roughly_sorted(seed, width):
 @pytest.mark.parametrize(
     ("width", "bandwidth"), [(12, 2), (12, 5), (12, 11), (7, 3), (3, 1), (2, 0)]
 )
-def test_there_is_slack_exactly_where_no_pair_beyond_the_reach_is_closer_than_eta(width, bandwidth):
+def test_there_is_slack_where_no_pair_beyond_the_bandwidth_is_closer_than_eta(width, bandwidth):
     signs = []
     for seed in range(150):
         u, eta = roughly_sorted(seed, width)
@@ -252,7 +252,7 @@ def test_where_there_is_slack_the_risk_is_exact(width, bandwidth):
 
 
 def test_without_slack_the_risk_may_be_wrong():
-    """So that the tests of the reach do see it."""
+    """So that the tests of the bandwidth do see it."""
     u = EVERYWHERE["three closer than eta"][0]
     with pytest.raises(AssertionError):
         assert_exact(ETA, 1, WEIGHTS, u)
@@ -264,7 +264,7 @@ def test_without_slack_the_risk_may_be_wrong():
     u=st.lists(st.floats(-0.2, 1.2), min_size=WIDTH, max_size=WIDTH),
     eta=st.floats(0.004, 0.4),
 )
-def test_with_the_largest_reach_they_are_exact_wherever_hypothesis_puts_the_neurons(a, u, eta):
+def test_with_the_largest_bandwidth_they_are_exact_wherever_hypothesis_puts_the_neurons(a, u, eta):
     assert_exact(eta, WIDTH - 1, a, u)
 
 

@@ -21,7 +21,7 @@ from tts_jax.integrators.step_size import StepControl
 from tts_jax.problems import population
 
 WIDTH = 40
-"""A width that is made to go by cells here; with reaches of 8, 16, 32 and 39."""
+"""A width that is made to go by cells here; with bandwidths of 8, 16, 32 and 39."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,7 +44,7 @@ BLOCK_RUNS = {
     "small epsilon": (0.02, 1e-4, RANDOM, 0.05),
     "wide steps": (0.3, 1.0, RANDOM, 0.2),
     "steps wider than the interval": (1.3, 0.1, EVEN, 0.1),
-    "more and more in reach": (0.2, 0.1, EVEN, 0.3),
+    "more and more overlap": (0.2, 0.1, EVEN, 0.3),
     "all together": (0.02, 0.1, 0.4 + 0.01 * RANDOM, 0.2),
     "all together, wide steps": (0.3, 1.0, 0.45 + 0.1 * EVEN, 0.5),
     "outside": (0.05, 1.0, 1.6 * RANDOM - 0.3, 0.3),
@@ -103,7 +103,7 @@ def quadrature(problem, params):
     return jax.lax.map(problem.risk, params)
 
 
-def needed_reach(u, eta):
+def needed_bandwidth(u, eta):
     """Of neurons in order, how far apart by index two of them are that overlap inside [0, 1]."""
     u = np.sort(u)
     u = u[(u > -eta / 2) & (u < 1 + eta / 2)]
@@ -125,19 +125,19 @@ def test_the_run_is_that_by_all_pairs(name):
     np.testing.assert_allclose(run.risk, risks, rtol=0, atol=1e-11)
 
 
-def test_runs_go_through_every_reach_and_out_of_the_interval():
+def test_runs_go_through_every_bandwidth_and_out_of_the_interval():
     """So that the runs above do test what they are for."""
     first, last, left = {}, {}, set()
     for name, (eta, epsilon, u, end) in BLOCK_RUNS.items():
         us = np.asarray(by_cells(numbers_of(eta, epsilon, u), times(end)).params.u)
-        first[name], last[name] = (needed_reach(us[i], eta) for i in (0, -1))
+        first[name], last[name] = (needed_bandwidth(us[i], eta) for i in (0, -1))
         if np.any((us[-1] < 0) | (us[-1] > 1)) and np.all((us[0] > 0) & (us[0] < 1)):
             left.add(name)
     assert first["narrow steps"] < 8
-    assert first["more and more in reach"] <= 8 < last["more and more in reach"]
+    assert first["more and more overlap"] <= 8 < last["more and more overlap"]
     assert last["all together"] < 32 < first["all together"] == WIDTH - 1
     assert first["steps wider than the interval"] == WIDTH - 1
-    assert left >= {"narrow steps", "wide steps", "more and more in reach"}
+    assert left >= {"narrow steps", "wide steps", "more and more overlap"}
 
 
 @pytest.mark.thorough
@@ -173,7 +173,7 @@ def test_a_start_in_another_order_gives_the_same_run_in_that_order():
 
 @pytest.mark.slow
 def test_runs_of_a_batch_are_the_runs_alone():
-    """One with narrow steps, one that needs the largest reach."""
+    """One with narrow steps, one that needs the largest bandwidth."""
     each = [numbers_of(), numbers_of(0.3, 0.1, 0.45 + 0.1 * EVEN)]
     together = quickly(jax.vmap(flow_of, (0, None)))(stacked(each), times(0.05))
     for i, numbers in enumerate(each):
@@ -189,18 +189,18 @@ def stacked(each):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
-# One reach for all steps takes a third of the time to compile. What is traced with it has a width
-# of its own, since JAX keeps what it has traced.
+# One bandwidth for all steps takes a third of the time to compile. What is traced with it has a
+# width of its own, since JAX keeps what it has traced.
 OTHER = 42
 
 
 @pytest.fixture
-def one_reach(monkeypatch):
+def one_bandwidth(monkeypatch):
     monkeypatch.setattr(cell_descent, "_BANDWIDTHS", (8,))
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures("one_reach")
+@pytest.mark.usefixtures("one_bandwidth")
 def test_runs_of_a_batch_are_those_by_all_pairs():
     a = 0.3 * np.random.default_rng(1).normal(size=OTHER + 1)
     u = (np.arange(OTHER) + 0.5) / OTHER
@@ -221,7 +221,7 @@ RIDGE = 1e-6
 
 @pytest.fixture(scope="module")
 def reduced():
-    """The only run of its kind: with one reach."""
+    """The only run of its kind: with one bandwidth."""
 
     @quickly
     def run(eta, start):
@@ -297,7 +297,7 @@ def assert_derivatives(numbers, taus):
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures("one_reach")
+@pytest.mark.usefixtures("one_bandwidth")
 @pytest.mark.parametrize(
     ("eta", "places", "last"),
     [(0.03, np.arange(OTHER), 0.01), (0.1, 1.12 * np.roll(np.arange(OTHER), 7) - 2.5, 0.02)],
@@ -311,7 +311,7 @@ def test_derivatives_are_those_of_finite_differences(eta, places, last):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["narrow steps", "wide steps", "all together", "all cut by 1"])
-def test_derivatives_are_those_of_finite_differences_at_every_reach(name):
+def test_derivatives_are_those_of_finite_differences_at_every_bandwidth(name):
     eta, epsilon, u, last = BLOCK_RUNS[name]
     assert_derivatives(numbers_of(eta, epsilon, u), times(0.1 * last))
 
@@ -386,12 +386,13 @@ def test_cells_and_parameters_are_one_to_one():
     np.testing.assert_array_equal(back.u, [params.u, 2 * params.u])
 
 
-# More neurons in one place than the largest reach.
+# More neurons in one place than the largest bandwidth.
 
 
 @pytest.fixture(scope="module")
 def crowded():
-    """Runs with a reach of 14 at most, of one neuron more than the others, as nothing else is."""
+    """Runs with a bandwidth of 14 at most, and one neuron more than the others, so that no other
+    test has the same programs."""
     even = (np.arange(WIDTH + 1) + 0.5) / (WIDTH + 1)
     weights = jnp.asarray([*WEIGHTS, 0.2])
 
@@ -412,7 +413,7 @@ def right_or_nan(run):
 
 def test_a_start_that_is_too_crowded_stops_there_and_says_so(crowded):
     run = crowded["start"]
-    assert needed_reach(run.at(0).u, 0.2) > 14
+    assert needed_bandwidth(run.at(0).u, 0.2) > 14
     assert run.status == tts.Status.CROWDED
     np.testing.assert_array_equal(run.valid, np.arange(6) == 0)
 
@@ -425,10 +426,10 @@ def test_a_run_that_gets_too_crowded_keeps_what_it_has(crowded):
     run = crowded["way"]
     reached = int(np.sum(run.valid))
     assert 1 < reached < 6
-    assert needed_reach(run.at(0).u, 0.2) <= 14
+    assert needed_bandwidth(run.at(0).u, 0.2) <= 14
     expected = by_pairs(0.2, 1.0, run.at(0), 0.01)
     np.testing.assert_allclose(run.params.u[:reached], expected.u[:reached], rtol=0, atol=1e-6)
-    assert needed_reach(expected.u[reached], 0.2) > 14
+    assert needed_bandwidth(expected.u[reached], 0.2) > 14
     right_or_nan(run)
 
 
@@ -438,7 +439,7 @@ def test_a_run_that_gets_too_crowded_says_so(crowded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "expected"), [(513, "MAX_STEPS"), (514, "CROWDED")])
-def test_more_than_a_reach_of_512_within_eta_is_too_crowded(width, expected):
+def test_more_than_a_bandwidth_of_512_within_eta_is_too_crowded(width, expected):
     start = make_params(0.01 * np.ones(width + 1), np.linspace(0.4, 0.45, width))
     flow = tts.GradientFlow(1.0, max_steps=2)
     run = tts.simulate(problem_of(0.1), flow, start, times(0.1), throw=False)

@@ -39,12 +39,12 @@ def cut_pairs(places):
 def by_columns(system, y):
     """The whole matrix, from the functions that the kernel is written with."""
     width = y.u.size
-    places = columns.positions_from_ends(system, y.u)
+    *places, weights = columns.positions_and_weights(system, *y)
     x, rest = places
-    slopes, twice = sums_over_others(system, columns.slope_and_twice, x, y.a)
+    slopes, twice = sums_over_others(system, columns.slope_and_twice, x, weights)
     by_first, bends = np.zeros(width), np.zeros(width)
     for sign, r, c, p, q in cut_pairs(places):
-        first, bend = columns.cut_slope_and_twice(system, p, q, y.a[c], sign)
+        first, bend = columns.cut_slope_and_twice(system, p, q, weights[c], sign)
         by_first[r] += first
         bends[r] += bend
     edge, moving, lift, single, by_a, by_a_u, by_u = columns.neuron_terms(

@@ -23,7 +23,7 @@ def nth(tree, i):
 
 
 def starts(count):
-    """Different positions, all in the reach of one compiled program."""
+    """Different positions, all within the bandwidth of one compiled program."""
     shift = 0.004 * jnp.arange(float(count))[:, None]
     u = jnp.asarray([0.07, 0.19, 0.38, 0.49, 0.76, 0.97])
     return tts.Params(jnp.tile(WEIGHTS, (count, 1)), jnp.tile(u, (count, 1)) + shift)

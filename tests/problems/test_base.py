@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import tts_jax as tts
-from tts_jax.problems.base import risks
+from tts_jax.problems.recorded_risks import recorded_risks
 
 
 class BumpSystem(tts.AbstractGradientSystem):
@@ -135,7 +135,7 @@ def test_by_default_nothing_is_known_and_risks_come_one_by_one(width):
     assert problem.closed_form(width) is None
     several = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), START)
     expected = [problem.risk(jax.tree.map(lambda leaf, i=i: leaf[i], several)) for i in range(2)]
-    np.testing.assert_allclose(risks(problem, several), expected, rtol=1e-14)
+    np.testing.assert_allclose(recorded_risks(problem, several), expected, rtol=1e-14)
 
 
 def test_the_width_is_the_length_of_the_first_axis_of_u():

@@ -1,8 +1,8 @@
 """The risk of a network of steps by cells and by pairs that touch, for wide networks.
 
-In cell coordinates c_j = a_0 + ... + a_j is the value between neurons j and j+1. With neurons in
-order of position, E_j the place of neuron j where 0 or 1 cuts its step, Phi_j the integral of f*
-times what the step lacks,
+In cell coordinates c_j = a_0 + ... + a_j, less the first value of the target, is the value between
+neurons j and j+1. With neurons in order of position, f* of `step_integrals`, E_j the place of
+neuron j where 0 or 1 cuts its step, Phi_j the integral of f* times what the step lacks,
 
     L = sum_j c_j^2 (E_{j+1} - E_j) - 2 c_j (Phi_{j+1} - Phi_j) - eta sum_ij a_i a_j W_ij
         + integral of f*^2,
@@ -47,8 +47,12 @@ class BandedHessian(NamedTuple):
     hess_uu: Array
 
 
-class _Single(NamedTuple):
-    """Of each step (m,): its place E where 0 or 1 cuts it, Phi, and their derivatives by u."""
+class _StepTerms(NamedTuple):
+    """What each neuron (m,) adds to the risk without its neighbours.
+
+    `place` is E, where 0 or 1 cuts its step, with the derivatives `slope` and `bend` by u; `phi` is
+    Phi, with the derivatives `level` and `rise`.
+    """
 
     place: Array
     slope: Array
@@ -64,34 +68,37 @@ class BandedRisk(AbstractStepIntegrals):
     bandwidth: int = eqx.field(static=True)
 
     def __call__(self, y: CellState) -> Scalar:
-        x, a = self._place(y.u), jnp.diff(y.c)
+        x, c = self._place(y.u), self.effective(y)
+        a = jnp.diff(c)
         value, _ = self._sums(x, a)
-        lengths, sums = self._by_cell(self._single(x))
-        cells = jnp.sum(y.c * (y.c * lengths - 2 * sums))
+        lengths, sums = self._by_cell(self._step_terms(x))
+        cells = jnp.sum(c * (c * lengths - 2 * sums))
         return cells - self.eta * (a @ value) + self._moments()[1]
 
     def gradient(self, y: CellState) -> CellState:
-        x, a = self._place(y.u), jnp.diff(y.c)
+        x, c = self._place(y.u), self.effective(y)
+        a = jnp.diff(c)
         value, slope = self._sums(x, a)
-        single = self._single(x)
-        lengths, sums = self._by_cell(single._replace(phi=single.phi - self.eta * value))
-        over_a = single.slope * _means(y.c) - single.level + slope
-        return CellState(2 * (y.c * lengths - sums), -2 * a * over_a)
+        terms = self._step_terms(x)
+        lengths, sums = self._by_cell(terms._replace(phi=terms.phi - self.eta * value))
+        over_a = terms.slope * _means(c) - terms.level + slope
+        return CellState(2 * (c * lengths - sums), -2 * a * over_a)
 
     def hessian(self, y: CellState) -> BandedHessian:
-        x, a, k = self._place(y.u), jnp.diff(y.c), self.bandwidth
-        single, (value, once, both, twice) = self._single(x), self._pairs(x)
+        x, c, k = self._place(y.u), self.effective(y), self.bandwidth
+        a = jnp.diff(c)
+        terms, (value, once, both, twice) = self._step_terms(x), self._pairs(x)
         others = self._neighbours(a)
-        own = np.arange(-k, k + 1)[:, None] == 0
-        over_a = single.slope * _means(y.c) - single.level + jnp.sum(once * others, 0)
-        bend = single.bend * _means(y.c) - single.rise + jnp.sum(twice * others, 0) / self.eta
-        by_a_u = jnp.where(own, over_a[None, :], 0.0) + a[None, :] * once
-        by_u = jnp.where(own, bend[None, :], 0.0) + both * others / self.eta
+        on_diagonal = np.arange(-k, k + 1)[:, None] == 0
+        over_a = terms.slope * _means(c) - terms.level + jnp.sum(once * others, 0)
+        bend = terms.bend * _means(c) - terms.rise + jnp.sum(twice * others, 0) / self.eta
+        by_a_u = jnp.where(on_diagonal, over_a[None, :], 0.0) + a[None, :] * once
+        by_u = jnp.where(on_diagonal, bend[None, :], 0.0) + both * others / self.eta
         return BandedHessian(
             -2 * self.eta * value[k:],
-            2 * self._by_cell(single)[0],
+            2 * self._by_cell(terms)[0],
             -2 * by_a_u,
-            -a * single.slope,
+            -a * terms.slope,
             -2 * a[None, :] * by_u[k:],
         )
 
@@ -109,44 +116,60 @@ class BandedRisk(AbstractStepIntegrals):
             self.bandwidth + 1, 2 * self.bandwidth + 2, gap, jnp.inf
         )
 
+    def effective(self, y: CellState) -> Array:
+        """Return the values of the cells (m+1,) less the first value of the target.
+
+        Cells outside [0, 1] have that of the nearest cell inside: the steps between them have the
+        weight 0, and however large their values are, no digits of the others are lost.
+        """
+        first, last = self._inside(y.u)
+        index, c = np.arange(y.c.size), y.c - self.offset
+        at_first, at_last = (
+            jax.lax.dynamic_index_in_dim(c, i, 0, False) for i in (first, last + 1)
+        )
+        return jnp.where(index < first, at_first, jnp.where(index > last + 1, at_last, c))
+
+    def _inside(self, u: Array) -> tuple[Array, Array]:
+        """Return the index of the first neuron that is not left of 0 altogether, and of the last
+        that is not right of 1."""
+        index = np.arange(u.size)
+        first = jnp.min(jnp.where(u > -0.5 * self.eta, index, u.size))
+        return first, jnp.max(jnp.where(u < 1.0 + 0.5 * self.eta, index, -1))
+
     def _place(self, u: Array) -> Array:
         """Return x (m,). Neurons outside are set apart from each other, where they touch none."""
         end, index = 1.0 / self.eta, np.arange(u.size)
+        first, last = self._inside(u)
         x = jnp.clip(u / self.eta, -0.5, end + 0.5)
-        first = jnp.min(jnp.where(x > -0.5, index, u.size))
-        last = jnp.max(jnp.where(x < end + 0.5, index, -1))
         x = jnp.where(index < first, 2.0 * (index - u.size) - 0.5, x)
         return jnp.where(index > last, end + 2.5 + 2.0 * index, x)
 
-    def _single(self, x: Array) -> _Single:
-        end, values = 1.0 / self.eta, jnp.asarray(self.target.values)
+    def _step_terms(self, x: Array) -> _StepTerms:
+        end, last = 1.0 / self.eta, self.values[-1]
         x = jnp.clip(x, -0.5, end + 0.5)
-        u, first, last = self.eta * x, values[0], values[-1]
+        u = self.eta * x
         left, right = self.activation.primitive(-x), self.activation.primitive(x - end)
         (below, below_slope), (above, above_slope) = self._jet(-x), self._jet(x - end)
-        return _Single(
+        return _StepTerms(
             place=u + self.eta * (left - right),
             slope=1.0 - below - above,
             bend=(below_slope - above_slope) / self.eta,
-            phi=self._primitive(u) + self.eta * (first * left - last * right),
-            level=self.smoothed(u) - first * below - last * above,
-            rise=self.slope(u) + (first * below_slope - last * above_slope) / self.eta,
+            phi=self._primitive(u) - self.eta * last * right,
+            level=self.smoothed(u) - last * above,
+            rise=self.slope(u) - last * above_slope / self.eta,
         )
 
-    def _by_cell(self, single: _Single) -> tuple[Array, Array]:
+    def _by_cell(self, terms: _StepTerms) -> tuple[Array, Array]:
         """Return the increments (m+1,) of E and of Phi from cell to cell."""
         zero, total = jnp.zeros(1), self._moments()[0]
-        places = jnp.concatenate([zero, single.place, zero + 1.0])
-        sums = jnp.concatenate([zero, single.phi, zero + total])
+        places = jnp.concatenate([zero, terms.place, zero + 1.0])
+        sums = jnp.concatenate([zero, terms.phi, zero + total])
         return places[1:] - places[:-1], sums[1:] - sums[:-1]
 
     def _sums(self, x: Array, a: Array) -> tuple[Array, Array]:
         """Return the sums (m,) over j of W_ij a_j, and their derivatives by x_i."""
-        places, weights, k = (
-            _padded(x, self.bandwidth, 1e9),
-            _padded(a, self.bandwidth, 0.0),
-            self.bandwidth,
-        )
+        k = self.bandwidth
+        places, weights = _padded(x, k, 1e9), _padded(a, k, 0.0)
 
         def add(step: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
             offset = jnp.where(step < k, step, step + 1)
@@ -156,7 +179,7 @@ class BandedRisk(AbstractStepIntegrals):
             value, slope = jax.jvp(self.activation.overlap, (t,), (jnp.ones_like(t),))
             return sums[0] + value * weight, sums[1] + sign * slope * weight
 
-        sums = jax.lax.fori_loop(0, 2 * k, add, (self._own(x) * a, jnp.zeros_like(a)))
+        sums = jax.lax.fori_loop(0, 2 * k, add, (self._self_overlap(x) * a, jnp.zeros_like(a)))
 
         def cut(sums: tuple[Array, Array]) -> tuple[Array, Array]:
             for start, more in self._cut(x):
@@ -180,7 +203,7 @@ class BandedRisk(AbstractStepIntegrals):
             return jax.tree.map(lambda all_, one: put(all_, offset, one), rows, new)
 
         none = jnp.zeros((2 * k + 1, x.size))
-        start = ProductIntegrals(put(none, k, self._own(x)), none, none, none)
+        start = ProductIntegrals(put(none, k, self._self_overlap(x)), none, none, none)
         rows = jax.lax.fori_loop(0, 2 * k, add, start)
 
         def cut(rows: ProductIntegrals) -> ProductIntegrals:
@@ -191,8 +214,8 @@ class BandedRisk(AbstractStepIntegrals):
 
         return self._where_cut(x, cut, rows)
 
-    def _own(self, x: Array) -> Array:
-        """Return W_ii (m,) as if neither 0 nor 1 cut a step."""
+    def _self_overlap(self, x: Array) -> Array:
+        """Return W_ii (m,), the overlap of each step with itself, as if neither 0 nor 1 cut it."""
         inside = (x > -1.0) & (x < 1.0 / self.eta + 1.0)
         return jnp.where(inside, self.activation.overlap(jnp.zeros(())), 0.0)
 
@@ -220,11 +243,11 @@ class BandedRisk(AbstractStepIntegrals):
         start = jnp.minimum(outside, x.size - count)
         z = jnp.maximum(_slice(x, start, count), -0.5)
         products = self.beyond(z[:, None], z[None, :])
-        single = self.activation.primitive(-z)
+        lacking = self.activation.primitive(-z)
         height, slope = self._jet(-z)
         # The place of the later one has what it is cut already.
         later = np.tril(np.ones((count, count))) - 0.5 * np.eye(count)
-        value = products.value - later * single[:, None] - later.T * single[None, :]
+        value = products.value - later * lacking[:, None] - later.T * lacking[None, :]
         by_first = products.by_first + later * height[:, None]
         twice = products.twice - later * slope[:, None]
         inside = (start + np.arange(count) >= outside).astype(x.dtype)

@@ -1,6 +1,7 @@
 """The closed form in cell coordinates, for wide networks of steps."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,6 +62,12 @@ class BandedForm(AbstractClosedForm):
 
     def risks(self, params: Params) -> Times:
         return wide_risks(self.risk, self.bandwidths, params)
+
+    def rounding(self, params: Params) -> Times:
+        states, _ = jax.vmap(to_cells)(params)
+        largest = jnp.max(jnp.abs(states.c), axis=-1) + self.risk.largest_value
+        overlaps = jnp.sum(jnp.diff(states.c, axis=-1) ** 2, axis=-1) * self.bandwidths[-1]
+        return jnp.finfo(largest.dtype).eps * (largest**2 + self.risk.eta * overlaps)
 
     def relative_work(self, width: int) -> float:
         return width / 10

@@ -40,11 +40,11 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
 
     def vector_field(self, y: CellState) -> CellState:
         by_c, by_u = self.risk.gradient(y)
-        weights = _with_bias(self.risk.squares(y.u)) * _weights(y.c)
-        return CellState(-by_c - 2 * self.ridge * _to_cells(weights), -by_u)
+        weights = _with_bias(self.risk.squares(y.u)) * _weights(y.c - self.risk.offset)
+        return CellState(-by_c - 2 * self.ridge * _by_cells(weights), -by_u)
 
     def apply_mass(self, y: CellState) -> CellState:
-        return CellState(self.epsilon * _to_cells(_weights(y.c)), y.u)
+        return CellState(self.epsilon * _by_cells(_weights(y.c)), y.u)
 
     def factorise(self, y: CellState, shift: Scalar) -> Callable[[CellState], CellState]:
         blocks = self.risk.hessian(y)
@@ -55,7 +55,7 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
             hess_uu=put(blocks.hess_uu, 0, blocks.hess_uu[0] + shift),
         )
         solve = banded_solver(_rows(blocks))
-        return lambda r: _apart(solve(_alternating(r)))
+        return lambda r: _deinterleaved(solve(_interleaved(r)))
 
     def velocity(self, y: CellState) -> CellState:
         vector_field = self.vector_field(y)
@@ -65,7 +65,8 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
     def error_norm(
         self, error: CellState, before: CellState, after: CellState, rtol: Scalar, atol: Scalar
     ) -> Scalar:
-        off, old, new = (largest(_weights(y.c)) for y in (error, before, after))
+        values = (error.c, self.risk.effective(before), self.risk.effective(after))
+        off, old, new = (largest(_weights(c)) for c in values)
         weights = off / (atol + rtol * jnp.maximum(old, new))
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
 
@@ -191,16 +192,16 @@ def _with_bias(squares: Array) -> Array:
     return jnp.concatenate([jnp.ones(1), squares])
 
 
-def _to_cells(by_a: Array) -> Array:
+def _by_cells(by_a: Array) -> Array:
     """Return a derivative by c from one by the weights a_0, ..., a_m."""
     return jnp.concatenate([by_a[:-1] - by_a[1:], by_a[-1:]])
 
 
-def _alternating(y: CellState) -> Array:
+def _interleaved(y: CellState) -> Array:
     return jnp.concatenate([y.c[:1], jnp.stack([y.u, y.c[1:]], axis=1).ravel()])
 
 
-def _apart(v: Array) -> CellState:
+def _deinterleaved(v: Array) -> CellState:
     return CellState(v[0::2], v[1::2])
 
 

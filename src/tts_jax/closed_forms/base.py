@@ -8,6 +8,8 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
 from .._types import Array, Scalar, Times, Tree
 from ..integrators.rosenbrock import AbstractSystem
@@ -41,6 +43,13 @@ class AbstractClosedForm(eqx.Module):
     @abc.abstractmethod
     def risks(self, params: Params) -> Times:
         """Return the risks (T,) of parameters with a leading axis (T,)."""
+
+    def rounding(self, params: Params) -> Times:
+        """Return estimates (T,) of the rounding errors of `risks`, 0 by default.
+
+        Where they are too large, a run records the problem's own `risk` instead.
+        """
+        return jnp.zeros(jax.tree.leaves(params)[0].shape[0])
 
     @abc.abstractmethod
     def relative_work(self, width: int) -> float:

@@ -28,10 +28,11 @@ LONGEST = 40_000
 """The largest number of scalar operations of the functions below, which are unrolled too."""
 
 
-def positions_from_ends(system: Any, u: Array) -> list[Array]:
-    """Return the distances (m,) of the neurons from 0, and from 1, in units of eta."""
-    clipped = system.risk.clipped(u)
-    return [clipped / system.risk.eta, (1.0 - clipped) / system.risk.eta]
+def positions_and_weights(system: Any, bias: Array, a: Array, u: Array) -> list[Array]:
+    """Return the distances (m,) of the neurons from 0, and from 1, in units of eta, and their
+    weights, of `PairwiseRisk.effective`."""
+    same = system.risk.effective(PairwiseState(bias, a, u))
+    return [same.u / system.risk.eta, (1.0 - same.u) / system.risk.eta, same.a]
 
 
 def overlap_and_slope(system: Any, x: Array, other: Array, weight: Array) -> list[Array]:
@@ -86,33 +87,33 @@ def neuron_terms(
 ) -> list[Array]:
     """Return the column of the bias (2m+1,), and the `NEURON_TERMS`.
 
-    `moving`: the weights, with 0 for neurons outside [0, 1]; `right_value`: `moving` times the
+    `moving`: the weights of `PairwiseRisk.effective`; `right_value`: `moving` times the
     value of `EndTerms` at the end 1; `right_integral`: its integral; `by_a`, `by_a_u` and `by_u`:
     what is added to the diagonals of the blocks hess_aa, hess_au and hess_uu of the matrix.
     """
     risk, eta = system.risk, system.risk.eta
     shift = 1.0 / (GAMMA * h)
     stiffness, ridge = shift * system.epsilon, 2 * system.ridge
-    clipped = risk.clipped(u)
-    left, right = risk.ends(PairwiseState(bias, a, clipped))
+    same = risk.effective(PairwiseState(bias, a, u))
+    left, right = risk.ends(same)
     inside = risk.inside(u).astype(u.dtype)
-    over_a = risk.smoothed(clipped) - bias - slopes - by_first
+    over_a = risk.smoothed(same.u) - same.bias - slopes - by_first
     over_a = over_a + left.residual * left.value + right.residual * right.value
-    bend = eta * risk.slope(clipped) - twice - bends
+    bend = eta * risk.slope(same.u) - twice - bends
     bend = bend - left.residual * left.slope + right.residual * right.slope
-    right_value, left_value = a * right.value, a * left.value
-    by_bias = 1.0 - clipped + eta * (right.integral - left.integral)
+    right_value, left_value = same.a * right.value, same.a * left.value
+    by_bias = 1.0 - same.u + eta * (right.integral - left.integral)
     corner = 2.0 + stiffness + ridge
-    by_position = 2 * inside * (right_value + left_value - a)
+    by_position = 2 * (right_value + left_value - same.a)
     column = jnp.concatenate([corner[None], 2 * by_bias, by_position])
     return [
         column,
-        inside * a,
-        inside * right_value,
+        same.a,
+        right_value,
         right.integral,
         stiffness + ridge * risk.squares(u),
         2 * inside * over_a,
-        2 / eta * inside * a * bend + shift,
+        2 / eta * same.a * bend + shift,
     ]
 
 
@@ -165,7 +166,7 @@ def cut_column_of_position(
 
 
 FUNCTIONS = {
-    positions_from_ends: "m",
+    positions_and_weights: "1mm",
     overlap_and_slope: "m11",
     slope_and_twice: "m11",
     vector_field_by_sums: "1mmmmmm",

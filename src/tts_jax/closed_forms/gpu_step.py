@@ -144,7 +144,7 @@ class _Thread:
 
     def _vector_field(self, at: list[Array]) -> list[Array]:
         bias, a, u = self._split(at)
-        self._store_positions(a, u)
+        self._store_positions(bias, a, u)
         sums = self._sum_over_neurons(formulas.overlap_and_slope)
         self._sum_over_cut_pairs(formulas.cut_product_and_slope, ("products", "by_first"))
         return self._call(
@@ -159,7 +159,7 @@ class _Thread:
 
     def _factorise(self) -> None:
         bias, a, u = self._split(self.start)
-        self._store_positions(a, u)
+        self._store_positions(bias, a, u)
         sums = self._sum_over_neurons(formulas.slope_and_twice)
         self._sum_over_cut_pairs(formulas.cut_slope_and_twice, ("by_first", "twice"))
         h = scalar_array([ScalarValue(self.h)], ())
@@ -218,9 +218,9 @@ class _Thread:
         self.factor.end_column(column, first)
         return carry
 
-    def _store_positions(self, a: ScalarArray, u: ScalarArray) -> None:
+    def _store_positions(self, bias: ScalarArray, a: ScalarArray, u: ScalarArray) -> None:
         """Store the weights, and the distances of the neurons from 0 and 1 in units of eta."""
-        values_of_names = (*self.call_formula(formulas.positions_from_ends, u), a)
+        values_of_names = self.call_formula(formulas.positions_and_weights, bias, a, u)
         names = ("from_zero", "from_one", "weight")
         for name, values in zip(names, values_of_names, strict=True):
             for k, scalar in enumerate(values):

@@ -1,7 +1,7 @@
 """The risk of a network of steps against a piecewise constant target, in closed form by all pairs.
 
-With x = u/eta, X_ij = overlap(x_i - x_j), F of `step_integrals`, A the integral of f* and
-s = sum_j a_j (1 - u_j),
+With x = u/eta, X_ij = overlap(x_i - x_j), f* and F of `step_integrals`, a_0 the bias less the first
+value of the target, A the integral of f* and s = sum_j a_j (1 - u_j),
 
     L = a_0^2 + 2 a_0 (s - A) + sum_i a_i (s - 2 A + 2 F(u_i)) - eta sum_ij a_i a_j X_ij
         + integral of f*^2.
@@ -12,7 +12,8 @@ The formula holds for neurons in any order, also equal ones: X and its derivativ
 
 Where 0 or 1 cuts the transition of a step, these integrals extend beyond [0, 1], with the target
 continued as a constant. The parts beyond an end are subtracted again (`EndTerms`). A neuron whose
-whole transition is outside [0, 1] counts as if it were at the nearest such position.
+whole transition is outside [0, 1] has the weight 0 here, and the bias takes the weights of those on
+the left: sums with the weight itself would lose the digits of all others where it is large.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,7 @@ class PairwiseRisk(AbstractStepIntegrals):
 
     def __call__(self, params: Params) -> Scalar:
         """Return the risk."""
-        bias, a, u = self._clipped(state_of(params))
+        bias, a, u = self.effective(state_of(params))
         overlaps, _, cut = self._overlap_sums(u, a)
         mean, square = self._moments()
         s = jnp.sum(a * (1.0 - u))
@@ -117,21 +118,21 @@ class PairwiseRisk(AbstractStepIntegrals):
 
     def gradient(self, y: PairwiseState) -> PairwiseState:
         """Return the gradient of L."""
-        clipped = self._clipped(y)
-        overlaps, slopes, cut = self._overlap_sums(clipped.u, clipped.a)
-        half = self._half_gradient_uncut(clipped, overlaps, slopes)
+        same = self.effective(y)
+        overlaps, slopes, cut = self._overlap_sums(same.u, same.a)
+        half = self._half_gradient_uncut(same, overlaps, slopes)
 
         def subtract_beyond(half: PairwiseState) -> PairwiseState:
-            return self._subtract_beyond(clipped, half, *self._product_sums(clipped.u, clipped.a))
+            return self._subtract_beyond(same, half, *self._product_sums(same.u, same.a))
 
-        return self._gradient_from_half(y, clipped, gathered_cond(cut, subtract_beyond, half))
+        return self._gradient_from_half(same, gathered_cond(cut, subtract_beyond, half))
 
     def gradient_by_sums(self, y: PairwiseState, sums: PairSums) -> PairwiseState:
-        """Return the gradient of L, from the sums over all pairs of neurons."""
-        clipped = self._clipped(y)
-        half = self._half_gradient_uncut(clipped, sums.overlaps, sums.slopes)
-        half = self._subtract_beyond(clipped, half, sums.products, sums.by_first)
-        return self._gradient_from_half(y, clipped, half)
+        """Return the gradient of L, from the sums over all pairs of neurons, of `effective` y."""
+        same = self.effective(y)
+        half = self._half_gradient_uncut(same, sums.overlaps, sums.slopes)
+        half = self._subtract_beyond(same, half, sums.products, sums.by_first)
+        return self._gradient_from_half(same, half)
 
     def _half_gradient_uncut(
         self, y: PairwiseState, overlaps: Array, slopes: Array
@@ -157,16 +158,13 @@ class PairwiseRisk(AbstractStepIntegrals):
             by_u - by_first + left.residual * left.value + right.residual * right.value,
         )
 
-    def _gradient_from_half(
-        self, y: PairwiseState, clipped: PairwiseState, half: PairwiseState
-    ) -> PairwiseState:
+    def _gradient_from_half(self, y: PairwiseState, half: PairwiseState) -> PairwiseState:
         """Return the gradient from its half; by the position of a neuron outside it is 0."""
-        by_u = jnp.where(self.inside(y.u), clipped.a * half.u, 0.0)
-        return PairwiseState(2 * half.bias, 2 * half.a, 2 * by_u)
+        return PairwiseState(2 * half.bias, 2 * half.a, 2 * y.a * half.u)
 
     def hessian(self, y: PairwiseState) -> PairwiseHessian:
         """Return the Hessian of L, by blocks."""
-        bias, a, u = self._clipped(y)
+        bias, a, u = self.effective(y)
         eta, eye = self.eta, np.eye(u.size)
         # u / eta and not u * per_eta: XLA may compute a product again in every difference, with
         # another rounding, and the blocks would not be symmetric.
@@ -204,31 +202,40 @@ class PairwiseRisk(AbstractStepIntegrals):
         cut = jnp.any((u < 0.5 * eta) | (u > 1.0 - 0.5 * eta))
         half = gathered_cond(cut, subtract_beyond, half)
         inside = 2 * self.inside(y.u).astype(u.dtype)
-        both = inside[:, None] * self.inside(y.u).astype(u.dtype)[None, :]
         return PairwiseHessian(
             2 * half.hess_0a,
             2 * half.hess_aa,
-            half.hess_0u * inside,
+            2 * half.hess_0u,
             half.hess_au * inside[None, :],
-            both * self.per_eta * half.hess_uu,
+            2 * self.per_eta * half.hess_uu,
         )
 
     def clipped(self, u: Array) -> Array:
         """Return positions (m,) clipped to those where a transition touches [0, 1]."""
         return jnp.clip(u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
 
-    def _clipped(self, y: PairwiseState) -> PairwiseState:
-        return y._replace(u=self.clipped(y.u))
+    def effective(self, y: PairwiseState) -> PairwiseState:
+        """Return the state in which the formulas are written: that of the same residual f - f*.
+
+        Its bias is less the first value of the target. Neurons outside [0, 1] have the weight 0,
+        and positions where a transition touches [0, 1].
+        """
+        left = jnp.sum(jnp.where(y.u <= -0.5 * self.eta, y.a, 0.0))
+        bias = y.bias - self.offset + left
+        return PairwiseState(bias, self.moving(y), self.clipped(y.u))
+
+    def moving(self, y: PairwiseState) -> Array:
+        """Return the weights (m,), with 0 for neurons outside [0, 1], which do not move."""
+        return jnp.where(self.inside(y.u), y.a, 0.0)
 
     def inside(self, u: Array) -> Array:
         """Return which neurons (m,) have at least a part of their transition inside [0, 1]."""
         return (u > -0.5 * self.eta) & (u < 1.0 + 0.5 * self.eta)
 
     def ends(self, y: PairwiseState) -> tuple[EndTerms, EndTerms]:
-        """Return the terms of the end 0, and those of the end 1."""
-        values = jnp.asarray(self.target.values)
-        first, last = y.bias - values[0], y.bias + jnp.sum(y.a) - values[-1]
-        return self._end(y.u * self.per_eta, first), self._end((1.0 - y.u) * self.per_eta, last)
+        """Return the terms of the end 0, and those of the end 1, of an `effective` state."""
+        last = y.bias + jnp.sum(y.a) - self.values[-1]
+        return self._end(y.u * self.per_eta, y.bias), self._end((1.0 - y.u) * self.per_eta, last)
 
     def _end(self, z: Array, residual: Scalar) -> EndTerms:
         return EndTerms(residual, self.activation.primitive(-z), *self._jet(-z))

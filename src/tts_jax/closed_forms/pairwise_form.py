@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from .._types import Scalar, Times
 from ..batching.sequential import in_turn
@@ -29,6 +30,10 @@ class PairwiseForm(AbstractClosedForm):
     def risks(self, params: Params) -> Times:
         numbers, static = eqx.partition(self.risk, eqx.is_inexact_array)
         return in_turn(lambda n, ys: jax.lax.map(eqx.combine(n, static), ys))(numbers, params)
+
+    def rounding(self, params: Params) -> Times:
+        largest = jnp.sum(jnp.abs(params.a), axis=-1) + self.risk.largest_value
+        return jnp.finfo(largest.dtype).eps * largest**2
 
     def relative_work(self, width: int) -> float:
         return (width / 20) ** 2

@@ -27,8 +27,9 @@ from .pairwise import PairwiseRisk, PairwiseState
 class PairwiseGradientSystem(AbstractSymmetricSystem):
     """The gradient flow of a `PairwiseRisk`; for epsilon = 0 that is the reduced flow.
 
-    The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the integral of the square of feature i, to
-    the function that a descends, and nothing to the one that u descends.
+    The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the integral of the square of feature i and
+    the bias less the first value of the target, to the function that a descends, and nothing to the
+    one that u descends.
     """
 
     risk: PairwiseRisk
@@ -42,7 +43,7 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         """Return the vector field at y, from the gradient of the risk there."""
         ridge = 2 * self.ridge
         return PairwiseState(
-            -gradient.bias - ridge * y.bias,
+            -gradient.bias - ridge * (y.bias - self.risk.offset),
             -gradient.a - ridge * self.risk.squares(y.u) * y.a,
             -gradient.u,
         )
@@ -110,7 +111,8 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         atol: Scalar,
     ) -> Scalar:
         largest_error, old, new = (
-            jnp.maximum(jnp.abs(y.bias), largest(y.a)) for y in (error, before, after)
+            jnp.maximum(jnp.abs(y.bias), largest(y.a))
+            for y in (error, self.risk.effective(before), self.risk.effective(after))
         )
         weights = largest_error / (atol + rtol * jnp.maximum(old, new))
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)

@@ -1,10 +1,11 @@
 """Integrals in the risk of a network with a step activation against a piecewise constant target.
 
-With jumps v_k of heights w_k, and f*_0 the first value of the target,
+f* is the target less its first value, which a bias takes up: with labels of a large common value
+the integrals would be differences of much larger numbers. With jumps v_k of heights w_k,
 
-    F(u) = f*_0 u + eta sum_k w_k primitive((u - v_k)/eta).
+    F(u) = eta sum_k w_k primitive((u - v_k)/eta).
 
-F' is the target with its jumps replaced by steps of the activation. `primitive` and `overlap` are
+F' is f* with its jumps replaced by steps of the activation. `primitive` and `overlap` are
 those of `AbstractStep`.
 """
 
@@ -46,6 +47,21 @@ class AbstractStepIntegrals(eqx.Module):
         """The factor 1/eta: a division of every number by eta takes several times as long."""
         return 1.0 / self.eta
 
+    @property
+    def offset(self) -> Scalar:
+        """The first value of the target."""
+        return jnp.asarray(self.target.values)[0]
+
+    @property
+    def values(self) -> Array:
+        """The values of f*, the first of which is 0."""
+        return jnp.asarray(self.target.values) - self.offset
+
+    @property
+    def largest_value(self) -> Scalar:
+        """The largest absolute value of the target."""
+        return jnp.max(jnp.abs(jnp.asarray(self.target.values)))
+
     def squares(self, u: Array) -> Array:
         """Return the integrals (m,) of the squared steps, as if 0 and 1 cut none of them.
 
@@ -57,19 +73,18 @@ class AbstractStepIntegrals(eqx.Module):
     def _moments(self) -> tuple[Scalar, Scalar]:
         """Return the integrals of f* and of its square."""
         lengths = jnp.diff(jnp.asarray(self.target.jumps), prepend=0.0, append=1.0)
-        values = jnp.asarray(self.target.values)
-        return jnp.sum(lengths * values), jnp.sum(lengths * values**2)
+        return jnp.sum(lengths * self.values), jnp.sum(lengths * self.values**2)
 
     def _primitive(self, u: Array) -> Array:
         """Return F (m,)."""
-        total = jnp.asarray(self.target.values)[0] * u
+        total = jnp.zeros_like(u)
         for z, height in self._by_jump(u):
             total = total + height * self.eta * self.activation.primitive(z)
         return total
 
     def smoothed(self, u: Array) -> Array:
-        """Return F' (m,), the target with steps in place of its jumps."""
-        total = jnp.asarray(self.target.values)[0]
+        """Return F' (m,), f* with steps in place of its jumps."""
+        total = jnp.zeros_like(u)
         for z, height in self._by_jump(u):
             total = total + height * self.activation(z)
         return total
@@ -83,10 +98,9 @@ class AbstractStepIntegrals(eqx.Module):
 
         For use inside matrices (m, m): XLA computes a product once, but sums again for every entry.
         """
-        values, jumps = jnp.asarray(self.target.values), jnp.asarray(self.target.jumps)
-        heights = self.target.heights
+        jumps, heights = jnp.asarray(self.target.jumps), self.target.heights
         steps, slopes = self._jet(self.per_eta * (u[:, None] - jumps[None, :]))
-        return values[0] + steps @ heights, slopes @ heights
+        return steps @ heights, slopes @ heights
 
     def _by_jump(self, u: Array) -> list[tuple[Array, Array]]:
         # A list over the jumps and not one more axis: sums over a short axis are not vectorised.

@@ -13,6 +13,7 @@ from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
+from ..problems.recorded_risks import recorded_risks
 from .base import AbstractDynamics, RunInputs, RunOutputs
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class AbstractFlow(AbstractDynamics):
         system = form.system(epsilon, ridge)
         states, status, stats, end = self._integrate(system, start, given.taus)
         ys = form.to_params(states, kept)
-        return RunOutputs(ys, form.risks(ys), form.failure(status, end), stats)
+        risk = recorded_risks(given.problem, ys, form)
+        return RunOutputs(ys, risk, form.failure(status, end), stats)
 
     def _integrate_with(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._errors import CostlyRunWarning, check_scalar, is_concrete, is_traced
 from .._types import Real, as_arrays, as_real
-from ..problems.base import risks
+from ..problems.recorded_risks import recorded_risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow, has_choice
@@ -103,4 +103,4 @@ class GradientFlow(AbstractFlow):
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:
             ys, status, stats = self._integrate_with(self.solver, system.velocity, params, taus)
-        return RunOutputs(ys, risks(problem, ys), status, stats)
+        return RunOutputs(ys, recorded_risks(problem, ys), status, stats)

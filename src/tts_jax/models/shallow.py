@@ -7,7 +7,7 @@ import numpy as np
 from .._types import Array, Float
 from ..batching.summation import plain_sum, sum_rows
 from .activations import AbstractActivation
-from .network import AbstractOneInputNetwork, Params, check_shapes
+from .network import AbstractNetwork, AbstractOneInputNetwork, Params, check_shapes
 
 
 class ShallowNetwork(AbstractOneInputNetwork):
@@ -55,6 +55,11 @@ class ShallowNetwork(AbstractOneInputNetwork):
 
     def check(self, params: Params) -> None:
         check_shapes(self, params, 1, "(m,)")
+
+
+def has_bias(network: AbstractNetwork) -> bool:
+    """Return whether the first outer weight of a network is a bias."""
+    return type(network) is ShallowNetwork and network.bias
 
 
 def _add_input_axes(values: Array, u: Array, x: Array) -> Array:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._types import Array, Float, Key, Scalar, Times, Tree
+from .._types import Array, Float, Key, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..models.network import Params
 
@@ -91,11 +91,3 @@ class AbstractProblem(eqx.Module):
         """
         del width
         return None
-
-
-def risks(problem: AbstractProblem, params: Params) -> Times:
-    """Return the risks (T,) of parameters with a leading axis (T,), in closed form if there is
-    one."""
-    first = jax.tree.map(lambda leaf: leaf[0], params)
-    form = problem.closed_form(problem.width(first))
-    return jax.vmap(problem.risk)(params) if form is None else form.risks(params)

@@ -10,6 +10,7 @@ import numpy as np
 from .._errors import argument_error, check_finite, check_type
 from .._types import Array, Key, Scalar, as_floats
 from ..models.network import AbstractNetwork, Params
+from ..models.shallow import has_bias
 from ..models.targets import AbstractLabels
 from ..numerics.gram import RIDGE, solve_gram
 from .base import AbstractProblem
@@ -88,7 +89,10 @@ class EmpiricalProblem(AbstractProblem):
         features = self.network.features(u, jnp.asarray(self.x))
         count = features.shape[0]
         flat = jnp.reshape(features, (count, -1))
-        a = solve_gram(flat.T @ flat / count, jnp.asarray(self.y) @ flat / count, ridge=ridge)
+        # The ridge would pull the bias from a large common value of all labels to 0.
+        offset = jnp.asarray(self.y)[0] if has_bias(self.network) else 0.0
+        moments = (jnp.asarray(self.y) - offset) @ flat / count
+        a = solve_gram(flat.T @ flat / count, moments, ridge=ridge).at[0].add(offset)
         return jnp.reshape(a, features.shape[1:])
 
     def check(self, params: Params) -> None:

@@ -19,7 +19,7 @@ from ..closed_forms.pairwise_form import PairwiseForm
 from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
-from ..models.shallow import ShallowNetwork
+from ..models.shallow import ShallowNetwork, has_bias
 from ..models.targets import AbstractLabels, PiecewiseConstant
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.quadrature import cell_rule, points_per_cell
@@ -77,13 +77,21 @@ class Problem(AbstractProblem):
 
     def normal_equations(self, u: Float[Array, " m"]) -> tuple[Array, Array]:
         """Return H (p, p), the Gram matrix of the p features, and b (p,), their moments with f*."""
+        return self._normal_equations(u, jnp.zeros(()))
+
+    def _normal_equations(self, u: Array, offset: Scalar) -> tuple[Array, Array]:
+        """Return the normal equations for the target less a number."""
         nodes, weights, wanted = self.rule(u)
         features = self.network.features(u, nodes)
         weighted = features * weights[:, None]
-        return features.T @ weighted, wanted @ weighted
+        return features.T @ weighted, (wanted - offset) @ weighted
 
     def best_outer(self, u: Float[Array, " m"], *, ridge: float | Scalar = RIDGE) -> Array:
-        return solve_gram(*self.normal_equations(u), ridge=ridge)
+        if not has_bias(self.network):
+            return solve_gram(*self.normal_equations(u), ridge=ridge)
+        # The ridge would pull the bias from a large common value of all labels to 0.
+        offset = self.label(jnp.zeros(()))
+        return solve_gram(*self._normal_equations(u, offset), ridge=ridge).at[0].add(offset)
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
         return self.from_uniform(jax.random.uniform(key, (count,), dtype=jnp.result_type(float)))

@@ -13,8 +13,9 @@ import numpy as np
 from ..._errors import Status, argument_error, check_finite, check_scalar, is_concrete
 from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
-from ...problems.base import AbstractProblem, risks
+from ...problems.base import AbstractProblem
 from ...problems.population import Problem
+from ...problems.recorded_risks import recorded_risks
 from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
 from .checkpoints import record_in_pieces
 from .diagnostics import coarse_steps, sgd_scales
@@ -184,7 +185,7 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
-    risk = risks(given.problem, exact)
+    risk = recorded_risks(given.problem, exact)
     stats: dict[str, Any] = {"steps": steps}
     batch = dynamics.batch_size
     if dynamics.optimiser is None and batch != "full":
