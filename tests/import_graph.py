@@ -39,7 +39,7 @@ FILES_OF = {
         *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "multi_device"),
         *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
-    "numerics": ("quadrature", "gram", "symmetric", "banded"),
+    "numerics": ("quadrature", "gram", "symmetric", "banded", "first_root"),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),

@@ -43,6 +43,36 @@ def test_a_run_that_cannot_go_on_is_not_a_jump_that_is_never_reached():
     assert np.all(np.isnan(times))
 
 
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+def test_a_neuron_that_passes_within_a_step_has_arrived(rtol):
+    """Within a small part of eta, at a large epsilon, where neurons swing through the jumps."""
+    problem, within, horizon = small_problem(), 1e-6, 3.0
+    flow = tts.GradientFlow(1.0, rtol=rtol, atol=1e-2 * rtol)
+    taus = np.linspace(0.0, horizon, 4001)
+    passed = 0
+    for seed in range(12):
+        start = tts.Params(
+            jax.random.normal(jax.random.key(seed), (7,)),
+            tts.init_uniform(jax.random.key(seed), 6).u,
+        )
+        times = np.asarray(tts.arrival_times(problem, flow, start, horizon, within=within))
+        run = tts.simulate(problem, flow, start, taus)
+        offset = np.asarray(run.params.u)[:, :, None] - np.asarray(problem.target.jumps)
+        seen = np.abs(offset) <= within
+        crossed = np.any(seen[1:] | (offset[1:] * offset[:-1] <= 0), axis=1)
+        for k, time in enumerate(times):
+            first = np.argmax(crossed[:, k]) if np.any(crossed[:, k]) else None
+            latest = np.inf if first is None else taus[first + 1]
+            assert time <= latest, (seed, k)
+            if np.isfinite(time):
+                until = np.linspace(0.0, time, taus.size)
+                there = tts.simulate(problem, flow, start, until).params.u[-1]
+                nearest = np.min(np.abs(np.asarray(there) - problem.target.jumps[k]))
+                assert nearest == pytest.approx(within, abs=1e2 * rtol), (seed, k)
+                passed += 1
+    assert passed > 5
+
+
 def first_arrival(numbers):
     """Of (epsilon, u, jumps, values, eta, within), with the rest of the small problem."""
     epsilon, u, jumps, values, eta, within = numbers

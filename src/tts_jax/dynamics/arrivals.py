@@ -1,17 +1,20 @@
 """Arrival times of neurons at the jumps, along the gradient flow at a finite epsilon."""
 
-import diffrax
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
+import numpy as np
 
 from .._errors import argument_error, check_64_bit, check_scalar, check_type
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
-from ..integrators.diffrax.rodas5p import Rodas5P
-from ..integrators.rosenbrock import AbstractSystem
+from ..integrators.loop import LoopState, initial_state, is_running, try_step
+from ..integrators.rosenbrock import AbstractSystem, SolverStep, interpolate
+from ..integrators.step_size import StepControl
 from ..models.network import Params
 from ..models.targets import PiecewiseConstant
+from ..numerics.first_root import bernstein_minimum, first_root
 from ..problems.population import Problem
 from .gradient_flow import GradientFlow
 
@@ -57,15 +60,14 @@ def _arrivals(
     start, kept = form.to_state(params)
     system = form.system(jnp.asarray(flow.epsilon), jnp.zeros(()))
 
-    def distance(y: Tree, jump: Scalar, within: Scalar) -> Scalar:
-        return jnp.min(jnp.abs(form.to_params(y, kept).u - jump)) - within
+    def positions(y: Tree) -> Array:
+        return form.to_params(y, kept).u
 
-    def arrival(jump: Scalar) -> Scalar:
-        fixed = jax.lax.stop_gradient((jump, within))
-        event = diffrax.Event(
-            lambda t, y, args, **kwargs: distance(y, *fixed), optx.Newton(1e-12, 1e-12)
-        )
-        time = _event_time(*jax.lax.stop_gradient((system, flow, start, horizon)), event)
+    def distance(y: Tree, jump: Scalar, within: Scalar) -> Scalar:
+        return jnp.min(jnp.abs(positions(y) - jump)) - within
+
+    def with_derivatives(found: tuple[Scalar, Scalar]) -> Scalar:
+        jump, time = found
         # The derivative of the time at which a distance g is zero: -dg / (dg/dtau) at that time.
         state = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
         gap, speed = jax.jvp(
@@ -76,25 +78,61 @@ def _arrivals(
         time = jnp.where(jnp.isfinite(time), time - shift, time)
         return jnp.where(distance(start, jump, within) <= 0, 0.0, time)
 
-    return jax.lax.map(arrival, jnp.asarray(target.jumps))
-
-
-def _event_time(
-    system: AbstractSystem, flow: GradientFlow, start: Tree, horizon: Scalar, event: diffrax.Event
-) -> Scalar:
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: system.velocity(y)),
-        Rodas5P(system),
-        t0=jnp.zeros_like(horizon),
-        t1=horizon,
-        dt0=None,
-        y0=start,
-        stepsize_controller=diffrax.PIDController(rtol=flow.rtol, atol=flow.atol),
-        event=event,
-        max_steps=flow.max_steps,
-        throw=False,
+    jumps = jnp.asarray(target.jumps)
+    control = StepControl(
+        horizon, jnp.asarray(flow.rtol), jnp.asarray(flow.atol), jnp.asarray(flow.max_steps)
     )
-    assert solution.ts is not None
-    arrived = solution.result == diffrax.RESULTS.event_occurred
-    ended = solution.result == diffrax.RESULTS.successful
-    return jnp.where(arrived, solution.ts[-1], jnp.where(ended, jnp.inf, jnp.nan))
+    fixed = jax.lax.stop_gradient((system, start, control, jumps, within))
+    times = _first_passages(positions, *fixed)
+    return jax.lax.map(with_derivatives, (jumps, times))
+
+
+_NODES = np.linspace(0.0, 1.0, 5)
+_FIT = np.linalg.inv(np.vander(_NODES, increasing=True))
+"""From the values of a polynomial of degree 4, that of the dense output, to its coefficients."""
+
+
+def _first_passages(
+    positions: Callable[[Tree], Array],
+    system: AbstractSystem,
+    start: Tree,
+    control: StepControl,
+    jumps: Array,
+    within: Scalar,
+) -> Array:
+    """Return the times (n-1,) at which the first neuron comes near each jump, as `arrival_times`.
+
+    One run finds all of them. A neuron may pass a jump within a step, there and back, so that the
+    ends of the steps do not tell: the roots of the dense output do.
+    """
+
+    def gaps(before: Tree, step: SolverStep) -> Array:
+        """Return the coefficients (5, n-1, m) of the distances to the jumps, less `within`."""
+        states = jax.vmap(lambda part: interpolate(before, step, part))(jnp.asarray(_NODES))
+        places = positions(states)
+        moved = jnp.tensordot(jnp.asarray(_FIT), places - places[:1], 1)
+        offset = places[:1] - jumps[:, None]
+        side = jnp.where(offset >= 0, 1.0, -1.0)
+        return (side[None] * moved[:, None, :]).at[0].add(side * offset - within)
+
+    def body(state: tuple[LoopState, Array]) -> tuple[LoopState, Array]:
+        before, times = state
+        good, h, step, after = try_step(system, before, control)
+        coefficients = gaps(before.y, step)
+
+        def earlier(times: Array) -> Array:
+            parts = jnp.min(first_root(coefficients), axis=1)
+            return jnp.minimum(times, before.t + h * parts)
+
+        near = good & jnp.any(bernstein_minimum(coefficients) <= 0)
+        return after, jax.lax.cond(near, earlier, lambda times: times, times)
+
+    def goes_on(state: tuple[LoopState, Array]) -> Array:
+        now, times = state
+        return is_running(now, control) & jnp.any(jnp.isinf(times))
+
+    nearest = jnp.min(jnp.abs(positions(start)[None, :] - jumps[:, None]), axis=1)
+    times = jnp.where(nearest <= within, 0.0, jnp.inf)
+    now, times = jax.lax.while_loop(goes_on, body, (initial_state(system, start, control), times))
+    ended = now.t >= control.horizon
+    return jnp.where(jnp.isinf(times) & ~ended, jnp.nan, times)
