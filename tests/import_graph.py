@@ -46,14 +46,14 @@ FILES_OF = {
     ),
     "models": (
         *("cubic_step", "activations", "network", "shallow", "additive", "initialisers"),
-        "targets",
+        *("targets", "contracts"),
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding"),
     ),
-    "problems": ("base", "population", "empirical", "recorded_risks"),
+    "problems": ("base", "population", "empirical", "recorded_risks", "contracts"),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),

@@ -3,6 +3,7 @@ from . import analyses, metrics, plot
 from ._errors import (
     CoarseStepsWarning,
     CostlyRunWarning,
+    QuadratureWarning,
     SimulationError,
     SlowSettingsWarning,
     Status,
@@ -28,9 +29,9 @@ from .models.activations import (
     Logistic,
     ReLU,
     Tanh,
-    check_activation,
 )
 from .models.additive import AdditiveNetwork
+from .models.contracts import check_activation, check_network, check_target
 from .models.initialisers import init_uniform
 from .models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from .models.shallow import ShallowNetwork
@@ -43,6 +44,7 @@ from .models.targets import (
     Teacher,
 )
 from .problems.base import AbstractProblem
+from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
 from .problems.population import Problem
 from .progress import ProgressBar
@@ -82,6 +84,7 @@ __all__ = [
     "PiecewiseConstant",
     "Problem",
     "ProgressBar",
+    "QuadratureWarning",
     "ReLU",
     "ReducedFlow",
     "Rodas5P",
@@ -98,6 +101,9 @@ __all__ = [
     "analyses",
     "arrival_times",
     "check_activation",
+    "check_network",
+    "check_problem",
+    "check_target",
     "configure",
     "hit_times",
     "init_uniform",

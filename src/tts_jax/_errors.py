@@ -62,6 +62,10 @@ class CostlyRunWarning(UserWarning):
     """A flow is about to take long, since its risk is not known in closed form."""
 
 
+class QuadratureWarning(UserWarning):
+    """The quadrature rule of the risk is not exact enough for a target."""
+
+
 class SlowSettingsWarning(UserWarning):
     """Simulations take several times as long as they need, for want of `tts.configure()`."""
 

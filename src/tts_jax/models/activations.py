@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._errors import check_64_bit, check_scalar
+from .._errors import check_scalar
 from .._types import Array, Real, as_real
 from ..numerics.quadrature import gauss_legendre, points_per_cell
 from . import cubic_step
@@ -207,71 +206,3 @@ class BoxGradient(AbstractActivation):
     def __call__(self, z: Array) -> Array:
         slope = (jnp.abs(z) <= 0.5).astype(z.dtype)
         return _with_slope(jax.lax.stop_gradient(self.inner(z)), slope, z)
-
-
-def check_activation(activation: AbstractActivation) -> float:
-    """Check an activation against its contract; return the error of the quadrature rule for it.
-
-    **Arguments:** an instance of a user's own `AbstractActivation`.
-
-    **Returns:** the largest error, over the cells between the knots and a few units beyond, of
-    the rule's integrals of sigma^2 and of sigma sigma', against a rule of four times the order.
-
-    **Raises:** `ValueError` naming what does not hold: elementwise with shape and dtype kept,
-    knots increasing, limits reached at the outermost knots, a polynomial of the stated degree on
-    every piece, a finite derivative, also on the knots, that matches finite differences.
-    """
-
-    check_64_bit()
-
-    def fail(what: str, got: object) -> ValueError:
-        return ValueError(f"{type(activation).__name__}: {what}, but got {got}.")
-
-    knots = np.asarray(activation.knots, dtype=np.float64)
-    if knots.size == 0 or np.any(np.diff(knots) <= 0):
-        raise fail("`knots` must be increasing numbers, at least one", knots.tolist())
-    edges = np.concatenate([[knots[0] - 3.0], knots, [knots[-1] + 3.0]])
-    z = np.linspace(edges[0], edges[-1], 60).reshape(4, 15)
-    sigma = jax.jit(lambda z: activation(z))
-    values = sigma(jnp.asarray(z))
-    if values.shape != z.shape or values.dtype != z.dtype:
-        raise fail("sigma(z) must keep shape and dtype", f"{values.dtype}{values.shape}")
-    if not np.all(np.isfinite(values)):
-        raise fail("sigma must be finite", values)
-    single_values = jax.vmap(sigma)(jnp.asarray(z.ravel()))
-    if not np.allclose(values.ravel(), single_values, rtol=1e-12, atol=1e-14):
-        raise fail("sigma must be elementwise", "values that depend on their neighbours")
-    slope = jax.jit(jax.vmap(jax.grad(lambda point: jnp.sum(activation(point)))))
-    if not np.all(np.isfinite(slope(jnp.asarray(edges)))):
-        raise fail("sigma' must be finite on the knots", slope(jnp.asarray(edges)))
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    shift = 1e-6 * np.diff(edges)
-    difference = (sigma(jnp.asarray(middle + shift)) - sigma(jnp.asarray(middle - shift))) / (
-        2 * shift
-    )
-    if not np.allclose(slope(jnp.asarray(middle)), difference, rtol=1e-5, atol=1e-7):
-        raise fail("sigma' must match finite differences", slope(jnp.asarray(middle)) - difference)
-    if activation.limits is not None:
-        for ends in (edges[[1, -2]], edges[[0, -1]]):
-            reached = np.asarray(sigma(jnp.asarray(ends)))
-            if not np.allclose(reached, activation.limits, rtol=0.0, atol=1e-14):
-                what = f"sigma must reach its limits {activation.limits} at the outermost knots"
-                raise fail(f"{what} and stay there", reached)
-
-    def integrals(order: int) -> np.ndarray:
-        nodes, weights = gauss_legendre(order)
-        width = np.diff(edges)[:, None]
-        points = jnp.asarray(edges[:-1, None] + width * nodes[None, :])
-        value = np.asarray(sigma(points))
-        prime = np.asarray(jax.vmap(slope)(points))
-        return np.stack([np.sum(width * weights * g, axis=1) for g in (value**2, value * prime)])
-
-    order = points_per_cell(activation.degree, 0)
-    error = float(np.max(np.abs(integrals(order) - integrals(4 * order))))
-    if activation.degree is not None and error > 1e-12:
-        raise fail(f"sigma must be of degree {activation.degree} between its knots", error)
-    if error > 1e-9:
-        raise fail(
-            "the knots must cut the line into shorter cells: the rule must err by 1e-9", error
-        )
-    return error

@@ -20,7 +20,7 @@ def first_root(coefficients: Float[Array, "n+1 *shape"]) -> Float[Array, "*shape
     while derivatives[-1].shape[0] > 2:
         last = derivatives[-1]
         powers = np.arange(1.0, last.shape[0]).reshape(-1, *(1,) * (last.ndim - 1))
-        derivatives.append(powers * last[1:])
+        derivatives.append(jnp.asarray(powers) * last[1:])
     zero = jnp.zeros((1, *coefficients.shape[1:]), coefficients.dtype)
     ends = jnp.concatenate([zero, zero + 1.0])
     for derivative in reversed(derivatives[1:]):

@@ -3,6 +3,7 @@
 This is the package's one definition of the loss of such a problem.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_type
+from .._errors import QuadratureWarning, argument_error, check_type, is_concrete, is_traced
 from .._types import Array, Float, Key, Scalar
 from ..closed_forms.banded_form import BandedForm
 from ..closed_forms.base import AbstractClosedForm
@@ -18,9 +19,10 @@ from ..closed_forms.pairwise import PairwiseRisk
 from ..closed_forms.pairwise_form import PairwiseForm
 from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
+from ..models.contracts import target_rule_error
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import ShallowNetwork, has_bias
-from ..models.targets import AbstractLabels, PiecewiseConstant
+from ..models.targets import AbstractLabels, PiecewiseConstant, Teacher
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.quadrature import cell_rule, points_per_cell
 from .base import AbstractProblem
@@ -54,6 +56,7 @@ class Problem(AbstractProblem):
             raise argument_error("network", of_one_input, f"a {type(self.network).__name__}")
         if self.target.as_target() is None:
             raise argument_error("target", of_one_input, f"a {type(self.target).__name__}")
+        _warn_of_coarse_rule(self.target)
 
     def rule(self, u: Array) -> tuple[Array, Array, Array]:
         """Return the nodes, weights and targets, each (N,), of the quadrature rule for u."""
@@ -141,3 +144,25 @@ class Problem(AbstractProblem):
     def check(self, params: Params) -> None:
         # Through the class: to bind a method of an equinox module takes longer than to call it.
         type(self.network).check(self.network, params)
+
+
+_RULE_TOLERANCE = 1e-6
+"""The relative error of the rule from which on a `QuadratureWarning` tells of it."""
+
+
+def _warn_of_coarse_rule(labels: AbstractLabels) -> None:
+    """Warn if the rule of the risk errs for a target of the user's, as far as doubling it tells."""
+    target = labels.as_target()
+    if target is None or type(labels) in (PiecewiseConstant, Teacher):
+        return  # the rule is exact, or the activation states its error
+    if not is_concrete(target) or is_traced() or not jax.config.jax_enable_x64:  # pyright: ignore
+        return
+    error = target_rule_error(target)
+    if error > _RULE_TOLERANCE:
+        warnings.warn(
+            f"The rule that integrates the risk errs by {error:.2g}, relative to the integral of "
+            "f*^2: tell the target where it jumps or bends (`kinks` of a Function, `cuts` of your "
+            "own), or give it more `cells`.",
+            QuadratureWarning,
+            stacklevel=4,
+        )
