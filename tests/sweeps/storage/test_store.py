@@ -298,7 +298,6 @@ def one_more(name):
 
 FORGERIES = {
     "above": one_more("../victim"),
-    "absolute": one_more("/victim"),
     "below": one_more("u/victim"),
     "hidden": one_more(".lock"),
     "another": one_more("notes"),
