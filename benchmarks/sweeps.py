@@ -7,6 +7,7 @@ cores. What was measured goes to benchmarks/results/sweeps.json. Needs the extra
 """
 
 import itertools
+import json
 import multiprocessing
 import os
 import statistics
@@ -67,7 +68,7 @@ def flows():
         seconds = time.perf_counter() - began
         failed = int((data.status != 0).sum())
         ours = data.u.isel(seed=slice(SAMPLE)).values
-        session = data.attrs["sessions"][-1]
+        session = json.loads(data.attrs["sessions"])[-1]
     rate = 10_000 / seconds
     print(
         f"10 000 flows: {seconds:.1f} s with compiling and storing, {rate:.0f} runs per second, "

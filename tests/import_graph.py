@@ -16,7 +16,7 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_digest", "_sweepable", "progress", "batching"),
+    *("_types", "_errors", "_files", "_digest", "_sweepable", "progress", "batching"),
     *(
         "configuration",
         "numerics",
@@ -63,7 +63,15 @@ FILES_OF = {
         *("errors", "study.grid", "study.values", "study.tables", "study.study", "study.toml"),
         *("study.comparison", "execution.structure", "execution.variables", "execution.cost"),
         *("execution.layout", "execution.plan", "execution.runner", "execution.local"),
-        *("execution.dask", "storage.coordinates", "storage.store", "storage.report", "sweep"),
+        *("execution.dask", "storage.coordinates", "storage.arrays", "storage.root"),
+        *(
+            "storage.contents",
+            "storage.store",
+            "storage.creation",
+            "storage.opening",
+            "storage.report",
+            "sweep",
+        ),
     ),
 }
 """The files of a room, from the lowest to the highest. An entry may be a package within it."""

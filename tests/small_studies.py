@@ -1,7 +1,8 @@
 """Small studies, as the files that users write, and what a finished store holds."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from small_problems import small_problem
 
 import tts_jax as tts
 from tts_jax.dynamics.base import RunOutputs
@@ -99,6 +101,15 @@ class Apart(Drift):
         return 1.0 / self.epsilon
 
 
+FEW = {"epsilon": [0.2, 0.1], "seed": [5, 3, 4], "width": 6}
+"""Six runs of a `Drift`, in one unit."""
+
+
+def drifts(store: Path, grid: Mapping = FEW, **options: object) -> xr.Dataset:
+    """A sweep of a `Drift` in a store, which takes little time."""
+    return tts.sweep(small_problem(), Drift(), grid, [0.0, 1.0], store=store, **options)
+
+
 MANY_UNITS = {"epsilon": np.linspace(0.1, 4.0, 40), "seed": range(4), "width": 3}
 """Forty units of an `Apart` study, of four runs each."""
 
@@ -134,7 +145,7 @@ def written(folder: Path, text: str = SGD_STUDY) -> Path:
 def finished(folder: Path) -> xr.Dataset:
     """What a store holds, without what tells how it came to be."""
     data = xr.open_zarr(str(folder), chunks=None).load()
-    data.attrs = {name: data.attrs[name] for name in ("study", "chunks")}
+    data.attrs = {name: data.attrs[name] for name in ("study", "layout")}
     return data
 
 
@@ -151,6 +162,11 @@ def same_but_for_rounding(first: xr.Dataset, second: xr.Dataset) -> None:
     """
     xr.testing.assert_equal(first[["status", "steps"]], second[["status", "steps"]])
     xr.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-12)
+
+
+def sessions(data: xr.Dataset) -> list[dict]:
+    """The sessions in which a sweep was made, from its attributes."""
+    return json.loads(data.attrs["sessions"])
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:

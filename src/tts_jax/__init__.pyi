@@ -1,6 +1,7 @@
 # The public face: what `import tts_jax as tts` offers. Loaded name by name by `__init__.py`.
 from . import analyses, metrics, plot
 from ._errors import (
+    CheckpointWarning,
     CoarseStepsWarning,
     CostlyRunWarning,
     QuadratureWarning,
@@ -50,6 +51,7 @@ from .problems.population import Problem
 from .progress import ProgressBar
 from .simulation import simulate
 from .sweeps.errors import StudyError, SweepError
+from .sweeps.storage.opening import open_sweep
 from .sweeps.study.study import Study
 from .sweeps.study.toml import read_study
 from .sweeps.sweep import sweep
@@ -71,6 +73,7 @@ __all__ = [
     "AbstractTarget",
     "AdditiveNetwork",
     "AdditiveSteps",
+    "CheckpointWarning",
     "CoarseStepsWarning",
     "CostlyRunWarning",
     "CubicStep",
@@ -109,6 +112,7 @@ __all__ = [
     "init_uniform",
     "map_runs",
     "metrics",
+    "open_sweep",
     "plot",
     "read_study",
     "recommended_solver",

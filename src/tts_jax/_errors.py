@@ -54,6 +54,10 @@ class SimulationError(RuntimeError):
         self.trajectory = trajectory
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written. The run goes on, and is returned."""
+
+
 class CoarseStepsWarning(UserWarning):
     """The training steps of SGD are so large that it does not follow the flow."""
 

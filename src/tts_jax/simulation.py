@@ -18,6 +18,7 @@ from ._errors import (
     check_type,
     is_concrete,
 )
+from ._files import as_path
 from ._types import Key, Times, as_array, as_arrays
 from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
@@ -54,7 +55,8 @@ def simulate(
       end for the flows, which take seconds. Not under a jax transformation.
     - `checkpoint`: a file for a long run of SGD, written from time to time and at the end. A call
       with the same arguments goes on from it, and returns the same to the last bit as a run that
-      was never cut off. Not under a jax transformation.
+      was never cut off. One that another process works on is refused. Not under a jax
+      transformation.
 
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
     numbers never cause a recompilation, shapes do. Two choices that look at numbers compile once
@@ -63,7 +65,8 @@ def simulate(
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
     not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
-    `tts.configure()` would have made simulations several times faster.
+    `tts.configure()` would have made simulations several times faster. `CheckpointWarning` where
+    the checkpoint cannot be written; the run goes on.
 
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
@@ -72,8 +75,7 @@ def simulate(
     taus, params = _times(taus), jax.tree.map(_array, params)
     samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
     everything = (problem, dynamics, params, taus, key, samples)
-    if checkpoint is not None:
-        _check_checkpoint(checkpoint, everything)
+    file = None if checkpoint is None else _checkpoint(checkpoint, everything)
     if progress is not None and not is_concrete(everything):
         raise argument_error("progress", "None under a jax transformation", repr(progress))
     # Through the classes: bound, a method of an equinox module costs more than it does here.
@@ -85,10 +87,10 @@ def simulate(
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     dynamics, given = type(dynamics).prepared(dynamics, given)
     warn_if_slow()
-    if progress is None and checkpoint is None:
+    if progress is None and file is None:
         trajectory = _run(dynamics, given)
     else:
-        trajectory = _run_in_pieces(dynamics, given, progress, checkpoint)
+        trajectory = _run_in_pieces(dynamics, given, progress, file)
     if progress is not None:
         progress(1.0)
     if is_concrete(trajectory):
@@ -114,17 +116,16 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
 
 
 def _run_in_pieces(
-    dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, checkpoint: Any
+    dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, file: Path | None
 ) -> Trajectory:
     """Run with progress or a checkpoint. A dynamics that does not run in pieces runs as a whole."""
-    file = None if checkpoint is None else Path(checkpoint)
     arrays = given._replace(taus=jnp.asarray(given.taus))
     records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)
     if records is not None:
         return _trajectory(dynamics, arrays, records)
-    if checkpoint is not None:
+    if file is not None:
         expected = "None for a flow, which takes seconds"
-        raise argument_error("checkpoint", expected, repr(checkpoint))
+        raise argument_error("checkpoint", expected, repr(str(file)))
     return _run(dynamics, given)
 
 
@@ -187,14 +188,19 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
     check_taus(taus)
 
 
-def _check_checkpoint(checkpoint: Any, given: Any) -> None:
-    if not isinstance(checkpoint, str | os.PathLike):
-        raise argument_error("checkpoint", "a path", repr(checkpoint))
-    if not is_concrete(given):
-        raise argument_error("checkpoint", "None under a jax transformation", repr(checkpoint))
-    folder = Path(checkpoint).parent
-    if not folder.is_dir():
-        raise argument_error("checkpoint", "a file in a folder that exists", repr(checkpoint))
+def _checkpoint(given: Any, everything: Any) -> Path:
+    """The file of a checkpoint, which can be written."""
+    file = as_path("checkpoint", given)
+    if not is_concrete(everything):
+        raise argument_error("checkpoint", "None under a jax transformation", repr(given))
+    try:
+        is_there, can_be = file.parent.is_dir(), not file.is_dir()
+        file.exists()  # raises for a name that is too long
+    except OSError as error:
+        raise argument_error("checkpoint", "a file that can be", f"{given!r}: {error}") from error
+    if not is_there or not can_be:
+        raise argument_error("checkpoint", "a file in a folder that exists", repr(given))
+    return file
 
 
 def _failure(trajectory: Trajectory, status: Status) -> SimulationError:

@@ -1,5 +1,7 @@
 """The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from small_studies import SGD_STUDY, written
 
 import tts_jax as tts
 from tts_jax import cli
-from tts_jax.sweeps.storage.report import open_sweep
+from tts_jax.sweeps.storage.root import read_root, write_root
 
 
 def test_help_needs_no_jax():
@@ -75,11 +77,11 @@ def test_what_is_not_there_is_told(tmp_path, capsys, words, complaint):
 
 def test_a_damaged_store_is_told_and_resumed(store, tmp_path, capsys):
     broken = tmp_path / "broken.zarr"
-    for name in ("status/c/3/0", "epsilon/c/0", "u/zarr.json"):
+    for name in ("status/c/3/0", "epsilon/c/0", "u/zarr.json", "zarr.json"):
         shutil.copytree(store, broken)
         content = bytearray((broken / name).read_bytes())
         (broken / name).write_bytes(content[: len(content) // 2])
-        if not name.endswith("json"):  # readers take the copy of the metadata
+        if name != "u/zarr.json":  # readers take the copy of the metadata in the root
             assert cli.main(["status", str(broken)]) == 2
             assert f"`tts-jax resume {broken}` makes it whole again" in capsys.readouterr().err
         assert cli.main(["resume", str(broken)]) == 0
@@ -88,12 +90,79 @@ def test_a_damaged_store_is_told_and_resumed(store, tmp_path, capsys):
         shutil.rmtree(broken)
 
 
+@pytest.mark.parametrize("name", ["../victim", "{}/victim", "notes"])
+def test_a_strangers_store_is_refused(store, tmp_path, capsys, name):
+    forged = shutil.copytree(store, tmp_path / "forged.zarr")
+    root = read_root(forged)
+    arrays = root.arrays | {name.format(tmp_path): root.arrays["u"]}
+    write_root(forged, root._replace(arrays=arrays))
+    there = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*"))
+    assert cli.main(["resume", str(forged)]) == 2
+    assert name.format(tmp_path) in capsys.readouterr().err
+    assert sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*")) == there
+
+
+def test_what_status_advises_works(store, tmp_path, capsys):
+    cut_off = shutil.copytree(store, tmp_path / "cut off.zarr")
+    shutil.rmtree(cut_off / "status" / "c" / "3")
+    for damage in ("", "zarr.json", "a/c/5/0/0/0"):
+        (cut_off / damage).unlink() if damage else None
+        code = cli.main(["status", str(cut_off)])
+        said = capsys.readouterr()
+        command = shlex.split(re.search("`tts-jax (.*)`", said.out + said.err)[1])
+        assert code == (2 if damage else 0)
+        assert cli.main(command) == 0
+        assert "48 of 48 runs made, complete" in capsys.readouterr().out
+        assert tts.open_sweep(cut_off).equals(tts.open_sweep(store))
+
+
+def test_a_strangers_study_makes_no_names(store, tmp_path, capsys):
+    forged = shutil.copytree(store, tmp_path / "forged.zarr")
+    root = read_root(forged)
+    root.attributes["study"]["grid"]["../victim"] = [1.0, 2.0]
+    write_root(forged, root)
+    assert cli.main(["resume", str(forged)]) == 2
+    assert "there is no `../victim` to sweep" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["forged.zarr"]
+
+
+def test_a_file_of_another_kind_is_refused(store, tmp_path, capsys):
+    for name in ("x.csv", "x.h5", "x"):
+        assert cli.main(["export", str(store), str(tmp_path / name)]) == 2
+        assert f"{tmp_path / name} must end in .nc" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_may_begin_at_home_and_are_no_addresses(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "s.zarr").symlink_to(store)
+    assert cli.main(["export", "~/s.zarr", "~/x.nc"]) == 0
+    assert cli.main(["plot", "~/s.zarr", "--kind=risk", "--out=~/x.png"]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["s.zarr", "x.nc", "x.png"]
+    address = "s3://bucket/x.zarr"
+    for words in (
+        ["status", address],
+        ["resume", address],
+        ["plot", address],
+        ["plot", str(store), "--limit", address],
+        ["plot", str(store), "--out", address],
+        ["export", address, "x.nc"],
+        ["export", str(store), address],
+        ["sweep", address],
+        ["sweep", "study.toml", "--out", address],
+        ["sweep", "study.toml", "--out", address, "--dry-run"],
+        ["figures", "relu", "--out", address],
+    ):
+        assert cli.main(words) == 2
+        assert "must be a path of this machine's file system" in capsys.readouterr().err
+
+
 def test_pictures_and_reports_put_numbers_in_order(store, tmp_path):
     path = written(tmp_path, SGD_STUDY.replace("{ from = 1e-2", "[0.02, 0.01] # { from = 1e-2"))
     out = tmp_path / "s.zarr"
     assert cli.main(["sweep", str(path), "--out", str(out)]) == 0
     assert xr.open_zarr(out, chunks=None).epsilon.values.tolist() == [0.02, 0.01]
-    data = open_sweep(out)
+    data = tts.open_sweep(out)
     assert data.epsilon.values.tolist() == [0.01, 0.02]
     assert np.array_equal(data.risk.sel(epsilon=0.01), xr.open_zarr(out).risk.sel(epsilon=0.01))
 

@@ -1,5 +1,6 @@
 """A sweep holds what `simulate` returns, run for run, whatever else is swept beside."""
 
+import json
 import re
 
 import jax
@@ -15,11 +16,13 @@ from small_studies import (
     files,
     same,
     same_but_for_rounding,
+    sessions,
     start_of,
 )
 
 import tts_jax as tts
-from tts_jax.sweeps.storage.store import PENDING, open_store
+from tts_jax.sweeps.storage.arrays import PENDING
+from tts_jax.sweeps.storage.store import open_store
 from tts_jax.sweeps.study.grid import stream
 from tts_jax.sweeps.sweep import plan_of
 
@@ -221,7 +224,7 @@ def test_only_what_is_new_is_run(tmp_path):
     store = tmp_path / "flow.zarr"
     grid = {"epsilon": [0.1, 1.0], "seed": range(4), "width": [4]}
     tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
-    before, chunks = files(store), open_store(store).chunks
+    before, chunks = files(store), open_store(store).attributes["layout"]["chunks"]
     tts.sweep(small_problem(), Drift(), grid, TAUS, store=store)
     unchanged = files(store)
     runs = {name for name in before if name.startswith(("risk", "u/", "a/", "status", "steps"))}
@@ -229,9 +232,8 @@ def test_only_what_is_new_is_run(tmp_path):
     assert all(unchanged[name] == before[name] for name in runs)
     more = {"epsilon": [0.1, 0.3, 1.0], "seed": range(6), "width": [4, 7]}
     data = tts.sweep(small_problem(), Drift(), more, TAUS, store=store)
-    sessions = [session["runs"] for session in data.attrs["sessions"]]
-    assert sessions == [8, 0, 36 - 8]
-    assert open_store(store).chunks == chunks
+    assert [session["runs"] for session in sessions(data)] == [8, 0, 36 - 8]
+    assert open_store(store).attributes["layout"]["chunks"] == chunks
     fresh = tts.sweep(small_problem(), Drift(), more, TAUS)
     assert same(data.load().drop_attrs(), fresh.drop_attrs())
     # Asked for less, it returns less, and has all the same.
@@ -249,7 +251,7 @@ def test_what_is_asked_is_run_and_returned_and_no_more(tmp_path):
                 file.unlink()  # as if it had been cut off
     less = {"epsilon": [1.0], ("width", "eta"): [(4, 0.05)], "seed": range(2)}
     data = tts.sweep(small_problem(), Drift(), less, TAUS, store=store)
-    assert data.attrs["sessions"][-1]["runs"] == 2
+    assert sessions(data)[-1]["runs"] == 2
     assert data.risk.shape == (1, 1, 2, 4)
     assert data.width.values.tolist() == [4]
     assert np.all(data.status == 0)
@@ -299,12 +301,13 @@ def test_what_it_was_made_with_is_kept(tmp_path):
     store = tmp_path / "s.zarr"
     tts.sweep(small_problem(), tts.LimitFlow(), {"seed": range(2), "width": 6}, TAUS, store=store)
     data = xr.open_zarr(store, chunks=None)
-    (session,) = data.attrs["sessions"]
+    (session,) = sessions(data)
     assert session["versions"]["jax"] == jax.__version__
     assert session["runs"] == 2
     assert session["seconds"] > 0
     assert session["device"]
     assert data.attrs["precision"] == "float64"
-    assert data.attrs["study"]["dynamics"] == {"type": "LimitFlow"}
-    assert data.attrs["statuses"]["PENDING"] == PENDING
-    assert open_store(store).study().description() == data.attrs["study"]
+    study, statuses = (json.loads(data.attrs[name]) for name in ("study", "statuses"))
+    assert study["dynamics"] == {"type": "LimitFlow"}
+    assert statuses["PENDING"] == PENDING
+    assert open_store(store).study().description() == study

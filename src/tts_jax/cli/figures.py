@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .errors import UsageError
+from .errors import UsageError, path_of
 
 
 def figures(
@@ -40,7 +40,8 @@ def figures(
             raise UsageError(
                 f"there is no figure `{name}`. {hint}All: {', '.join(experiments.FIGURES)}."
             )
-    folder = out if out is not None else Path("figures-quick" if quick else "figures")
+    usual = Path("figures-quick" if quick else "figures")
+    folder = usual if out is None else path_of("out", out)
     check_writable(folder)
     runner = importlib.import_module(f"{experiments.__name__}.runner")
     try:

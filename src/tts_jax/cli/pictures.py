@@ -9,7 +9,8 @@ import xarray as xr
 
 from .. import analyses
 from .. import plot as draw
-from ..sweeps.storage.report import open_sweep, undamaged
+from .._files import whole
+from ..sweeps.storage.opening import open_sweep, undamaged
 from .errors import UsageError
 
 _SUFFIXES = (".png", ".pdf", ".svg")
@@ -33,14 +34,10 @@ def picture(
         data = data[[n for n in ("risk", "status", "floor") if n in data]].load()
     if not np.any(data.status.values >= 0):
         raise UsageError(f"no run of {folder} has been made yet.")
-    damaged = (data.status == 0) & np.isnan(data.risk.isel(tau=0))
-    if np.any(damaged.values):
-        raise UsageError(f"{folder} is damaged; `tts-jax resume {folder}` makes it whole again.")
     figure = {"phase": _phase, "risk": _risk, "box": _box}[kind](data, axes, below, limit)
-    unfinished = file.with_name(f".{file.stem}.half{file.suffix}")
     try:
-        figure.savefig(unfinished)
-        unfinished.replace(file)
+        with whole(file, file.suffix) as half:
+            figure.savefig(half)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
     return file
@@ -94,7 +91,8 @@ def _risk(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: P
         figure.colorbar(colours, ax=axes, label=draw.LABELS.get(name, name))
     axes.plot([], [], color="0.4", label="median, and the middle 80 %")
     if limit is not None:
-        middle = analyses.bands(open_sweep(limit), quantiles=(0.5,))[0]
+        with undamaged(limit):
+            middle = analyses.bands(open_sweep(limit), quantiles=(0.5,))[0].load()
         above = middle.where(middle > 0)
         style = {"color": draw.COLOURS["limit"], "linestyle": (0, (2, 1.2)), "linewidth": 2.4}
         axes.plot(middle.tau, above, label=r"limit $\varepsilon, \eta \to 0$, median", **style)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from .errors import UsageError
+from .errors import UsageError, path_of
 
 if TYPE_CHECKING:
     from ..sweeps.execution.plan import Plan
@@ -41,9 +41,9 @@ def sweep(
     from ..sweeps.sweep import plan_of
 
     configure()
+    folder = Path(f"{study.stem}.zarr") if out is None else path_of("out", out)
     with _explained():
         asked = read_study(study)
-        folder = out if out is not None else Path(f"{study.stem}.zarr")
         if not dry_run:
             return _run(asked, folder, cluster)
         plan = plan_of(asked, folder)
@@ -63,6 +63,7 @@ def resume(folder: Folder, /, cluster: str | None = None) -> int:
     from ..sweeps.storage.store import open_store
 
     configure()
+    folder = path_of("folder", folder)
     with _explained():
         return _run(open_store(folder).study(), folder, cluster)
 
@@ -76,7 +77,7 @@ def status(folder: Folder, /) -> int:
     from ..sweeps.storage.report import report
 
     with _explained():
-        print(report(folder))
+        print(report(path_of("folder", folder)))
     return 0
 
 
@@ -104,8 +105,11 @@ def plot(
     from .pictures import picture
 
     with _explained():
+        folder = path_of("folder", folder)
+        limit = None if limit is None else path_of("limit", limit)
         place = folder.resolve()
-        file = out if out is not None else place.with_name(f"{place.stem}-{kind}.png")
+        usual = place.with_name(f"{place.stem}-{kind}.png")
+        file = usual if out is None else path_of("out", out)
         print(picture(folder, kind, over, below, limit, file))
     return 0
 
@@ -120,9 +124,10 @@ def export(folder: Folder, file: Folder, /) -> int:
     from ..sweeps.storage.report import export_netcdf
 
     with _explained():
+        file = path_of("file", file)
         if file.is_dir():
             raise UsageError(f"{file} is a folder: name a file in it.")
-        export_netcdf(folder, file)
+        export_netcdf(path_of("folder", folder), file)
         print(file)
     return 0
 

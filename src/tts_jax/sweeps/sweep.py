@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .._errors import argument_error
+from .._files import as_path
 from .._types import Times
 from ..dynamics.base import AbstractDynamics, Progress
 from ..models.initialisers import init_uniform
@@ -25,8 +26,9 @@ from .execution.local import on_devices
 from .execution.plan import Efficiency, Plan, make_plan
 from .execution.runner import Results, Runner
 from .execution.variables import variables_of
-from .storage.report import open_sweep
-from .storage.store import Store, create_store, locked, open_store
+from .storage.creation import create_store
+from .storage.opening import open_sweep
+from .storage.store import Store, locked, open_store
 from .study.comparison import check_same
 from .study.grid import Grid
 from .study.study import Start, Study
@@ -52,8 +54,8 @@ def sweep(
     **Arguments:** `problem`, `dynamics`, `grid`, `taus`, `start`, `keep`, `precision`: see
     `Study`.
 
-    - `store`: a folder for a Zarr store, which `xarray.open_zarr` reads at any moment. If it holds
-      this study already, only what is missing is run: the rest of a sweep that was cut off, chunks
+    - `store`: a folder for a Zarr store, which `open_sweep` reads at any moment. If it holds this
+      study already, only what is missing is run: the rest of a sweep that was cut off, chunks
       that are damaged, and new values on the axes. Without it all is kept in memory.
     - `cluster`: a `distributed.Client`, "local:4" for worker processes on this machine, or the
       address of a Dask scheduler.
@@ -62,7 +64,8 @@ def sweep(
     **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau`, `outer` and
     `neuron`; narrower networks are filled up with NaN. From a store it is read when it is needed.
     A run's key derives from its coordinates alone: adding values changes no other run. `status` is
-    a code of `tts.Status` for each run, and -1 where none has been made.
+    a code of `tts.Status` for each run, and -1 where none has been made. The attributes `study`,
+    `statuses` and `sessions` are JSON, so that `to_netcdf` takes them.
 
     Programs are kept: another call with other numbers, in the grid or beside it, compiles nothing,
     but where a number of the problem or the dynamics becomes zero, or ceases to be.
@@ -72,11 +75,13 @@ def sweep(
     """
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
     if store is not None:
-        return run_study(study, Path(store), cluster=cluster, progress=progress)
+        return run_study(study, as_path("store", store), cluster=cluster, progress=progress)
     _check_progress(progress)
     with _client(cluster) as client, tempfile.TemporaryDirectory() as folder:
         layout = _layout_of(study)
-        with _told(Path(folder)):  # of nobody else: there is nothing to lock, repair or extend
+        advice = "Name a `store` where there is room, or a larger TMPDIR"
+        # Of nobody else: there is nothing to lock, repair or extend.
+        with _told(Path(folder), advice):
             place = create_store(Path(folder, "sweep"), layout)
             return _run(study, place, layout, client, progress).load()
 
@@ -97,7 +102,7 @@ def run_study(
     with _client(cluster) as client, _told(folder):
         store = _store_of(study, folder)
         with locked(store.folder):
-            store.repair()
+            store = _store_of(study, store.folder)  # from here on nobody else changes it
             return _run(study, store, _grown(store, study), client, progress, announce)
 
 
@@ -111,13 +116,16 @@ def _client(cluster: Any) -> Any:
     return nullcontext() if cluster is None else client_of(cluster)
 
 
+_ADVICE = "What was finished is kept: make room, and resume"
+
+
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _told(folder: Path, advice: str = _ADVICE) -> Iterator[None]:
     """Raise a `SweepError` that says what to do where a folder cannot be written."""
     try:
         yield
     except OSError as error:
-        raise _explained(error, folder) from error
+        raise _explained(error, folder, advice) from error
 
 
 def _run(
@@ -130,7 +138,9 @@ def _run(
 ) -> xr.Dataset:
     """Run what is missing in a store of a study, and return the runs that the study asks for."""
     hands = jax.local_device_count() if client is None else workers_of(client)
-    plan = _plan(layout, study, dict(store.pending(layout)), hands)
+    pending = dict(store.pending(layout))
+    store.forget(layout, pending)
+    plan = _plan(layout, study, pending, hands)
     if announce is not None:
         announce(plan)
     _work(plan, store, client, progress)
@@ -139,20 +149,28 @@ def _run(
 
 def plan_of(study: Study, folder: Path | None = None) -> Plan:
     """Return the plan of what is left of a study, without changing anything."""
-    if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        layout = _layout_of(study)
-        nothing = np.ones(study.axes.shape, bool)
-        pending = {chunk: nothing[layout.region(chunk)] for chunk in layout.all_chunks()}
-        return _plan(layout, study, pending, jax.local_device_count())
-    store = open_store(folder)
+    with _told(Path() if folder is None else folder):
+        if folder is None or _is_free(folder):
+            layout = _layout_of(study)
+            nothing = np.ones(study.axes.shape, bool)
+            pending = {chunk: nothing[layout.region(chunk)] for chunk in layout.all_chunks()}
+            return _plan(layout, study, pending, jax.local_device_count())
+        store = open_store(folder)
     check_same(store.attributes["study"], study.description(), folder)
-    old = _layout_of(store_study(store, study), store.chunks)
-    whole = _layout_of(old.study.extended(study), store.chunks)
+    stored = store_study(store, study)
+    chunks = store.chunks(stored)
+    old, whole = _layout_of(stored, chunks), _layout_of(stored.extended(study), chunks)
+    store.check(old)
     left = np.ones(whole.study.axes.shape, bool)
     for chunk, runs in store.pending(old):
         left[old.region(chunk)] = runs
     pending = {chunk: left[whole.region(chunk)] for chunk in whole.all_chunks()}
     return _plan(whole, study, pending, jax.local_device_count())
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a store can be made in a folder: there is none, or nothing in it."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _layout_of(study: Study, chunks: Index | None = None) -> Layout:
@@ -181,17 +199,19 @@ def store_study(store: Store, study: Study) -> Study:
 
 def _store_of(study: Study, folder: Path) -> Store:
     """The store of a study in a folder, which is made if there is none."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        store = open_store(folder)
-        check_same(store.attributes["study"], study.description(), folder)
-        return store
-    return create_store(folder, _layout_of(study))  # moved to where it is to be, if that is empty
+    if _is_free(folder):
+        return create_store(folder, _layout_of(study))
+    store = open_store(folder)
+    check_same(store.attributes["study"], study.description(), folder)
+    return store
 
 
 def _grown(store: Store, study: Study) -> Layout:
-    """The layout of a store, after it has got room for what the study has more."""
+    """The layout of a store that has been repaired, with room for what the study has more."""
     stored = store_study(store, study)
-    layout = _layout_of(stored.extended(study), store.chunks)
+    chunks = store.chunks(stored)
+    store.repair(_layout_of(stored, chunks))
+    layout = _layout_of(stored.extended(study), chunks)
     # Also where nothing is new: a process may have been killed while it made room.
     store.extend(layout)
     return layout
@@ -247,11 +267,8 @@ def _sorted(dataset: xr.Dataset, study: Study) -> xr.Dataset:
     return dataset
 
 
-def _explained(error: OSError, folder: Path) -> SweepError:
+def _explained(error: OSError, folder: Path, advice: str) -> SweepError:
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return SweepError(
-            f"no room in {folder}: {what}. What was finished is kept: make room, and resume.",
-            code=1,
-        )
+        return SweepError(f"no room in {folder}: {what}. {advice}.", code=1)
     return SweepError(f"cannot write to {folder}: {what}.")

@@ -1,12 +1,15 @@
 """Long runs of SGD: saved as they go, killed, resumed, and refused where the file is another's."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import equinox as eqx
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +19,7 @@ from small_problems import random_problem
 from small_runs import EPSILON, NOISE, STEP, assert_same, steps_to_taus
 
 import tts_jax as tts
+from tts_jax._files import scratch_prefix
 from tts_jax.dynamics.sgd import checkpoints
 
 pytestmark = pytest.mark.usefixtures("bare")
@@ -148,6 +152,99 @@ def test_the_file_of_another_run_is_refused(tmp_path, changes):
     before = file.read_bytes()
     given, named = arguments(**changes)
     with pytest.raises(ValueError, match="Argument `checkpoint` must be a file of this run"):
+        tts.simulate(*given, **named, checkpoint=file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("often", [True, False])
+def test_a_full_disk_costs_the_file_and_not_the_run(tmp_path, monkeypatch, often):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    whole = tts.simulate(*given, **named)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        patched.setattr(checkpoints, "SAVE_AFTER", -1.0 if often else 1e9)
+        told = f"The checkpoint {file} could not be written: No space left"
+        with pytest.warns(tts.CheckpointWarning, match=re.escape(told)) as warned:
+            run = tts.simulate(*given, **named, checkpoint=file)
+        assert (len(warned) > 1) is often
+        assert_same(run, whole, atol=0)
+        with pytest.warns(tts.CheckpointWarning), pytest.raises(StopError):  # and not an OSError
+            tts.simulate(*given, **named, checkpoint=file, progress=stop_at(0.3))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_cannot_be_written_is_told_before_anything_is_run(tmp_path, monkeypatch):
+    def read_only(*given, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+    monkeypatch.setattr(checkpoints, "_begin", None)
+    given, named = arguments()
+    with pytest.raises(ValueError, match=r"can be written, but is not, .*run\.npz: Read"):
+        tts.simulate(*given, **named, checkpoint=tmp_path / "run.npz")
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_two_at_once_do_not_meet(tmp_path):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    refused = []
+
+    def meanwhile(fraction):
+        if not refused:
+            with pytest.raises(ValueError, match="a file that no other process works on") as caught:
+                tts.simulate(*given, **named, checkpoint=file)
+            refused.append(str(caught.value))
+
+    run = tts.simulate(*given, **named, checkpoint=file, progress=meanwhile)
+    assert f"in use, {file}: process {os.getpid()} of this machine" in refused[0]
+    assert_same(run, tts.simulate(*given, **named, checkpoint=file), atol=0)
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_names_links_and_the_home(tmp_path, monkeypatch):
+    """A name may be as long as names are; what a link points to is written; ~ is the home."""
+    given, named = arguments()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to("place/run.npz")
+    longest = "n" * 255
+    left = tmp_path / f"{scratch_prefix(tmp_path / longest)}01234567"
+    left.touch()  # as by a kill while it was written
+    for name in ("link", longest):
+        tts.simulate(*given, **named, checkpoint=f"~/{name}")
+    assert sorted(os.listdir(tmp_path)) == ["link", longest, "place"]
+    assert os.listdir(tmp_path / "place") == ["run.npz"]
+    for name in ("s3://bucket/run.npz", "", "~nobody-of-this-name/x", "n" * 256):
+        with pytest.raises(ValueError, match="Argument `checkpoint` must be"):
+            tts.simulate(*given, **named, checkpoint=name)
+
+
+@pytest.mark.parametrize("change", ["recorded", "fewer", "shape", "bits"])
+def test_a_file_that_was_altered_is_refused(tmp_path, change):
+    (given, named), file = arguments(), tmp_path / "run.npz"
+    tts.simulate(*given, **named, checkpoint=file)
+    with np.load(file) as opened:
+        found = dict(opened)
+    if change == "bits":
+        content = bytearray(file.read_bytes())
+        content[content.index(found["arr_0"].tobytes()) + 3] ^= 1
+        file.write_bytes(content)
+    else:
+        if change == "recorded":
+            found["recorded"] = np.asarray(10**15)
+        elif change == "fewer":
+            del found["arr_1"]
+        else:
+            found["arr_1"] = np.zeros((2, 2))
+        with file.open("wb") as opened:
+            np.savez(opened, **found)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="must be a file that `simulate` wrote, or none"):
         tts.simulate(*given, **named, checkpoint=file)
     assert file.read_bytes() == before
 

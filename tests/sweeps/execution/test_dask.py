@@ -19,6 +19,7 @@ from small_studies import (
     compilations,
     finished,
     same,
+    sessions,
     written,
 )
 
@@ -75,9 +76,9 @@ def test_a_killed_worker_loses_nothing_and_does_nothing_twice(client, tmp_path):
     assert set(client.run(os.getpid).values()) != set(pids.values())
     assert killed[0] < 30
     assert len(seen) == 40  # each of the forty units once
-    assert data.attrs["sessions"][-1]["runs"] == 160
+    assert sessions(data)[-1]["runs"] == 160
     alone = run_study(study, tmp_path / "alone.zarr")
-    assert alone.attrs["sessions"][-1]["runs"] == 160
+    assert sessions(alone)[-1]["runs"] == 160
     assert same(finished(store), finished(tmp_path / "alone.zarr"))
 
 

@@ -1,6 +1,7 @@
 """What can happen to a sweep, done to real ones: killed, interrupted, damaged, full, not alone."""
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import random
@@ -14,13 +15,24 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import xarray as xr
 from small_problems import small_problem
-from small_studies import LONGER_STUDY, MANY_UNITS, Apart, files, finished, same, written
+from small_studies import (
+    LONGER_STUDY,
+    MANY_UNITS,
+    Apart,
+    drifts,
+    files,
+    finished,
+    same,
+    sessions,
+    written,
+)
 
 import tts_jax as tts
 from tts_jax import cli
-from tts_jax.sweeps.storage.store import Store
+from tts_jax.sweeps.storage.report import export_netcdf
+from tts_jax.sweeps.storage.root import Root, read_root, write_root
+from tts_jax.sweeps.storage.store import Store, locked
 from tts_jax.sweeps.sweep import run_study
 
 MODULES = ["small_studies", "tts_jax.cli", "tts_jax.sweeps.sweep", "tts_jax.sweeps.storage.report"]
@@ -82,7 +94,10 @@ def made(store: Path) -> int:
     """How many runs a reader sees, at any moment."""
     if not store.exists():
         return 0
-    return int(np.sum(xr.open_zarr(str(store), chunks=None).status.values >= 0))
+    data = tts.open_sweep(store)
+    done = data.status.values >= 0
+    assert np.all(np.isfinite(data.a.values[done]))
+    return int(np.sum(done))
 
 
 def sweep_many(store: Path) -> None:
@@ -91,9 +106,13 @@ def sweep_many(store: Path) -> None:
     tts.sweep(small_problem(), Apart(), MANY_UNITS, [0.0, 1.0], store=store)
 
 
+KILLS = int(os.environ.get("TTS_KILLS", "20"))
+
+
 @pytest.mark.thorough
-def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
-    store, moments = tmp_path / "killed.zarr", random.Random(7)
+def test_kills_at_random_moments_lose_nothing(processes, tmp_path):
+    """TTS_KILLS of them: also while the store is made, and while what is damaged is made again."""
+    store, moments = tmp_path / "killed.zarr", random.Random(KILLS)
 
     def begin(store):
         process = processes.Process(target=sweep_many, args=(store,))
@@ -105,7 +124,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
         begin(tmp_path / name).join()
         usual = time.monotonic() - begun
     there = 0
-    for _ in range(20):
+    for _ in range(KILLS):
         process = begin(store)
         process.join(moments.uniform(0.2, 1.0) * usual)
         process.kill()
@@ -119,6 +138,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(processes, tmp_path):
     sweep_many(store)
     assert same(finished(store), finished(tmp_path / "usual"))
     assert not list(store.rglob("*.partial"))
+    assert {file.name for file in tmp_path.iterdir()} == {"first", "usual", "killed.zarr"}
 
 
 def test_two_at_once_do_not_meet(processes, study, whole, tmp_path, capsys):
@@ -167,8 +187,8 @@ def test_a_damaged_chunk_is_made_again_and_no_other(whole, tmp_path, damage, nam
     else:
         victim.unlink()
     assert cli.main(["resume", str(store)]) == 0
-    sessions = xr.open_zarr(str(store), chunks=None).attrs["sessions"]
-    assert [session["runs"] for session in sessions] == [48, 4]
+    made_in = sessions(tts.open_sweep(store))
+    assert [session["runs"] for session in made_in] == [48, 4]
     assert same(finished(store), finished(whole))
     after = files(store)
     touched = {file for file in after if after[file] != before.get(file)}
@@ -214,6 +234,23 @@ def test_a_folder_that_cannot_be_written_is_told(study, whole, small_disk, capsy
     assert "48 of 48 runs made, complete" in capsys.readouterr().out
 
 
+def test_an_export_to_a_full_disk_leaves_what_was_there(copied, small_disk):
+    file = small_disk / "s.nc"
+    file.write_text("old")
+    with contextlib.suppress(OSError), (small_disk / "much").open("wb") as filling:
+        while True:
+            filling.write(bytes(4096))
+            filling.flush()
+    with pytest.raises(tts.SweepError, match=f"cannot write {file}: No space left") as caught:
+        export_netcdf(copied, file)
+    assert caught.value.code == 1
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(tts.SweepError, match=f"cannot write {file}: Read-only"):
+        export_netcdf(copied, file)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["much", "s.nc"]
+    assert file.read_text() == "old"
+
+
 def test_a_process_killed_while_it_made_room_leaves_a_readable_store(
     study, whole, tmp_path, monkeypatch
 ):
@@ -246,3 +283,106 @@ def test_a_process_killed_while_it_made_room_leaves_a_readable_store(
     assert np.all(data.status == 0)
     old = data.sel(seed=range(4)).load().drop_attrs()
     assert same(old, finished(whole).drop_attrs())
+
+
+def forge(store: Path, change) -> None:
+    """Change what the root of a store says. Its checksum is right: anybody can make one."""
+    root = copy.deepcopy(read_root(store))
+    change(root.attributes, root.arrays)
+    write_root(store, Root(root.attributes, root.arrays))
+
+
+def one_more(name):
+    return lambda attributes, arrays: arrays.update({name: copy.deepcopy(arrays["u"])})
+
+
+FORGERIES = {
+    "above": one_more("../victim"),
+    "below": one_more("u/victim"),
+    "hidden": one_more(".lock"),
+    "another": one_more("notes"),
+    "fewer": lambda _, arrays: arrays.pop("a"),
+    "a group": lambda _, arrays: arrays["u"].update(node_type="group"),
+    "no metadata": lambda _, arrays: arrays.update(u=3),
+    "longer": lambda _, arrays: arrays["u"].update(shape=[2, 3, 2, 60]),
+    "other axes": lambda _, arrays: arrays["u"].update(dimension_names=["a", "b", "c", "d"]),
+    "other numbers": lambda _, arrays: arrays["u"].update(data_type="int32"),
+    "other codecs": lambda _, arrays: arrays["u"]["codecs"][1].update(name="gzip"),
+    "no codecs": lambda _, arrays: arrays["u"].pop("codecs"),
+    "other chunks": lambda given, _: given["layout"].update(chunks=[1, 3]),
+    "chunks of nothing": lambda given, _: given["layout"].update(chunks=[0, 3]),
+    "chunks of words": lambda given, _: given["layout"].update(chunks=["../victim", 3]),
+    "no chunks": lambda given, _: given["layout"].pop("chunks"),
+    "another axis": lambda given, _: given["study"]["grid"].update({"../victim": [1.0]}),
+}
+
+
+@pytest.mark.parametrize("how", FORGERIES)
+def test_a_strangers_store_is_refused_and_nothing_is_written(copied, victim, how):
+    (copied / "notes").mkdir()
+    (copied / "notes" / "zarr.json").write_text("mine")
+    forge(copied, FORGERIES[how])
+    before = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
+    with pytest.raises(tts.SweepError):
+        drifts(copied)
+    after = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
+    assert after == before
+    with contextlib.suppress(tts.SweepError):  # it may be read
+        tts.open_sweep(copied)
+
+
+@pytest.mark.parametrize("name", ["../victim", "{}", "u/../../victim", ".."])
+def test_a_name_that_leads_elsewhere_is_not_even_read(copied, victim, name):
+    forge(copied, one_more(name.format(victim)))
+    for ask in (tts.open_sweep, drifts):
+        with pytest.raises(tts.SweepError, match="can be no folder in it"):
+            ask(copied)
+
+
+def test_a_users_own_folder_inside_is_no_part_of_it(copied, made):
+    (copied / "notes").mkdir()
+    (copied / "notes" / "zarr.json").write_text("mine")
+    drifts(copied)
+    assert "notes" not in read_root(copied).arrays
+    assert tts.open_sweep(copied).equals(tts.open_sweep(made))
+
+
+def test_metadata_of_an_array_are_those_of_the_root(copied, made):
+    """Also where they can be read: the writer would go by them."""
+    file = copied / "u" / "zarr.json"
+    file.write_text(file.read_text().replace("float64", "float32"))
+    assert drifts(copied).u.equals(tts.open_sweep(made).u)
+    (copied / "u" / "c" / "0" / "0" / "0" / "0").unlink()
+    assert drifts(copied).u.equals(tts.open_sweep(made).u)
+    assert "float64" in file.read_text()
+
+
+def test_a_store_that_is_moved_while_it_is_written_is_left(tmp_path, monkeypatch):
+    store, moved, written = tmp_path / "s.zarr", tmp_path / "moved.zarr", []
+    original = Store.write
+
+    def write(self, *given):
+        if len(written) == 2:
+            store.rename(moved)
+        written.append(given)
+        original(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", write)
+        with pytest.raises(tts.SweepError, match=r"has been moved or removed") as caught:
+            sweep_many(store)
+    assert caught.value.code == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["moved.zarr"]
+    assert made(moved) == 8
+    sweep_many(moved)
+    assert made(moved) == 160
+
+
+def test_a_store_that_another_machine_holds_tells_how_to_go_on(copied):
+    with locked(copied):
+        holder = copied / ".lock.holder"
+        holder.write_text('{"host": "node7", "process": 41, "since": "2026-01-01T00:00:00"}')
+        with pytest.raises(tts.SweepError, match=r"of the machine node7, since .*remove .*\.lock"):
+            drifts(copied)
+        (copied / ".lock").unlink()  # as it was told
+        drifts(copied)

@@ -2,7 +2,9 @@
 
 import os
 import time
+import warnings
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._digest import digest, is_key
-from ..._errors import argument_error
+from ..._errors import CheckpointWarning, argument_error
+from ..._files import HeldError, held, scratch_prefix, whole
 from ..._types import Array, Count, Tree
 from ...models.network import Params
 from ..base import Progress, RunInputs
@@ -38,16 +41,24 @@ class Checkpoint(NamedTuple):
     name: str
 
     def save(self, state: RunState, ys: list[Params]) -> None:
-        """Write where a run is and what it has recorded."""
-        # Whole or not at all: the file is written beside, and moved.
-        half = self.path.with_name(f".{self.path.name}.half")
+        """Write where a run is and what it has recorded, or warn: the run is worth more than its
+        file."""
         leaves = jax.tree.leaves((state, ys), is_leaf=is_key)
         arrays = [np.asarray(jax.random.key_data(v) if is_key(v) else v) for v in leaves]
-        with half.open("wb") as file:
-            np.savez(file, *arrays, run=np.asarray(self.name), recorded=np.asarray(len(ys)))
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(self.path)
+        try:
+            with whole(self.path) as half, half.open("xb") as file:
+                np.savez(file, *arrays, run=np.asarray(self.name), recorded=np.asarray(len(ys)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            warnings.warn(
+                CheckpointWarning(
+                    f"The checkpoint {self.path} could not be written: {error.strerror or error}. "
+                    "What has been computed since it was last written is not in it; a run that "
+                    "has ended is returned all the same."
+                ),
+                stacklevel=2,
+            )
 
     def load(self, state: RunState, params: Params) -> tuple[RunState, list[Params]]:
         """Return what was saved, in the shapes of a state and of recorded parameters.
@@ -57,23 +68,47 @@ class Checkpoint(NamedTuple):
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 found = dict(file)
-            is_same = str(found["run"]) == self.name
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-            raise argument_error(
-                "checkpoint", "a file that `simulate` wrote, or none", self.path
-            ) from None
-        if not is_same:
-            raise argument_error(
-                "checkpoint", "a file of this run, or none", f"of other numbers: {self.path}"
-            )
-        template: Tree = (state, [params] * int(found["recorded"]))
+            name, recorded = str(found.pop("run")), int(found.pop("recorded"))
+            saved = [found[f"arr_{i}"] for i in range(len(found))]
+        except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+            raise self._refused("a file that `simulate` wrote, or none", "") from None
+        if name != self.name:
+            raise self._refused("a file of this run, or none", "of other numbers: ")
+        one = len(jax.tree.leaves(params))
+        if len(saved) != len(jax.tree.leaves(state, is_leaf=is_key)) + one * recorded:
+            raise self._refused("a file that `simulate` wrote, or none", "altered: ")
+        template: Tree = (state, [params] * recorded)
         old, structure = jax.tree.flatten(template)
-        leaves = [jnp.asarray(found[f"arr_{i}"]) for i in range(len(old))]
         leaves = [
-            jax.random.wrap_key_data(new, impl=jax.random.key_impl(key)) if is_key(key) else new
-            for new, key in zip(leaves, old, strict=True)
+            jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(key))
+            if is_key(key)
+            else jnp.asarray(new)
+            for new, key in zip(saved, old, strict=True)
         ]
+        if any(jnp.shape(a) != jnp.shape(b) for a, b in zip(leaves, old, strict=True)):
+            raise self._refused("a file that `simulate` wrote, or none", "altered: ")
         return jax.tree.unflatten(structure, leaves)
+
+    def _refused(self, expected: str, got: str) -> ValueError:
+        return argument_error("checkpoint", expected, f"{got}{self.path}")
+
+
+def _keep_others_off(path: Path, stack: ExitStack) -> None:
+    """Hold a checkpoint until the stack ends, and remove what a killed process was writing.
+
+    **Raises:** `ValueError` if another process works on it, or nothing can be written there.
+    """
+    prefix = scratch_prefix(path)
+    try:
+        stack.enter_context(held(path.with_name(f"{prefix}lock")))
+        for half in path.parent.glob(prefix + 8 * "?"):
+            half.unlink(missing_ok=True)
+    except HeldError as error:
+        expected = "a file that no other process works on"
+        raise argument_error("checkpoint", expected, f"in use, {path}: {error}") from error
+    except OSError as error:
+        expected = "a file that can be written"
+        raise argument_error("checkpoint", expected, f"not, {path}: {error.strerror}") from error
 
 
 class MakesSpec(Protocol):
@@ -91,17 +126,30 @@ def record_in_pieces(
     there the run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception,
     and at the end.
 
-    **Raises:** `ValueError` if the file is not a checkpoint of this very run.
+    **Warns:** `CheckpointWarning` where it cannot be written; the run goes on.
+
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run, or in use.
     """
+    if checkpoint is None:
+        return _record(dynamics, given, progress, None)
+    path = Path(os.path.realpath(checkpoint))  # what a link points to is what is written
+    with ExitStack() as stack:
+        _keep_others_off(path, stack)
+        return _record(dynamics, given, progress, path)
+
+
+def _record(
+    dynamics: MakesSpec, given: RunInputs, progress: Progress | None, path: Path | None
+) -> tuple[Params, Count]:
     (state, stops, batch), ys = _begin(dynamics, given), []
     stops = np.asarray(stops)
     piece = max(1, PIECE // batch) if batch else FULL_PIECE
     file = None
-    if checkpoint is not None:
+    if path is not None:
         # What is saved is shaped for the device: see `run_alone`.
         shapes = jax.tree.map(jnp.shape, state.params)
-        file = Checkpoint(checkpoint, digest(dynamics, given, shapes))
-        if checkpoint.exists():
+        file = Checkpoint(path, digest(dynamics, given, shapes))
+        if path.exists():
             state, ys = file.load(state, given.params)
     saved = time.monotonic()
     try:

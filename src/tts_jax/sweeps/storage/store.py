@@ -2,43 +2,44 @@
 
 A reader never sees a file that is half written. The status of a run is -1 until it has been made,
 and the chunk of statuses is the last that a unit of work writes: that marks the unit as done. A
-chunk ends in a checksum. The metadata of all arrays stand in one file, so that readers never see
-half a change.
+chunk ends in a checksum. The metadata of all arrays stand in one file, the root, so that readers
+never see half a change.
+
+Of the files only those are read and written whose names a study makes.
 """
 
 import datetime
-import itertools
 import json
 import platform
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from ..._errors import Status
+from ..._files import HeldError, held
 from ..errors import SweepError
 from ..execution.layout import Index, Layout, Unit
-from ..execution.variables import Variable
 from ..study.grid import kind_of
 from ..study.study import Study
 from ..study.tables import TableError
 from ..study.toml import study_from
-from .coordinates import coordinates, floor_dimensions, floors
+from .arrays import PENDING, check_arrays, empty, fixed_values
+from .contents import (
+    check_links,
+    chunk_files,
+    describe_kinds,
+    hash_of,
+    remove_partial,
+)
+from .root import FILE, Root, read_root, write_json, write_root
 
-PENDING = -1
-"""The status of a run that has not been made."""
-
-_FORMAT = 1
+_LOCK = ".lock"
 
 _REMEMBER = 10.0
 """Seconds between two notes of how far a session has come."""
@@ -47,18 +48,24 @@ _REMEMBER = 10.0
 class Store:
     """The group of a sweep in a folder. Open it by `open_store` or `create_store`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._group = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
+    def __init__(self, folder: Path, root: Root):
+        self.folder, self._root = folder, root
         self._arrays: dict[str, Any] = {}
+        self._lock: tuple[int, int] | None = None
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return json.loads((self.folder / "zarr.json").read_bytes())["attributes"]
+        return self._root.attributes
 
-    @property
-    def chunks(self) -> Index:
-        return tuple(self.attributes["chunks"])
+    def chunks(self, study: Study) -> Index:
+        """Return the lengths of chunks on the axes of the grid of a study."""
+        found = self._root.attributes["layout"].get("chunks")
+        lengths = found if isinstance(found, list) else []
+        if len(lengths) != len(study.axes.shape) or not all(
+            type(length) is int and length > 0 for length in lengths
+        ):
+            raise SweepError(f"{self.folder} holds no sweep: its chunks are {found!r}.")
+        return tuple(lengths)
 
     def study(self) -> Study:
         """Return the study, built from its description.
@@ -72,6 +79,10 @@ class Store:
                 f"the study of {self.folder} cannot be built from its description, "
                 f"{error.message} Resume it in Python: call `tts.sweep` with the same arguments."
             ) from error
+
+    def check(self, layout: Layout) -> None:
+        """Raise `SweepError` unless the store has the arrays that a layout makes, and no other."""
+        check_arrays(self.folder, self._root.arrays, layout)
 
     def pending(self, layout: Layout) -> list[tuple[Index, np.ndarray]]:
         """Return, for every chunk, which of its runs are to be made: all, if it is damaged."""
@@ -92,62 +103,89 @@ class Store:
             status = np.asarray(self._array("status")[region])
             point = layout.study.axes.point([part.start for part in region])
             for name, variable in layout.variables[kind_of(point)].items():
-                if not self._whole(name, chunk, variable):
+                # Zarr takes a missing file for an empty one.
+                sizes = self._array(name).chunks[len(chunk) :]
+                files = chunk_files(name, chunk, variable.shape, sizes)
+                if not all((self.folder / file).exists() for file in files):
                     return everything
                 self._array(name)[region]  # reading it looks at the checksums
         except Exception:  # whatever a damaged chunk makes the codecs say
             return everything
         return status == PENDING
 
-    def _whole(self, name: str, chunk: Index, variable: Variable) -> bool:
-        """Whether all files of a chunk are there: Zarr takes a missing file for an empty one."""
-        sizes = self._array(name).chunks[len(chunk) :]
-        parts = [range(-(-n // c)) for n, c in zip(variable.shape, sizes, strict=True)]
-        return all(
-            self.folder.joinpath(name, "c", *map(str, (*chunk, *rest))).exists()
-            for rest in itertools.product(*parts)
-        )
+    def forget(self, layout: Layout, pending: Mapping[Index, np.ndarray]) -> None:
+        """Tell readers which runs are to be made again: they lose their status."""
+        for chunk, runs in pending.items():
+            if np.all(runs) and self.folder.joinpath("status", "c", *map(str, chunk)).exists():
+                self._array("status")[layout.region(chunk)] = PENDING
 
     def write(self, layout: Layout, unit: Unit, found: Mapping[str, np.ndarray]) -> None:
         """Write what the runs of a unit left, in their order on the first axis of each array."""
+        self._check_place()
         region = layout.region(unit.chunk)
         for name, variable in layout.whole.items():
             if name not in found:
                 continue
             shape = (*unit.mask.shape, *variable.shape)
             if np.all(unit.mask):
-                block = np.full(shape, _empty(variable.dtype), variable.dtype)
+                block = np.full(shape, empty(variable.dtype), variable.dtype)
             else:
                 block = np.array(self._array(name)[region]).reshape(shape)
             filled = tuple(slice(0, n) for n in found[name].shape[1:])
             block[(..., *filled)][unit.mask] = found[name]
             self._array(name)[region] = block
 
-    def repair(self) -> None:
-        """Write the metadata again of those arrays where they cannot be read, from their copies in
-        the one file that has all of them."""
-        root = json.loads((self.folder / "zarr.json").read_bytes())
-        for name, metadata in root["consolidated_metadata"]["metadata"].items():
-            file = self.folder / name / "zarr.json"
+    def repair(self, layout: Layout) -> None:
+        """Write the root again, and the metadata of arrays where they differ from it.
+
+        To be called by who holds the store, with the layout that it has.
+
+        **Raises:** `SweepError` if it has other arrays than the layout makes.
+        """
+        self.check(layout)
+        self._lock = _identity(self.folder / _LOCK)
+        remove_partial(self.folder, self._root.arrays)
+        write_root(self.folder, self._root)
+        for name, metadata in self._root.arrays.items():
+            file = self.folder / name / FILE
             try:
-                json.loads(file.read_bytes())
-            except (OSError, ValueError):
+                is_same = json.loads(file.read_bytes()) == metadata
+            except (OSError, ValueError, RecursionError):
+                is_same = False
+            if not is_same:  # damaged, or of a process that was killed while it made room
                 file.parent.mkdir(exist_ok=True)
-                _write_json(file, metadata)
+                write_json(file, metadata)
 
     def extend(self, layout: Layout) -> None:
         """Make room for the values that a study has more, and touch no run that is there."""
-        for name, values, axis in coordinates(layout.study):
+        fixed = {n: values for n, values, _ in fixed_values(layout) if n in self._root.arrays}
+        for name, values in fixed.items():
             self._grow(name, values.shape)
-            if axis is not None:
-                self._array(name)[...] = values
-        if (self.folder / "floor").exists():
-            values = floors(layout.study)
-            self._grow("floor", values.shape)
-            self._array("floor")[...] = values
+            self._array(name)[...] = values
         for name, variable in layout.whole.items():
             self._grow(name, (*layout.study.axes.shape, *variable.shape))
-        self._publish(study=layout.study.description())
+        self.publish_layout(layout, fixed)
+
+    def publish_layout(
+        self, layout: Layout, fixed: Mapping[str, np.ndarray], **attributes: Any
+    ) -> None:
+        """Publish a study and its layout, and the metadata of the arrays as they are now.
+
+        `fixed`: the values of those arrays that are no variable of the runs.
+        """
+        names = (*fixed, *layout.whole)
+        arrays = {name: json.loads((self.folder / name / FILE).read_bytes()) for name in names}
+        self._root = Root(self._root.attributes, arrays)
+        about: dict[str, Any] = {"chunks": list(layout.chunks)}
+        about["kinds"] = describe_kinds(layout.variables)
+        about["coordinates"] = hash_of(fixed)
+        self.publish(study=layout.study.description(), layout=about, **attributes)
+
+    def publish(self, **attributes: Any) -> None:
+        """Write attributes into the one file that readers see."""
+        self._check_place()
+        self._root = Root(self._root.attributes | attributes, self._root.arrays)
+        write_root(self.folder, self._root)
 
     def _grow(self, name: str, shape: tuple[int, ...]) -> None:
         if self._array(name).shape != shape:
@@ -155,28 +193,19 @@ class Store:
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
-            array = self._group[name]
+            array = zarr.open_array(self.folder / name, mode="r+")
             # A chunk of nothing but failures is data, too.
-            self._arrays[name] = array.with_config({"write_empty_chunks": True})  # pyright: ignore
+            self._arrays[name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name]
 
-    def _publish(self, **attributes: Any) -> None:
-        """Write attributes, and the metadata of all arrays, in the one file that readers see.
-
-        Zarr would write the attributes first, without the metadata, and then both.
-        """
-        file = self.folder / "zarr.json"
-        root = json.loads(file.read_bytes())
-        root["attributes"] |= attributes
-        names = sorted(path.parent.name for path in self.folder.glob("*/zarr.json"))
-        root["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": {
-                name: json.loads((self.folder / name / "zarr.json").read_bytes()) for name in names
-            },
-        }
-        _write_json(file, root)
+    def _check_place(self) -> None:
+        """Raise `SweepError` if the folder that this process holds is there no more."""
+        if self._lock is not None and _identity(self.folder / _LOCK) != self._lock:
+            raise SweepError(
+                f"{self.folder} has been moved or removed while this process was working on it. "
+                "What was finished is in it: resume it where it is now.",
+                code=1,
+            )
 
     @contextmanager
     def session(self, devices: int) -> Iterator[Callable[..., None]]:
@@ -201,7 +230,7 @@ class Store:
         def keep() -> None:
             nonlocal kept
             kept = time.perf_counter()
-            self._publish(sessions=[*before, record | {"seconds": round(kept - began, 3)}])
+            self.publish(sessions=[*before, record | {"seconds": round(kept - began, 3)}])
 
         def note(**more: Any) -> None:
             record.update(more)
@@ -212,48 +241,18 @@ class Store:
         try:
             yield note
         finally:
-            with suppress(OSError):  # a full disk has been told already
+            # A full disk has been told already, and so has a folder that was moved.
+            with suppress(OSError, SweepError):
                 keep()
 
 
-def create_store(folder: Path, layout: Layout) -> Store:
-    """Create a store, which others see only when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    half = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
-        zarr.create_group(str(half), overwrite=True)
-        _fill(Store(half), layout)
-        try:
-            half.rename(folder)
-        except OSError as error:
-            if folder.exists():
-                raise SweepError(f"another process has just made {folder}.") from error
-            raise
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
-    return Store(folder)
-
-
-def _write_json(file: Path, content: Any) -> None:
-    """Write a file so that no reader sees half of it."""
-    half = file.with_suffix(".partial")
-    half.write_text(json.dumps(content, indent=1))
-    half.replace(file)
-
-
 def open_store(folder: Path) -> Store:
-    """Open the store in a folder, to read. To write, hold it by `locked`.
+    """Open the store in a folder, to read. To write, hold it by `locked`, and `repair` it.
 
     **Raises:** `SweepError` if there is none.
     """
-    try:
-        attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SweepError(f"{folder} holds no sweep.") from error
-    if "study" not in attributes or attributes.get("format") != _FORMAT:
-        raise SweepError(f"{folder} holds no sweep of this version of tts_jax.")
-    return Store(folder)
+    check_links(folder)
+    return Store(folder, read_root(folder, mend=True))
 
 
 @contextmanager
@@ -262,71 +261,33 @@ def locked(folder: Path) -> Iterator[None]:
 
     **Raises:** `SweepError` if another process holds it, or nothing can be written there.
     """
-    # A moment: who asks whether it is held, `report`, holds it for as long.
-    lock = filelock.FileLock(folder / ".lock", timeout=1)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise SweepError(f"another process is working on {folder}; wait for it to end.") from error
-    except OSError as error:
-        raise SweepError(f"cannot write to {folder}: {error.strerror or error}.") from error
-    try:
-        for half in folder.rglob("*.partial"):  # what a killed process was writing
-            half.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            # A moment: who asks whether it is held, `is_held`, holds it for as long.
+            stack.enter_context(held(folder / _LOCK, patience=1, keep=True))
+        except HeldError as error:
+            raise SweepError(f"another process is working on {folder}: {error}.") from error
+        except OSError as error:
+            raise SweepError(f"cannot write to {folder}: {error.strerror or error}.") from error
         yield
-    finally:
-        lock.release()
 
 
-def _fill(store: Store, layout: Layout) -> None:
-    group, study = store._group, layout.study
-    zipped = [name for axis in study.axes.axes if len(axis.names) > 1 for name in axis.names]
-    for name, values, axis in coordinates(study):
-        dimensions = () if axis is None else (axis,)
-        _make(group, name, values.shape, (4096,) * values.ndim, values.dtype, dimensions)
-        store._array(name)[...] = values
-    values = floors(study)
-    if np.any(np.isfinite(values)):
-        dimensions = floor_dimensions(study)
-        _make(group, "floor", values.shape, (4096,) * values.ndim, values.dtype, dimensions)
-        store._array("floor")[...] = values
-    names = tuple(axis.dimension for axis in study.axes.axes)
-    for name, variable in layout.whole.items():
-        shape, chunks = (*study.axes.shape, *variable.shape), (*layout.chunks, *variable.shape)
-        _make(group, name, shape, chunks, variable.dtype, (*names, *variable.axes))
-    store._publish(
-        format=_FORMAT,
-        study=study.description(),
-        chunks=list(layout.chunks),
-        precision=study.precision,
-        method=type(study.dynamics).__name__,
-        statuses={"PENDING": PENDING, **{status.name: int(status) for status in Status}},
-        sessions=[],
-        # For xarray: those that have no axis of their name.
-        coordinates=" ".join([*zipped, *dict(study.axes.fixed)]),
-    )
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds a store for writing."""
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with held(folder / _LOCK, keep=True):
+            return False
+    except HeldError:
+        return True
+    except OSError:  # a folder that cannot be written has no writer
+        return False
 
 
-def _make(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: np.dtype,
-    dimensions: tuple[str, ...],
-) -> None:
-    text = dtype.kind in "OTU"
-    group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=str if text else dtype,
-        fill_value="" if text else _empty(dtype),
-        dimension_names=dimensions,
-        # A checksum around what was compressed: a chunk that is cut off or altered is not read.
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
-    )
-
-
-def _empty(dtype: np.dtype) -> Any:
-    return np.nan if np.issubdtype(dtype, np.floating) else PENDING
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,14 +1,15 @@
 """Studies as TOML files, and as the tables that a store keeps."""
 
 import itertools
+import os
 import re
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..._files import as_path
 from ...models.targets import AbstractLabels
 from ..errors import StudyError
 from .grid import START_NAMES
@@ -19,12 +20,12 @@ _SPACED = {"from", "to", "count", "scale"}
 _PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start")
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | os.PathLike[str]) -> Study:
     """Read a `Study` from a TOML file.
 
     **Raises:** `StudyError` with the file, the line that is wrong, and what is expected there.
     """
-    path = Path(path)
+    path = as_path("path", path)
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
