@@ -16,7 +16,8 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_digest", "_sweepable", "progress", "batching"),
+    *("_types", "_errors", "_library", "_code", "_parts", "_digest", "_programs", "_sweepable"),
+    *("progress", "batching"),
     *(
         "configuration",
         "numerics",

@@ -1,12 +1,12 @@
 """Arrival times of neurons at the jumps, along the gradient flow at a finite epsilon."""
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
 
 from .._errors import argument_error, check_64_bit, check_scalar, check_type
+from .._programs import compiled
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.diffrax.rodas5p import Rodas5P
 from ..integrators.rosenbrock import AbstractSystem
@@ -47,7 +47,7 @@ def arrival_times(
     return _arrivals(*as_arrays((problem, flow, params, horizon, within)))
 
 
-@eqx.filter_jit
+@compiled
 def _arrivals(
     problem: Problem, flow: GradientFlow, params: Params, horizon: Scalar, within: Scalar
 ) -> Array:

@@ -8,12 +8,12 @@ hundreds of steps for each time scale of the fast layer. Both are counted in gra
 import math
 from typing import TYPE_CHECKING
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._errors import argument_error, check_scalar, check_type
+from .._programs import compiled
 from .._types import Array, Real, Scalar
 from ..models.network import Params
 from ..problems.base import AbstractProblem
@@ -99,7 +99,7 @@ def explicit_solver() -> "diffrax.AbstractSolver":
     return diffrax.Tsit5()
 
 
-@eqx.filter_jit
+@compiled
 def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> Scalar:
     """Return the largest rate of the gradient flow at its start, in slow time, by the power method.
 

@@ -6,13 +6,14 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._digest import digest, is_key
+from ..._digest import digest
 from ..._errors import argument_error
+from ..._parts import is_key
+from ..._programs import compiled
 from ..._types import Array, Count, Tree
 from ...models.network import Params
 from ..base import Progress, RunInputs
@@ -91,7 +92,8 @@ def record_in_pieces(
     there the run goes on from it; it is written about every `SAVE_AFTER` seconds, at an exception,
     and at the end.
 
-    **Raises:** `ValueError` if the file is not a checkpoint of this very run.
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run, and where nothing
+    tells whether it is.
     """
     (state, stops, batch), ys = _begin(dynamics, given), []
     stops = np.asarray(stops)
@@ -100,7 +102,8 @@ def record_in_pieces(
     if checkpoint is not None:
         # What is saved is shaped for the device: see `run_alone`.
         shapes = jax.tree.map(jnp.shape, state.params)
-        file = Checkpoint(checkpoint, digest(dynamics, given, shapes))
+        everything = {"dynamics": dynamics, **given._asdict(), "shapes": shapes}
+        file = Checkpoint(checkpoint, digest(everything))
         if checkpoint.exists():
             state, ys = file.load(state, given.params)
     saved = time.monotonic()
@@ -128,18 +131,18 @@ def _run(spec: RunSpec) -> AbstractRun:
 # The spec is made anew in each of these: an optimiser in it may hold traced numbers.
 
 
-@eqx.filter_jit
+@compiled
 def _begin(dynamics: MakesSpec, given: RunInputs) -> tuple[RunState, Array, int]:
     """Return the first state, the stops, and the samples of a training step."""
     spec = dynamics.spec(given)
     return _run(spec).begin(), spec.stops, spec.source.size
 
 
-@eqx.filter_jit
+@compiled
 def _advance(dynamics: MakesSpec, given: RunInputs, state: RunState, stop: Count) -> RunState:
     return _run(dynamics.spec(given)).advance(state, stop)
 
 
-@eqx.filter_jit
+@compiled
 def _parameters(dynamics: MakesSpec, given: RunInputs, state: RunState) -> Params:
     return _run(dynamics.spec(given)).parameters(state)
