@@ -117,7 +117,6 @@ WITHOUT_MIRROR = {
     ("_types",): "aliases; as_array and as_floats are seen by every test that counts traces",
     ("_library",): "tests/test_digest.py has functions and objects of libraries beside a user's",
     ("_parts",): "tests/test_digest.py has a way for every kind of thing",
-    ("_errors",): "tests/test_bad_input.py holds every message",
     ("batching", "gpu_kernel"): "tests/closed_forms/test_gpu_step.py and tests/dynamics/sgd/"
     "test_gpu.py run kernels, interpreted",
     ("cli", "errors"): "one class; tests/cli/ sees it wherever the exit status is 2",

@@ -50,6 +50,9 @@ class TableError(ValueError):
         self.path = path
         self.message = message
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.message), self.__dict__
+
 
 def describe(thing: Any) -> Any:
     """Return a plain table, list, number or word that stands for a thing.
