@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ._digest import Walk
-from ._types import as_array
+from ._types import as_array, varying_as
 
 
 class Fixed(NamedTuple):
@@ -45,7 +45,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def traced(numbers: list, fixed: Fixed | _ByDigest) -> Any:
-        return function(*fixed.tree(numbers))
+        return function(*fixed.tree(varying_as(numbers, numbers)))
 
     traced.__name__ = function.__name__  # by which JAX calls it in what it logs
     program = jax.jit(traced, static_argnums=1)

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import argument_error, check_scalar, check_type
 from .._programs import compiled
-from .._types import Array, Real, Scalar
+from .._types import Array, Real, Scalar, varying_as
 from ..models.network import Params
 from ..problems.base import AbstractProblem
 
@@ -119,5 +119,5 @@ def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> S
 
     # Nothing regular, which an eigenvector might be orthogonal to.
     vector = jnp.cos(1.0 + jnp.arange(flat.size, dtype=flat.dtype) ** 2)
-    vector = vector / jnp.linalg.norm(vector)
+    vector = varying_as((flat, epsilon), vector / jnp.linalg.norm(vector))
     return jax.lax.fori_loop(0, _ITERATIONS, more, (vector, jnp.zeros_like(epsilon)))[1]
