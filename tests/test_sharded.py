@@ -20,7 +20,8 @@ KEYS = jax.random.split(jax.random.key(0), RUNS)
 
 def sharded(function):
     """A function of many runs that are shared out over a mesh of devices."""
-    mesh = jax.make_mesh((min(RUNS, jax.local_device_count()),), ("runs",))
+    count = min(RUNS, jax.local_device_count())
+    mesh = jax.make_mesh((count,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = PartitionSpec("runs")
     many = jax.vmap(function)
     return jax.jit(jax.shard_map(many, mesh=mesh, in_specs=(spec, spec), out_specs=spec))
@@ -35,11 +36,11 @@ def run_of(problem, dynamics):
 
 
 ALWAYS = {
-    "the limit": (PROBLEM, tts.LimitFlow()),
     "SGD": (PROBLEM, tts.SGD(0.1, 1e-2, noise=0.1)),
     "the flow": (PROBLEM, tts.GradientFlow(0.1)),
 }
 LONGER = {
+    "the limit": (PROBLEM, tts.LimitFlow()),
     "the reduced flow": (PROBLEM, tts.ReducedFlow()),
     "a flow without a closed form": (SMOOTH, tts.GradientFlow(1.0, rtol=1e-4)),
     "gradient descent": (SMOOTH, tts.SGD(0.1, 1e-2, batch_size="full")),
