@@ -16,7 +16,8 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_files", "_digest", "_sweepable", "progress", "batching"),
+    *("_types", "_errors", "_files", "_library", "_code", "_parts", "_digest", "_programs"),
+    *("_sweepable", "progress", "batching"),
     *(
         "configuration",
         "numerics",
@@ -36,8 +37,8 @@ ROOMS = (
 
 FILES_OF = {
     "batching": (
-        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "multi_device"),
-        *("scalar_program", "gpu_kernel", "gpu_dispatch"),
+        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "threads"),
+        *("multi_device", "scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
     "numerics": ("quadrature", "gram", "symmetric", "banded", "first_root"),
     "integrators": (

@@ -115,7 +115,8 @@ def test_rooms_and_files_are_named_once():
 WITHOUT_MIRROR = {
     ("__main__",): "two lines; tests/cli/test_figures.py runs the command",
     ("_types",): "aliases; as_array and as_floats are seen by every test that counts traces",
-    ("_errors",): "tests/test_bad_input.py holds every message",
+    ("_library",): "tests/test_digest.py has functions and objects of libraries beside a user's",
+    ("_parts",): "tests/test_digest.py has a way for every kind of thing",
     ("batching", "gpu_kernel"): "tests/closed_forms/test_gpu_step.py and tests/dynamics/sgd/"
     "test_gpu.py run kernels, interpreted",
     ("cli", "errors"): "one class; tests/cli/ sees it wherever the exit status is 2",

@@ -1,131 +1,107 @@
-"""A hash of arrays, objects and functions that is the same in every process."""
+"""A hash of what things are and do, the same in every process and under every version of Python."""
 
-import contextlib
-import functools
 import hashlib
-import inspect
-import re
-import sys
-from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-_LIBRARIES = {
-    *("jax", "jaxlib", "numpy", "scipy", "optax", "equinox", "diffrax", "optimistix", "lineax"),
-    *("jaxtyping", "xarray", "tts_jax"),
-    *sys.stdlib_module_names,
-}
-"""Libraries whose functions and classes are hashed by their names, not by their code: the store
-of a sweep keeps the versions of libraries beside the digest."""
+from ._errors import argument_error
+from ._parts import PLAIN, Parts, UnknowableError, Unordered, parts_of, unwrapped
 
 
 def digest(*things: Any) -> str:
-    """Return a hash of pytrees, which depends on what they hold and do, and on no address.
+    """Return a hash of what things hold and do, which depends on no address and no place in a file.
 
-    Arrays count by their numbers; functions by their code, the variables that they close over and
-    the globals that they name; objects also by the methods of their classes.
+    Arrays count by their numbers; functions by what their code says and by all values that it
+    reads, from closures, defaults, globals and modules; objects by their attributes and by the
+    methods of their classes; what libraries have by its name and their version.
+
+    **Raises:** `ValueError` where nothing tells what a thing does. It names the thing by the path
+    that leads to it; a mapping of names to arguments is called by those names.
     """
-    hasher, seen = hashlib.sha256(), set()
-
-    def add(thing: Any) -> None:
-        for kind in _classes(thing):
-            add_class(kind)
-        leaves, structure = jax.tree.flatten(thing, is_leaf=is_key)
-        hasher.update(_without_addresses(structure))
-        for leaf in leaves:
-            values = jax.random.key_data(leaf) if is_key(leaf) else leaf
-            function = _unwrapped(leaf)
-            if eqx.is_array_like(values):
-                array = np.asarray(values)
-                hasher.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-            elif isinstance(function, FunctionType):
-                add_function(function)
-            elif isinstance(leaf, type):
-                add_class(leaf)
-            elif isinstance(leaf, functools.partial):
-                add((leaf.func, leaf.args, leaf.keywords))
-            else:
-                hasher.update(_without_addresses(leaf))
-
-    def add_function(function: FunctionType) -> None:
-        """Add a function: its code, its closure and its default arguments."""
-        home = _home(function)
-        hasher.update(function.__qualname__.encode())
-        if id(function) in seen or home in ("jax", "jaxlib", "numpy"):
-            return  # what functions of these libraries close over is not part of the meaning
-        seen.add(id(function))
-        add_code(function.__code__, {} if home in _LIBRARIES else function.__globals__)
-        for cell in function.__closure__ or ():
-            inside = None
-            with contextlib.suppress(ValueError):  # a cell that is still empty
-                inside = cell.cell_contents
-            add(inside)
-        add((function.__defaults__, function.__kwdefaults__))
-
-    def add_code(code: CodeType, names: dict[str, Any]) -> None:
-        """Add the byte code, constants and named globals, but not the file and line number."""
-        hasher.update(code.co_code + " ".join(code.co_names).encode())
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                add_code(constant, names)
-            else:
-                hasher.update(_without_addresses(constant))
-        for name in code.co_names:
-            if name in names and not isinstance(names[name], ModuleType):
-                add(names[name])
-
-    def add_class(kind: type) -> None:
-        for parent in kind.__mro__:
-            if parent in seen or _home(parent) in _LIBRARIES:
-                continue
-            seen.add(parent)
-            hasher.update(parent.__qualname__.encode())
-            for name, member in sorted(vars(parent).items()):
-                function = _unwrapped(member)
-                if isinstance(function, FunctionType) and _home(function) not in _LIBRARIES:
-                    hasher.update(name.encode())
-                    add_function(function)
-
-    add(things)
-    return hasher.hexdigest()
+    walk = Walk()
+    return walk.digest(things[0] if len(things) == 1 else things).hex()
 
 
-def _home(thing: Any) -> str:
-    return (getattr(thing, "__module__", None) or "").split(".")[0]
+class Walk:
+    """A walk through all that a thing is made of.
+
+    `met_foreign`: whether a user's own code, or something whose content may change, was on the way;
+    `functions`: the functions that were, with their digests.
+    """
+
+    def __init__(self):
+        self.met_foreign = False
+        self.functions: list[tuple[FunctionType, bytes]] = []
+        self._done: dict[int, tuple[Any, bytes, frozenset[int]]] = {}
+        self._stack: dict[int, Any] = {}
+        self._path: list[str] = []
+
+    def digest(self, thing: Any) -> bytes:
+        """Return the hash of a thing.
+
+        **Raises:** `ValueError`.
+        """
+        try:
+            return self._of(thing)[0]
+        except (UnknowableError, RecursionError) as error:
+            what = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise argument_error(
+                _dotted(self._path[:12]),
+                "made of functions, objects and numbers that tell what they do, so that a "
+                "computation is not taken for another one",
+                what,
+            ) from error
+
+    def _of(self, thing: Any) -> tuple[bytes, frozenset[int]]:
+        """Return the hash of a thing, and the things around it that it refers back to."""
+        thing = unwrapped(thing)
+        if type(thing) in PLAIN:
+            return _hash(type(thing).__name__, repr(thing)), frozenset()
+        if isinstance(thing, Unordered):
+            found = [self._of(member) for member in thing.members]
+            return _hash(*sorted(part for part, _ in found)), frozenset().union(
+                *(open_ for _, open_ in found)
+            )
+        key = id(thing)
+        if key in self._stack:
+            return _hash("again", repr(self._stack[key])), frozenset([key])
+        if key in self._done:
+            _, found, around = self._done[key]
+            if around <= self._stack.keys():
+                return found, around
+        parts = parts_of(thing)
+        self.met_foreign |= parts.foreign
+        found, around = self._joined(key, parts)
+        # Kept with the thing itself: the place in memory of one that is gone is used again.
+        self._done[key] = (thing, found, around)
+        if parts.foreign and isinstance(thing, FunctionType) and not around:
+            self.functions.append((thing, found))
+        return found, around
+
+    def _joined(self, key: int, parts: Parts) -> tuple[bytes, frozenset[int]]:
+        self._stack[key] = parts.label
+        pieces: list[Any] = [repr(parts.label)]
+        around: set[int] = set()
+        for name, child in parts.children:
+            self._path.append(name)
+            found, outside = self._of(child)
+            self._path.pop()
+            pieces += [name, found]
+            around |= outside
+        del self._stack[key]
+        return _hash(*pieces), frozenset(around - {key})
 
 
-def _unwrapped(thing: Any) -> Any:
-    """Return the function inside a jitted one, a method, a property or equinox's wrapper of it."""
-    for name in ("fget", "__func__", "method"):
-        inside = getattr(thing, name, None)
-        if isinstance(inside, FunctionType):
-            thing = inside
-    return inspect.unwrap(thing) if callable(thing) and not isinstance(thing, type) else thing
+def _hash(*pieces: str | bytes) -> bytes:
+    hasher = hashlib.sha256()
+    for piece in pieces:
+        data = piece.encode() if isinstance(piece, str) else piece
+        hasher.update(len(data).to_bytes(8, "little") + data)
+    return hasher.digest()
 
 
-def _classes(thing: Any) -> Iterator[type]:
-    """Yield the classes of the equinox modules in a thing."""
-    if isinstance(thing, eqx.Module):
-        yield type(thing)
-        thing = vars(thing)
-    if isinstance(thing, dict):
-        thing = list(thing.values())
-    if isinstance(thing, list | tuple):
-        for part in thing:
-            yield from _classes(part)
-
-
-def _without_addresses(thing: Any) -> bytes:
-    """Return the printed form of a thing, without what changes from process to process."""
-    if isinstance(thing, set | frozenset):
-        thing = sorted(map(str, thing))
-    return re.sub(r" at 0x[0-9a-f]+", "", str(thing)).encode()
-
-
-def is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _dotted(path: list[str]) -> str:
+    """Return the steps that lead to a thing, in words."""
+    text = "".join(step if step[:1] in ".[" else f" {step}" for step in path)
+    text = text.replace("['", ".").replace("']", "")
+    return text[1:] if text.startswith(".") else f"value{text}"

@@ -53,6 +53,10 @@ class SimulationError(RuntimeError):
         super().__init__(message)
         self.trajectory = trajectory
 
+    def __reduce__(self) -> tuple:
+        # A pool of processes that cannot make an exception again waits for it without an end.
+        return type(self), (*self.args, self.trajectory), self.__dict__
+
 
 class CheckpointWarning(UserWarning):
     """A checkpoint could not be written. The run goes on, and is returned."""

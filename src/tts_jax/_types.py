@@ -66,6 +66,34 @@ def put(rows: Array, i: Array | int, row: Array) -> Array:
     return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
 
 
+def varying_as(like: Any, tree: Any) -> Any:
+    """Return a tree whose arrays count as different between devices wherever those of `like` do.
+
+    Inside `jax.shard_map` JAX asks a loop to begin with what counts as it does later on. Arrays
+    made by `zeros_like` do so by themselves, numbers that were just made do not.
+    """
+    axes = frozenset().union(*map(_manual_axes, jax.tree.leaves(like)))
+    if not axes:
+        return tree
+
+    def cast(leaf: Any) -> Any:
+        missing = tuple(axes - _manual_axes(leaf))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def is_sharded(tree: Any) -> bool:
+    """Return whether an array counts as different between devices, inside `jax.shard_map`."""
+    return any(map(_manual_axes, jax.tree.leaves(tree)))
+
+
+def _manual_axes(leaf: Any) -> frozenset:
+    kind = jax.typeof(leaf)
+    axes = getattr(kind, "manual_axis_type", None)
+    return getattr(kind, "vma", frozenset()) if axes is None else axes.varying  # as of JAX 0.10.2
+
+
 __all__ = [
     "Array",
     "Bool",
@@ -81,6 +109,8 @@ __all__ = [
     "as_arrays",
     "as_floats",
     "as_real",
+    "is_sharded",
     "pick",
     "put",
+    "varying_as",
 ]

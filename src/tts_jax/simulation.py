@@ -19,7 +19,8 @@ from ._errors import (
     is_concrete,
 )
 from ._files import as_path
-from ._types import Key, Times, as_array, as_arrays
+from ._programs import compiled
+from ._types import Key, Times, as_arrays
 from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
 from .models.network import Params
@@ -138,31 +139,12 @@ def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     return trajectory
 
 
-def _run_once(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
-    """`dynamics.run`, compiled once for all numbers.
-
-    Numbers become arrays: as Python floats each new value would recompile. By hand, in one pass
-    over the leaves, since a call of `eqx.filter_jit` does more than a short flow can hide.
-    """
-    leaves, structure = jax.tree.flatten((dynamics, given))
-    numbers, fixed = [], []
-    for leaf in map(as_array, leaves):
-        is_number = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-        numbers.append(leaf if is_number else None)
-        fixed.append(None if is_number else leaf)
-    return _compiled(numbers, structure, tuple(fixed))
-
-
-def _traced(numbers: list, structure: Any, fixed: tuple) -> Trajectory:
-    whole = [
-        leaf if number is None else number for leaf, number in zip(fixed, numbers, strict=True)
-    ]
-    dynamics, given = jax.tree.unflatten(structure, whole)
+def _traced(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     # Put together here, since what a compiled function returns costs no call of Python.
     return _trajectory(dynamics, given, dynamics.run(given))
 
 
-_compiled = jax.jit(_traced, static_argnums=(1, 2))
+_run_once = compiled(_traced)
 
 
 def _array(value: Any) -> jax.Array:

@@ -10,6 +10,8 @@ import numpy as np
 
 from .._errors import argument_error
 from .._types import Tree
+from .devices import local_devices
+from .threads import in_this_context
 
 
 def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
@@ -22,7 +24,8 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
 
     **Returns:** a function of the same arguments with a leading axis (R,) on every array, which
     returns the results with that axis. Keep it: like `jax.jit` it compiles for every new shape, and
-    for every device. It cannot be transformed itself, its argument can.
+    for every device. It cannot be transformed itself, its argument can. Settings of JAX such as
+    `jax.enable_x64(True)` hold for the runs as they do where it is called.
 
     **Raises:** `ValueError` (when called) for arguments without one common leading axis.
     """
@@ -32,7 +35,7 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
     def mapped(*arguments: Tree) -> Tree:
         arguments = jax.tree.map(jnp.asarray, arguments)
         runs = _run_count(arguments)
-        devices = jax.local_devices()[:runs]
+        devices = local_devices()[:runs]
         count = len(devices)
         # Column k holds the runs of device k: neighbours, which take about as long as each other,
         # go to different devices. The last run fills up, so that all batches have one shape.
@@ -44,7 +47,9 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
             return jax.block_until_ready(out)
 
         with ThreadPoolExecutor(count) as pool:  # the devices' programs compile side by side, too
-            batches = jax.device_put(list(pool.map(run_batch, range(count))), devices[0])
+            batches = jax.device_put(
+                list(pool.map(in_this_context(run_batch), range(count))), devices[0]
+            )
         return jax.tree.map(lambda *leaves: _interleaved(leaves, runs), *batches)
 
     return mapped

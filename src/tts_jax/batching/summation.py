@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .._types import Array
+from .._types import Array, varying_as
 
 _ROWS = 10
 """Rows that a turn of a loop over rows adds: few turns, each of which fits the registers."""
@@ -27,7 +27,7 @@ def sum_rows(rows: Array) -> Array:
     def add_rows(i: Array, total: Array) -> Array:
         return total + pairwise_sum(list(jax.lax.dynamic_slice_in_dim(rows, i * _ROWS, _ROWS)))
 
-    total = jnp.zeros(rows.shape[1:], rows.dtype)
+    total = varying_as(rows, jnp.zeros(rows.shape[1:], rows.dtype))
     if turns:
         total = jax.lax.fori_loop(0, turns, add_rows, total)
     remainder = list(rows[turns * _ROWS :])

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Float, Scalar, Tree, put
+from .._types import Array, Float, Scalar, Tree, put, varying_as
 from ..batching.gathered_cond import gathered_cond
 from .step_integrals import AbstractStepIntegrals, ProductIntegrals
 
@@ -113,7 +113,7 @@ class BandedRisk(AbstractStepIntegrals):
 
         # Any larger distance by index is a sum of these.
         return self.eta * jax.lax.fori_loop(
-            self.bandwidth + 1, 2 * self.bandwidth + 2, gap, jnp.inf
+            self.bandwidth + 1, 2 * self.bandwidth + 2, gap, jnp.full_like(x[0], jnp.inf)
         )
 
     def effective(self, y: CellState) -> Array:
@@ -202,7 +202,7 @@ class BandedRisk(AbstractStepIntegrals):
             new = ProductIntegrals(value, sign * once, -twice, twice)
             return jax.tree.map(lambda all_, one: put(all_, offset, one), rows, new)
 
-        none = jnp.zeros((2 * k + 1, x.size))
+        none = varying_as(x, jnp.zeros((2 * k + 1, x.size)))
         start = ProductIntegrals(put(none, k, self._self_overlap(x)), none, none, none)
         rows = jax.lax.fori_loop(0, 2 * k, add, start)
 
@@ -264,7 +264,7 @@ class BandedRisk(AbstractStepIntegrals):
             return put(rows, offset, _slice(padded, offset, width))
 
         count = 2 * self.bandwidth + 1
-        return jax.lax.fori_loop(0, count, add, jnp.zeros((count, width)))
+        return jax.lax.fori_loop(0, count, add, varying_as(v, jnp.zeros((count, width))))
 
 
 def _means(c: Array) -> Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Bool, Scalar, Times, Tree, put
+from .._types import Array, Bool, Scalar, Times, Tree, put, varying_as
 from ..batching.sequential import in_turn
 from ..integrators.rosenbrock import (
     TABLEAU_A,
@@ -226,7 +226,8 @@ def _rows(blocks: BandedHessian) -> Array:
         row = jax.lax.dynamic_index_in_dim(far, k - d, 0, False)
         return put(rows, d, jax.lax.dynamic_slice_in_dim(row, d, width + 1))
 
-    ahead = jax.lax.fori_loop(0, k + 1, shifted, jnp.zeros((k + 1, width + 1)))
+    zeros = varying_as(far, jnp.zeros((k + 1, width + 1)))
+    ahead = jax.lax.fori_loop(0, k + 1, shifted, zeros)
     of_c = jnp.stack([ahead, by_c[1:]], axis=1).reshape(2 * k + 2, width + 1)
     of_c = jnp.concatenate([by_c[:1], of_c])
     of_u = jnp.stack([blocks.hess_uu, by_c_u[k + 1 :]], axis=1).reshape(2 * k + 2, width)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Bool, Float, Scalar
+from .._types import Array, Bool, Float, Scalar, varying_as
 from ..batching import devices as _device
 from ..batching.gathered_cond import gathered_cond
 from ..models.network import Params
@@ -263,7 +263,7 @@ class PairwiseRisk(AbstractStepIntegrals):
         # Neuron by neuron, and not by two matrices, which would be written to memory. Off a CPU the
         # loop is unrolled, since every turn would launch a kernel.
         unroll = _UNROLL if _device.on_cpu() else u.size
-        start = (jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), bool))
+        start = varying_as(x, (jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), bool)))
         overlaps, slopes, cut = jax.lax.fori_loop(0, u.size, add, start, unroll=unroll)
         return overlaps[: u.size], slopes[: u.size], cut
 
@@ -307,11 +307,9 @@ class PairwiseRisk(AbstractStepIntegrals):
 
         def cut_rows(q: Array) -> Array:
             def row_if_cut(p: Array) -> Array:
-                return jax.lax.cond(
-                    p < 0.5, jax.checkpoint(lambda: row(p, q)), lambda: jnp.zeros(shape)
-                )
+                return jax.lax.cond(p < 0.5, jax.checkpoint(lambda: row(p, q)), lambda: zeros[0])
 
-            zeros = jnp.zeros((u.size, *shape))
+            zeros = varying_as(q, jnp.zeros((u.size, *shape)))
             return jax.lax.cond(
                 jnp.any(q < 0.5), lambda: jax.lax.map(row_if_cut, q[: u.size]), lambda: zeros
             )

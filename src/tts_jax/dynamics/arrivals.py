@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._errors import argument_error, check_64_bit, check_scalar, check_type
+from .._programs import compiled
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.loop import LoopState, initial_state, is_running, try_step
 from ..integrators.rosenbrock import AbstractSystem, SolverStep, interpolate
@@ -50,7 +50,7 @@ def arrival_times(
     return _arrivals(*as_arrays((problem, flow, params, horizon, within)))
 
 
-@eqx.filter_jit
+@compiled
 def _arrivals(
     problem: Problem, flow: GradientFlow, params: Params, horizon: Scalar, within: Scalar
 ) -> Array:

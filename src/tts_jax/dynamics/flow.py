@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import Status, argument_error, check_scalar, is_concrete, is_traced
-from .._types import Array, Real, Scalar, Times, Tree, as_real
+from .._types import Array, Real, Scalar, Times, Tree, as_real, is_sharded
 from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
@@ -129,6 +129,9 @@ class AbstractFlow(AbstractDynamics):
         taus: Times,
     ) -> Integrated:
         """Integrate dy/dtau = velocity(y) from y(0) = start with a solver of diffrax."""
+        if is_sharded(start):
+            expected = "None inside `jax.shard_map`, whose checks diffrax does not pass: give it "
+            raise argument_error("solver", f"{expected}`check_vma=False`", type(solver).__name__)
         # Not at the top of the file: importing diffrax takes longer than a run without it.
         from ..integrators.diffrax.integrate import integrate
 

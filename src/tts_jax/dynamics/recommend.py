@@ -8,13 +8,13 @@ hundreds of steps for each time scale of the fast layer. Both are counted in gra
 import math
 from typing import TYPE_CHECKING
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._errors import argument_error, check_scalar, check_type
-from .._types import Array, Real, Scalar
+from .._programs import compiled
+from .._types import Array, Real, Scalar, varying_as
 from ..models.network import Params
 from ..problems.base import AbstractProblem
 
@@ -99,7 +99,7 @@ def explicit_solver() -> "diffrax.AbstractSolver":
     return diffrax.Tsit5()
 
 
-@eqx.filter_jit
+@compiled
 def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> Scalar:
     """Return the largest rate of the gradient flow at its start, in slow time, by the power method.
 
@@ -119,5 +119,5 @@ def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> S
 
     # Nothing regular, which an eigenvector might be orthogonal to.
     vector = jnp.cos(1.0 + jnp.arange(flat.size, dtype=flat.dtype) ** 2)
-    vector = vector / jnp.linalg.norm(vector)
+    vector = varying_as((flat, epsilon), vector / jnp.linalg.norm(vector))
     return jax.lax.fori_loop(0, _ITERATIONS, more, (vector, jnp.zeros_like(epsilon)))[1]

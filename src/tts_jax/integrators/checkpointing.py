@@ -14,9 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
-from .._types import Array, Scalar, Times, Tree, pick, put
+from .._types import Array, Scalar, Times, Tree, pick, put, varying_as
 from ..batching.sequential import one_by_one
 from .lane_queue import run_queued
 from .loop import (
@@ -114,9 +114,7 @@ def differentiable_run(
 
 
 def _no_tangent(leaf: Array) -> Any:
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jnp.zeros_like(leaf)
-    return np.zeros(leaf.shape, jax.dtypes.float0)
+    return zero_from_primal(leaf, symbolic_zeros=True)
 
 
 def _linear(forward: Callable, reverse: Callable, tangents: Tree, zeros: Tree) -> Tree:
@@ -183,6 +181,7 @@ def _run_with_checkpoints(
     first = initial_state(system, y, control)
     rows = jax.tree.map(lambda leaf: jnp.zeros((_CHECKPOINTS, *leaf.shape), leaf.dtype), first)
     saved = _Checkpoints(rows, jnp.zeros(_CHECKPOINTS, jnp.int32), zero, zero + 1)
+    saved = varying_as(first, saved)
 
     def save(saved: _Checkpoints, now: LoopState, recorded: Array) -> _Checkpoints:
         rows = jax.tree.map(lambda rows, row: put(rows, saved.size, row), saved.now, now)
@@ -292,6 +291,7 @@ def _pull_back(
     rows = jax.tree.map(lambda leaf: jnp.zeros((longest, *leaf.shape), leaf.dtype), y)
     sizes = jnp.zeros(longest)
     segment = _Segment(sizes, sizes, rows, jnp.zeros(longest, jnp.int32))
+    segment = varying_as((y, control), segment)
     state = jax.lax.fori_loop(0, saved.size, segment_back, (*zeros, recorded, segment))
     at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
     return state[0], jax.tree.map(jnp.add, state[1], at_start)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Scalar, Times, Tree
+from .._types import Array, Scalar, Times, Tree, varying_as
 from .loop import LoopState, empty_records, initial_state, is_running, try_step
 from .rosenbrock import AbstractSystem, SolverStep, interpolate
 from .step_size import StepControl
@@ -115,9 +115,10 @@ def run_queued(
     like = jax.eval_shape(lambda: vmapped(_begin, batched_leaves)[1])
     zeros = jnp.zeros(lanes, jnp.int32)
     queue = _Lanes(zeros + runs, zeros > 0, _zeros(like, lanes), zeros, zeros[0])
+    queue = varying_as(batched_leaves, queue)
     results = _Results(
         vmapped(lambda _, y, taus, __: empty_records(y, taus).ys, batched_leaves),
-        _zeros(like, runs),
+        varying_as(batched_leaves, _zeros(like, runs)),
     )
     queue, results = jax.lax.while_loop(
         lambda state: (state[0].begun < runs) | jnp.any(state[0].active), turns, (queue, results)

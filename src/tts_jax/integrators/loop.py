@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Bool, Scalar, Times, Tree, pick, put
+from .._types import Array, Bool, Scalar, Times, Tree, pick, put, varying_as
 from .rosenbrock import AbstractSystem, SolverStep, interpolate, last_stage
 from .step_size import StepControl, all_finite, first_step, resized
 
@@ -36,7 +36,7 @@ class RecordedStates(NamedTuple):
 
 def initial_state(system: AbstractSystem, y: Tree, control: StepControl) -> LoopState:
     """Return the state of a run at time 0, with a guess of its first step size."""
-    zero = jnp.zeros((), jnp.int32)
+    zero = varying_as((y, control), jnp.zeros((), jnp.int32))
     guess, velocity = first_step(system, y, control)
     h = jnp.minimum(guess, control.horizon)
     lost = ~all_finite(velocity)

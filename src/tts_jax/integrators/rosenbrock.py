@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar, Tree, pick, put
+from .._types import Array, Scalar, Tree, pick, put, varying_as
 
 ORDER = 5
 GAMMA = 0.21193756319429014
@@ -143,7 +143,7 @@ def rosenbrock_step(
         return jax.tree.map(lambda rows, leaf: put(rows, i, leaf), stages, new)
 
     stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
-    stages = jax.lax.fori_loop(0, 8, stage, stages)
+    stages = jax.lax.fori_loop(0, 8, stage, varying_as((y, h), stages))
     return SolverStep(jax.tree.map(jnp.add, y, combine(jnp.asarray(TABLEAU_M), stages)), stages)
 
 

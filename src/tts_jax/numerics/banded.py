@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Float
+from .._types import Array, Float, varying_as
 
 _UNROLL = 2
 
@@ -43,7 +43,7 @@ def _factor(rows: Array) -> tuple[Array, Array]:
         more = taken + left[:, None] * (over * left)[None, :]
         return jnp.pad(more[1:, 1:], ((0, 1), (0, 1))), (left, over)
 
-    taken = jnp.zeros((size, size), rows.dtype)
+    taken = varying_as(rows, jnp.zeros((size, size), rows.dtype))
     return jax.lax.scan(eliminate, taken, rows, unroll=_UNROLL)[1]
 
 
@@ -58,7 +58,7 @@ def _solve(rows: Array, inverse_pivots: Array, right: Array) -> Array:
         left = value - over * jnp.sum(row[1:] * later)
         return jnp.concatenate([left[None], later])[: later.size], left
 
-    none = jnp.zeros(rows.shape[1], rows.dtype)
+    none = varying_as((rows, right), jnp.zeros(rows.shape[1], rows.dtype))
     at = (rows, inverse_pivots)
     _, middle = jax.lax.scan(forward, none, (*at, right), unroll=_UNROLL)
     _, out = jax.lax.scan(backward, none[1:], (*at, middle), reverse=True, unroll=_UNROLL)

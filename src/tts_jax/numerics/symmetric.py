@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Float, Scalar, put
+from .._types import Array, Float, Scalar, put, varying_as
 from ..batching import devices as _device
 
 _UNROLL = 2
@@ -176,5 +176,5 @@ def _product(left: Float[Array, "n p"], right: Float[Array, "n q"]) -> Float[Arr
             total = total + column[:, None] * row[None, :]
         return total
 
-    zeros = jnp.zeros((left.shape[1], right.shape[1]), left.dtype)
+    zeros = varying_as((left, right), jnp.zeros((left.shape[1], right.shape[1]), left.dtype))
     return jax.lax.fori_loop(0, left.shape[0] // _ROWS, add, zeros, unroll=_UNROLL)

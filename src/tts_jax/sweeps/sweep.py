@@ -9,13 +9,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import xarray as xr
 
 from .._errors import argument_error
 from .._files import as_path
 from .._types import Times
+from ..batching.devices import local_devices
 from ..dynamics.base import AbstractDynamics, Progress
 from ..models.initialisers import init_uniform
 from ..problems.base import AbstractProblem
@@ -137,7 +137,7 @@ def _run(
     announce: Callable[[Plan], None] | None = None,
 ) -> xr.Dataset:
     """Run what is missing in a store of a study, and return the runs that the study asks for."""
-    hands = jax.local_device_count() if client is None else workers_of(client)
+    hands = len(local_devices()) if client is None else workers_of(client)
     pending = dict(store.pending(layout))
     store.forget(layout, pending)
     plan = _plan(layout, study, pending, hands)
@@ -154,7 +154,7 @@ def plan_of(study: Study, folder: Path | None = None) -> Plan:
             layout = _layout_of(study)
             nothing = np.ones(study.axes.shape, bool)
             pending = {chunk: nothing[layout.region(chunk)] for chunk in layout.all_chunks()}
-            return _plan(layout, study, pending, jax.local_device_count())
+            return _plan(layout, study, pending, len(local_devices()))
         store = open_store(folder)
     check_same(store.attributes["study"], study.description(), folder)
     stored = store_study(store, study)
@@ -165,7 +165,7 @@ def plan_of(study: Study, folder: Path | None = None) -> Plan:
     for chunk, runs in store.pending(old):
         left[old.region(chunk)] = runs
     pending = {chunk: left[whole.region(chunk)] for chunk in whole.all_chunks()}
-    return _plan(whole, study, pending, jax.local_device_count())
+    return _plan(whole, study, pending, len(local_devices()))
 
 
 def _is_free(folder: Path) -> bool:

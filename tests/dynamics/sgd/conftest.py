@@ -1,17 +1,17 @@
 """What the tests of SGD share."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 import small_sgd_kernels
 
 from tts_jax import simulation
+from tts_jax._programs import compiled
 from tts_jax.dynamics.sgd import dynamics, samples
 
 # Functions of their own: what is traced with other records must not be found again.
-compiled = jax.jit(lambda *given: simulation._traced(*given), static_argnums=(1, 2))
-run_outputs = eqx.filter_jit(lambda *given: dynamics.run_outputs(*given))
+run_once = compiled(lambda *given: simulation._traced(*given))
+run_outputs = compiled(lambda *given: dynamics.run_outputs(*given))
 
 
 def sum_of_parameters(problem, params):
@@ -25,7 +25,7 @@ def bare(monkeypatch):
     monkeypatch.setattr(dynamics, "risks", sum_of_parameters)
     monkeypatch.setattr(dynamics, "sgd_scales", lambda *_, **__: {})
     monkeypatch.setattr(dynamics, "_run_outputs", run_outputs)
-    monkeypatch.setattr(simulation, "_compiled", compiled)
+    monkeypatch.setattr(simulation, "_run_once", run_once)
 
 
 @pytest.fixture

@@ -124,3 +124,19 @@ def test_an_error_on_a_device_is_raised_here():
 
     with pytest.raises(ZeroDivisionError):
         on_devices(plan([3], 40), Noted(), fails)
+
+
+def test_a_sweep_runs_under_the_settings_of_the_caller():
+    grid = {"width": [3, 4], "seed": range(2)}
+
+    def risks():
+        return tts.sweep(small_problem(), Drift(), grid, [0.0, 1.0]).risk
+
+    wanted = risks()
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with jax.enable_x64(True), jax.default_device("cpu"):
+            found = risks()
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    assert found.identical(wanted)

@@ -8,14 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._digest import digest, is_key
+from ..._digest import digest
 from ..._errors import CheckpointWarning, argument_error
 from ..._files import HeldError, held, scratch_prefix, whole
+from ..._parts import is_key
+from ..._programs import compiled
 from ..._types import Array, Count, Tree
 from ...models.network import Params
 from ..base import Progress, RunInputs
@@ -128,7 +129,8 @@ def record_in_pieces(
 
     **Warns:** `CheckpointWarning` where it cannot be written; the run goes on.
 
-    **Raises:** `ValueError` if the file is not a checkpoint of this very run, or in use.
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run, or in use, and where
+    nothing tells whether it is.
     """
     if checkpoint is None:
         return _record(dynamics, given, progress, None)
@@ -148,7 +150,8 @@ def _record(
     if path is not None:
         # What is saved is shaped for the device: see `run_alone`.
         shapes = jax.tree.map(jnp.shape, state.params)
-        file = Checkpoint(path, digest(dynamics, given, shapes))
+        everything = {"dynamics": dynamics, **given._asdict(), "shapes": shapes}
+        file = Checkpoint(path, digest(everything))
         if path.exists():
             state, ys = file.load(state, given.params)
     saved = time.monotonic()
@@ -176,18 +179,18 @@ def _run(spec: RunSpec) -> AbstractRun:
 # The spec is made anew in each of these: an optimiser in it may hold traced numbers.
 
 
-@eqx.filter_jit
+@compiled
 def _begin(dynamics: MakesSpec, given: RunInputs) -> tuple[RunState, Array, int]:
     """Return the first state, the stops, and the samples of a training step."""
     spec = dynamics.spec(given)
     return _run(spec).begin(), spec.stops, spec.source.size
 
 
-@eqx.filter_jit
+@compiled
 def _advance(dynamics: MakesSpec, given: RunInputs, state: RunState, stop: Count) -> RunState:
     return _run(dynamics.spec(given)).advance(state, stop)
 
 
-@eqx.filter_jit
+@compiled
 def _parameters(dynamics: MakesSpec, given: RunInputs, state: RunState) -> Params:
     return _run(dynamics.spec(given)).parameters(state)

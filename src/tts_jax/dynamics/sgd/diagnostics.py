@@ -113,7 +113,7 @@ def _largest_eigenvalue(matrix: Array) -> Scalar:
         image = matrix @ vector
         return image / jnp.sqrt(image @ image)
 
-    vector = jax.lax.fori_loop(0, 30, more, jnp.ones(matrix.shape[0], matrix.dtype))
+    vector = jax.lax.fori_loop(0, 30, more, jnp.ones_like(matrix[0]))
     return vector @ (matrix @ vector) / (vector @ vector)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import Status, argument_error, check_finite, check_scalar, is_concrete
+from ..._programs import compiled
 from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
 from ...problems.base import AbstractProblem
@@ -204,4 +205,4 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     return RunOutputs(ys, risk, status, stats)
 
 
-_run_outputs = eqx.filter_jit(run_outputs)
+_run_outputs = compiled(run_outputs)

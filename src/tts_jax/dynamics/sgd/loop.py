@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._types import Array, Count, Int, Tree
+from ..._types import Array, Count, Int, Tree, varying_as
 from ...models.network import Params
 
 
@@ -30,7 +30,7 @@ class RunState(NamedTuple):
     def at_start(cls, params: Params, optimiser: Any) -> "RunState":
         is_double = jnp.result_type(*jax.tree.leaves(params.u)) == jnp.float64
         moved = None if is_double else jax.tree.map(jnp.zeros_like, params.u)
-        return cls(params, moved, optimiser, jnp.zeros((), jnp.int64))
+        return cls(params, moved, optimiser, varying_as(params, jnp.zeros((), jnp.int64)))
 
 
 class AbstractRun(eqx.Module):

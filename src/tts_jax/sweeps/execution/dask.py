@@ -113,8 +113,8 @@ _runners: dict[str, Runner] = {}
 def compute(name: str, settings: Settings, shared: tuple[str, ...], points: list[Point]) -> Results:
     """Return what the runs of a unit leave, on a worker.
 
-    It keeps the settings of the sweep of that name as they came first: functions that come again
-    are others, and would be compiled again.
+    It keeps the settings of the sweep of that name as they came first, so that their numbers go to
+    the device once.
     """
     if name not in _runners:
         _runners.clear()

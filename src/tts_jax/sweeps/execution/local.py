@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-import jax
-
+from ...batching.devices import local_devices
+from ...batching.threads import in_this_context
 from .layout import Unit
 from .plan import COMPILE, Plan
 from .runner import Results, Runner
@@ -57,7 +57,7 @@ def on_devices(
 
     An error, or an interrupt, stops it when the units under way are done.
     """
-    devices = jax.local_devices() if devices is None else devices
+    devices = local_devices() if devices is None else devices
     waiting, stop, turn = _Waiting(plan, runner, devices), threading.Event(), threading.Lock()
     errors: list[BaseException] = []
 
@@ -74,8 +74,9 @@ def on_devices(
             errors.append(error)
             stop.set()
 
+    target = in_this_context(work)
     # Daemons: a second interrupt ends the process, whatever they are at.
-    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in devices]
+    threads = [threading.Thread(target=target, args=(device,), daemon=True) for device in devices]
     for thread in threads:
         thread.start()
     try:

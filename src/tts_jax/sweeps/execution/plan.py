@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
+from ...batching.devices import local_devices
+from ...batching.threads import in_this_context
 from .layout import Index, Layout, Unit
 
 COMPILE = 3.0
@@ -52,13 +53,14 @@ class Plan:
         points, share = self.layout.points(unit), 1.0
         if self.layout.study.dynamics.even_steps:
             share = min(1.0, _PROBE / self.layout.costs.steps(points[0]))
-        hands = jax.local_devices()
+        hands = local_devices()
 
         def spent() -> float:
             began = time.perf_counter()
             # On all of them at once, as they will be: they get in each other's way.
             with ThreadPoolExecutor(len(hands)) as pool:
-                list(pool.map(lambda device: runner(points, device, share=share), hands))
+                make = in_this_context(lambda device: runner(points, device, share=share))
+                list(pool.map(make, hands))
             return time.perf_counter() - began
 
         first, again = spent(), spent()

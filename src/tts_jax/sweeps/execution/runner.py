@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..._types import Array
+from ...batching.devices import local_devices
 from ...batching.vector_lanes import ROUND
 from ..study.grid import Kind, Point, kind_of, stream
 from .layout import Layout
@@ -114,7 +115,7 @@ class _Programs:
 
     def of(self, structure: Structure, given: tuple) -> _Program:
         """Return the program for a structure and for arguments of these shapes and dtypes."""
-        most = self._most or max(32, 16 * jax.local_device_count())
+        most = self._most or max(32, 16 * len(local_devices()))
         key = _key(structure, given)
         with self._turn:
             program = self._kept.setdefault(key, _Program(structure))

@@ -1,15 +1,16 @@
 """A run as a function of its numbers, and all else that it is made of, which is compiled for."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._digest import digest
+from ..._programs import Fixed, code_of
 from ..._types import Array, Times, as_array
 from ...dynamics.base import AbstractDynamics
 from ...models.targets import AbstractLabels
@@ -20,42 +21,22 @@ from ..study.study import Start, Study
 from ..study.values import with_values
 
 
-class Structure(NamedTuple):
-    """All that a run is made of but its numbers. Runs of equal structure share a program."""
+@dataclass(frozen=True)
+class Structure:
+    """All that a run is made of but its numbers. Runs of equal structure share a program.
 
-    tree: Any
-    """The classes, and their static fields, of the problem and the dynamics."""
-    fixed: tuple
-    """Their leaves that are no numbers, such as functions; None for a number."""
-    start: Any
+    The problem, the dynamics and the start count by what they do, as `code` has it: others that do
+    the same are as good, and one that has changed is another one.
+    """
+
+    fixed: Fixed = dataclasses.field(compare=False)
+    """The problem and the dynamics without their numbers."""
+    start: Start = dataclasses.field(compare=False)
     """Where runs start: see `Study`. Its numbers, if it holds any, are no arguments."""
-    code: str
-    """A hash of what the functions do, also of what they read: that may change meanwhile."""
+    code: bytes
     width: int
     keep: str
     precision: str
-
-    def parts(self, numbers: list) -> tuple[AbstractProblem, AbstractDynamics, Start]:
-        """Return the problem and the dynamics that have these numbers, and the start."""
-        leaves = [
-            leaf if number is None else number
-            for leaf, number in zip(self.fixed, numbers, strict=True)
-        ]
-        start = self.start.held if isinstance(self.start, _ByIdentity) else self.start
-        return *jax.tree.unflatten(self.tree, leaves), start
-
-
-class _ByIdentity:
-    """Stands for a start that has no hash, such as an object whose numbers may change."""
-
-    def __init__(self, held: Any):
-        self.held = held
-
-    def __hash__(self) -> int:
-        return id(self.held)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.held is other.held
 
 
 @dataclass(frozen=True)
@@ -88,20 +69,21 @@ class Settings:
 
     def split(self, width: int, label: str | None) -> tuple[Structure, list]:
         """Return the structure of runs of a width and a target, and the numbers that they share
-        whatever the grid holds; None for a leaf that is no number."""
+        whatever the grid holds; None for a leaf that is no number.
+
+        **Raises:** `ValueError` where nothing tells what a part of the study does.
+        """
         values: dict[str, Any] = dict.fromkeys(self.numbers, 1.0)  # their place is what counts
         if label is not None:
             values["target"] = self.targets[label]
         problem, dynamics = with_values(self.problem, self.dynamics, values)
         leaves, tree = jax.tree.flatten((problem, dynamics))
         numbers = [_number(leaf) for leaf in leaves]
-        fixed = tuple(
-            leaf if number is None else None for leaf, number in zip(leaves, numbers, strict=True)
-        )
-        # Of the classes too: what their methods read may change meanwhile.
-        whole = jax.tree.unflatten(tree, fixed)
-        start, code = _hashable(self.start), digest(whole, self.start)
-        structure = Structure(tree, fixed, start, code, width, self.keep, self.precision)
+        pairs = zip(leaves, numbers, strict=True)
+        fixed = Fixed(tree, tuple(leaf if number is None else None for leaf, number in pairs))
+        problem, dynamics = fixed.tree([None] * len(numbers))
+        code = code_of({"problem": problem, "dynamics": dynamics, "start": self.start})
+        structure = Structure(fixed, self.start, code, width, self.keep, self.precision)
         return structure, numbers
 
 
@@ -115,14 +97,6 @@ def _number(leaf: Any) -> Any:
         return None
     array = as_array(leaf)
     return array if isinstance(array, np.ndarray | np.generic | jax.Array) else None
-
-
-def _hashable(start: Start) -> Any:
-    try:
-        hash(start)
-    except TypeError:
-        return _ByIdentity(start)
-    return start
 
 
 def one_run(
@@ -139,10 +113,10 @@ def one_run(
     grid by name; the seed, and the number of the stream of noise, see `grid.stream`; the recorded
     times.
     """
-    problem, dynamics, start = structure.parts(numbers)
+    problem, dynamics = structure.fixed.tree(numbers)
     problem, dynamics = with_values(problem, dynamics, swept)
     key = jax.random.key(seed)
-    params = start(jax.random.fold_in(key, 0), structure.width)
+    params = structure.start(jax.random.fold_in(key, 0), structure.width)
     dtype = jnp.dtype(structure.precision)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     noise_key = jax.random.fold_in(key, 1)

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-import equinox as eqx
 import numpy as np
 
-from ..._types import as_arrays
+from ..._programs import compiled
 from ...metrics import floor
 from ...problems.population import Problem
 from ..study.study import Study
@@ -41,9 +40,9 @@ def floors(study: Study) -> np.ndarray:
         problem = study.at_point(point)[0]
         if isinstance(problem, Problem):
             with suppress(ValueError):  # there is none for other targets and activations
-                found[i] = float(_floor(as_arrays(problem)))
+                found[i] = float(_floor(problem))
     return found.reshape([len(axis.values) for axis in axes])
 
 
-_floor = eqx.filter_jit(floor)
+_floor = compiled(floor)
 """One program for all numbers: run as it is, each of its operations would be compiled alone."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..._digest import digest
 from ..._sweepable import Place
+from ..._types import as_arrays
 from ...dynamics.gradient_flow import GradientFlow
 from ...dynamics.limit_flow import LimitFlow
 from ...dynamics.reduced_flow import ReducedFlow
@@ -49,6 +50,9 @@ class TableError(ValueError):
         self.path = path
         self.message = message
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.message), self.__dict__
+
 
 def describe(thing: Any) -> Any:
     """Return a plain table, list, number or word that stands for a thing.
@@ -65,7 +69,10 @@ def describe(thing: Any) -> Any:
     if isinstance(thing, eqx.Module) and KNOWN.get(type(thing).__name__) is type(thing):
         return _table(thing)
     name = getattr(thing, "__qualname__", type(thing).__qualname__)
-    return {"type": f"{getattr(thing, '__module__', '')}.{name}", "digest": digest(thing)}
+    return {
+        "type": f"{getattr(thing, '__module__', '')}.{name}",
+        "digest": digest(as_arrays(thing)),
+    }
 
 
 def _table(thing: Any) -> dict[str, Any]:
