@@ -36,7 +36,8 @@ ROOMS = (
 
 FILES_OF = {
     "batching": (
-        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "multi_device"),
+        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "threads"),
+        "multi_device",
         *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
     "numerics": ("quadrature", "gram", "symmetric", "banded"),

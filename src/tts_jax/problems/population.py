@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_type
+from .._errors import argument_error, check_type, is_concrete
 from .._types import Array, Float, Key, Scalar
 from ..closed_forms.banded_form import BandedForm
 from ..closed_forms.base import AbstractClosedForm
@@ -93,6 +93,13 @@ class Problem(AbstractProblem):
 
     def label(self, x: Array) -> Array:
         return self.target(x)
+
+    def check_samples(self, x: Array) -> None:
+        if is_concrete(x) and np.size(x):
+            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
+            low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
+            if low < 0 or high > 1:
+                raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
 
     def sample_loss(self, params: Params, x: Float[Array, " b"], y: Float[Array, " b"]) -> Scalar:
         """Return the mean over the batch of (f(x) - y)^2."""

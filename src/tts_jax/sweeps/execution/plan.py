@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from ...batching.threads import Threads
 from .layout import Index, Layout, Unit
 
 COMPILE = 3.0
@@ -57,8 +57,7 @@ class Plan:
         def spent() -> float:
             began = time.perf_counter()
             # On all of them at once, as they will be: they get in each other's way.
-            with ThreadPoolExecutor(len(hands)) as pool:
-                list(pool.map(lambda device: runner(points, device, share=share), hands))
+            Threads().run(lambda device: runner(points, device, share=share), hands)
             return time.perf_counter() - began
 
         first, again = spent(), spent()
