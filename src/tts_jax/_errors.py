@@ -36,8 +36,8 @@ _MESSAGES = {
     "be met: loosen `rtol` and `atol`, or check that the risk is finite and differentiable there",
     Status.SOLVER: "the nonlinear solves of the implicit method failed; loosen `rtol` and `atol` "
     "or choose another `solver`",
-    Status.NON_FINITE: "the parameters became infinite or NaN; lower `step_size` (SGD), or check "
-    "that the risk is finite near the last valid parameters",
+    Status.NON_FINITE: "the parameters or the risk became infinite or NaN; lower `step_size` "
+    "(SGD), or check that the risk is finite near the last valid parameters",
     Status.TOO_FEW_NEURONS: "the limit flow needs two neurons in every piece of the target; start "
     "from other positions or a larger width",
     Status.TOO_FEW_SAMPLES: "`samples` end before the last recorded time; give a longer stream or "

@@ -18,7 +18,7 @@ from ..._errors import (
     is_concrete,
     is_traced,
 )
-from ..._types import Array, Count, Real, Scalar, Times, as_real
+from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
 from ...problems.base import AbstractProblem, risks
 from ...problems.population import Problem
@@ -144,7 +144,7 @@ class SGD(AbstractDynamics):
                 f"as 0 in {dtype}",
                 self.epsilon,
             )
-        steps = float(taus[-1]) / slow
+        steps = float(np.asarray(taus)[-1]) / slow
         if steps > _MOST_STEPS:
             expected = f"at most 2^53 training steps of {slow:.3g} long"
             raise argument_error("taus", expected, f"{steps:.3g} steps")
@@ -224,11 +224,15 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(ys)]))
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
-    risk = risks(given.problem, exact)
+    # Together: the program of a risk takes long to compile.
+    others = _without_training(given.params)
+    both = jax.tree.map(lambda *rows: jnp.concatenate(rows), others, exact)
+    sizes, risk = jnp.split(risks(given.problem, both), [2])
     noise = jnp.asarray(dynamics.noise)
     if given.samples is not None:
         noise = jnp.max(jnp.abs(given.samples[1]))
-    diverged = ~(risk[-1] <= _DIVERGED * _scale(given, noise))
+    scale = jnp.max(jnp.where(jnp.isfinite(sizes), jnp.abs(sizes), 0.0)) + noise**2
+    diverged = (scale > 0) & ~(risk[-1] <= _DIVERGED * scale)
     status = jnp.where(diverged, Status.DIVERGED, Status.OK)
     status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int32)
     stats: dict[str, Any] = {"steps": steps}
@@ -246,14 +250,13 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     return RunOutputs(ys, risk, status, stats)
 
 
-def _scale(given: RunInputs, noise: Scalar) -> Scalar:
-    """Return the size that risks have before a run and beside it, infinite where nothing has."""
-    a, u = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), given.params)
-    zero = jax.tree.map(jnp.zeros_like, a)
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), Params(a, u), Params(zero, u))
-    sizes = jnp.abs(risks(given.problem, both))
-    scale = jnp.max(jnp.where(jnp.isfinite(sizes), sizes, 0.0)) + noise**2
-    return jnp.where(scale > 0, scale, jnp.inf)
+def _without_training(params: Params) -> Params:
+    """Return the start as it is and with an output of zero, (2, ...): what a run is compared to."""
+    a, u = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+    return Params(
+        jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.zeros_like(leaf)]), a),
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), u),
+    )
 
 
 _run_outputs = eqx.filter_jit(run_outputs)
