@@ -39,8 +39,9 @@ def _other_times(stored: Sequence[float], asked: Sequence[float]) -> list[str]:
     if list(stored) == list(asked):
         return []
     shown = [f"{len(times)} from {times[0]} to {times[-1]}" for times in (stored, asked)]
-    if shown[0] == shown[1]:
-        shown = [str(list(times)) for times in (stored, asked)]
+    if len(stored) == len(asked):
+        apart = [(a, b) for a, b in zip(stored, asked, strict=True) if a != b]
+        shown = [str([pair[i] for pair in apart[:3]]) for i in range(2)]
     why = "recorded times are fixed with the store, as what a run needs to go on is not kept"
     return [f"taus: stored {shown[0]}, asked {shown[1]}; {why}"]
 
