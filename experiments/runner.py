@@ -1,7 +1,9 @@
 """Runs figures: data first, pictures from the data, and the table of measured against expected."""
 
+import filecmp
 import importlib
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -84,14 +86,22 @@ class Run:
 
 @contextmanager
 def atomically(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, moved to `path` if the block ends well, else deleted."""
+    """A path beside `path` to write to, moved to `path` if the block ends well, else deleted.
+
+    A file that is the same to the last bit stays as it is; one that has changed is told.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".half-", suffix=path.suffix)
     os.close(handle)
     half = Path(name)
     try:
         yield half
+        is_there = path.exists()
+        if is_there and filecmp.cmp(half, path, shallow=False):
+            return
         half.chmod(0o644)
         half.replace(path)
+        if is_there:
+            print(f"  {path} has changed", file=sys.stderr, flush=True)
     finally:
         half.unlink(missing_ok=True)
 
@@ -106,7 +116,7 @@ def run_figures(
     """Make the figures in `out`; return 1 if an expectation was missed, else 0."""
     # The paper's steps at epsilon = .1 and 1 are coarse; its figures are about that.
     warnings.simplefilter("ignore", tts.CoarseStepsWarning)
-    for name in names:
+    for count, name in enumerate(names, 1):
         began = time.perf_counter()
         module = module_of(name)
         if only != "plot":
@@ -116,7 +126,8 @@ def run_figures(
                 data.to_netcdf(half, engine="scipy")
         if only != "data":
             _draw(module, _load(out, name), out, name)
-        print(f"{name}: done in {time.perf_counter() - began:.0f} s", flush=True)
+        spent = time.perf_counter() - began
+        print(f"{count} of {len(names)}: {name}, in {spent:.0f} s", file=sys.stderr, flush=True)
     return _report(names, out)
 
 

@@ -38,7 +38,8 @@ ROOMS = (
 FILES_OF = {
     "batching": (
         *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "threads"),
-        *("multi_device", "scalar_program", "gpu_kernel", "gpu_dispatch"),
+        *("thread_settings", "threads", "multi_device"),
+        *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
     "numerics": ("quadrature", "gram", "symmetric", "banded", "first_root"),
     "integrators": (

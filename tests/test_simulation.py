@@ -14,6 +14,7 @@ from small_problems import (
     small_problem,
     spread_start,
 )
+from small_studies import Drift
 
 import tts_jax as tts
 
@@ -214,6 +215,51 @@ def test_without_throw_a_failure_comes_back(cut_short):
 
 
 # A user's own problem.
+
+
+class Boastful(Drift):
+    """Says that it ended well, whatever came out."""
+
+    worth: float = 0.0
+
+    def run(self, given):
+        found = super().run(given)
+        return found._replace(risk=found.risk / self.worth)
+
+
+@pytest.mark.parametrize("worth", [0.0, np.nan, 1.0])
+def test_no_run_ends_well_whose_records_are_not_finite(worth):
+    how = Boastful(1.0, worth=jnp.asarray(worth))
+    run = tts.simulate(small_problem(), how, spread_start(), TAUS, throw=False)
+    expected = tts.Status.OK if worth == 1.0 else tts.Status.NON_FINITE
+    assert run.status == expected
+    mapped = jax.vmap(
+        lambda w: tts.simulate(small_problem(), Boastful(1.0, worth=w), spread_start(), TAUS).status
+    )(jnp.array([worth, 1.0]))
+    assert mapped.tolist() == [expected, tts.Status.OK]
+
+
+@pytest.mark.parametrize(
+    "taus", [[0.0, 5e-309, 1e-308], [1e-310], [0.0, 3e-308, 4e-308]], ids=["denormal", "one", "gap"]
+)
+def test_times_that_compute_as_equal_are_refused(taus):
+    with pytest.raises(ValueError, match=r"Argument `taus` must be 0 or at least 2\.23e-308"):
+        tts.simulate(small_problem(), Drift(1.0), spread_start(), taus)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tts.GradientFlow(1e-310),
+        lambda: tts.GradientFlow(0.1, rtol=5e-324),
+        lambda: tts.SGD(0.1, 1e-310),
+        lambda: tts.SGD(0.1, 0.1, noise=1e-310),
+        lambda: tts.CubicStep(eta=1e-310),
+    ],
+)
+def test_numbers_that_compute_as_zero_are_refused(make):
+    with pytest.raises(ValueError, match=r"must be at least 2\.23e-308 in size"):
+        make()
 
 
 class TwoLayers(tts.AbstractProblem):

@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     TOO_FEW_NEURONS = 5
     TOO_FEW_SAMPLES = 6
     CROWDED = 7
+    DIVERGED = 8
 
     @property
     def message(self) -> str:
@@ -35,15 +36,20 @@ _MESSAGES = {
     "be met: loosen `rtol` and `atol`, or check that the risk is finite and differentiable there",
     Status.SOLVER: "the nonlinear solves of the implicit method failed; loosen `rtol` and `atol` "
     "or choose another `solver`",
-    Status.NON_FINITE: "the parameters became infinite or NaN; lower `step_size` (SGD), or check "
-    "that the risk is finite near the last valid parameters",
+    Status.NON_FINITE: "the parameters or the risk became infinite or NaN; lower `step_size` "
+    "(SGD), or check that the risk is finite near the last valid parameters",
     Status.TOO_FEW_NEURONS: "the limit flow needs two neurons in every piece of the target; start "
     "from other positions or a larger width",
     Status.TOO_FEW_SAMPLES: "`samples` end before the last recorded time; give a longer stream or "
     "ask for earlier `taus`",
     Status.CROWDED: "more than 512 neurons overlap, which is more than wide networks are made for; "
     "take a smaller `eta`, a smaller width, or start further apart",
+    Status.DIVERGED: "the risk grew to more than a hundred million times that of the start; lower "
+    "`step_size`, or the rates of the `optimiser`",
 }
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""The smallest number that is not computed with as zero."""
 
 
 class SimulationError(RuntimeError):
@@ -126,6 +132,9 @@ def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None
     sign = ">" if strict else ">="
     if not math.isfinite(number) or number < minimum or (strict and number == minimum):
         expected = "positive and finite" if strict and minimum == 0 else f"{sign} {minimum:g}"
+        raise argument_error(name, expected, number)
+    if 0 < abs(number) < SMALLEST:
+        expected = f"at least {SMALLEST:.3g} in size, below which numbers compute as 0"
         raise argument_error(name, expected, number)
 
 

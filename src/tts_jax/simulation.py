@@ -56,13 +56,16 @@ def simulate(
       end for the flows, which take seconds. Not under a jax transformation.
     - `checkpoint`: a file for a long run of SGD, written from time to time and at the end. A call
       with the same arguments goes on from it, and returns the same to the last bit as a run that
-      was never cut off. One that another process works on is refused. Not under a jax
-      transformation.
+      was never cut off. So does a call with more `taus` after those recorded: a finished run is
+      made longer. One that another process works on is refused. Not under a jax transformation.
 
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
     numbers never cause a recompilation, shapes do. Two choices that look at numbers compile once
     each: of another method by `GradientFlow`, and, from 48 neurons on, of room for more neurons
     that overlap.
+
+    Ctrl-C ends a long run of SGD within about a second, and any other call when the flow or the
+    compilation under way ends. What a `checkpoint` has is kept.
 
     **Warns:** `CoarseStepsWarning` where SGD takes steps so large that it does not follow the flow;
     not under a jax transformation. `SlowSettingsWarning`, once in a process, where a call of
@@ -88,7 +91,7 @@ def simulate(
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
     dynamics, given = type(dynamics).prepared(dynamics, given)
     warn_if_slow()
-    if progress is None and file is None:
+    if progress is None and file is None and not type(dynamics).is_long(dynamics, given):
         trajectory = _run(dynamics, given)
     else:
         trajectory = _run_in_pieces(dynamics, given, progress, file)
@@ -105,11 +108,15 @@ def simulate(
 
 
 def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutputs) -> Trajectory:
+    everything = jax.tree.leaves((records.params, records.risk))
+    is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in everything]))
+    # No run ends well whose records are not finite, whatever its dynamics says.
+    is_lost = (records.status == Status.OK) & ~is_finite
     return Trajectory(
         given.taus,
         records.params,
         records.risk,
-        records.status,
+        jnp.where(is_lost, jnp.int32(Status.NON_FINITE), records.status),
         records.stats,
         method=type(dynamics).__name__,
         solver=type(dynamics).method(dynamics, given),
@@ -119,7 +126,7 @@ def _trajectory(dynamics: AbstractDynamics, given: RunInputs, records: RunOutput
 def _run_in_pieces(
     dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, file: Path | None
 ) -> Trajectory:
-    """Run with progress or a checkpoint. A dynamics that does not run in pieces runs as a whole."""
+    """Run in pieces on the host. A dynamics that does not run in pieces runs as a whole."""
     arrays = given._replace(taus=jnp.asarray(given.taus))
     records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)
     if records is not None:

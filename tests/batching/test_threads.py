@@ -1,78 +1,97 @@
-"""A thread sees what holds where it was started."""
+"""Threads that compute: what they return, an error in one, and interrupts. See test_interrupts.py
+for the end of a process."""
 
+import signal
 import threading
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-import tts_jax as tts
-from tts_jax.batching.threads import _SETTINGS, in_this_context
-
-OTHERS = {
-    "enable_x64": False,
-    "default_device": "cpu",
-    "default_matmul_precision": "float32",
-    "numpy_dtype_promotion": "standard",
-    "numpy_rank_promotion": "warn",
-    "default_prng_impl": "rbg",
-    "legacy_prng_key": "error",
-    **{f"transfer_guard_{way}": "log" for way in ("host_to_device", "device_to_host")},
-    "transfer_guard_device_to_device": "log",
-}
+from tts_jax.batching import threads as tts_threads
+from tts_jax.batching.threads import Threads
 
 
-def in_thread(function, *arguments):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function(*arguments)))
-    thread.start()
-    thread.join()
-    return found[0]
+def test_the_results_come_in_order():
+    first = threading.Event()
+
+    def late(item):
+        if item == 0:
+            first.wait()  # until all others are there
+        elif item == 3:
+            first.set()
+        return 10 * item
+
+    assert Threads().run(late, range(4)) == [0, 10, 20, 30]
+    assert Threads().run(late, []) == []
 
 
-@pytest.mark.parametrize("name", _SETTINGS)
-def test_a_thread_has_every_setting_of_where_it_was_started(name):
-    def setting():
-        return getattr(jax.config, f"jax_{name}")
+def test_an_error_stops_the_others_and_is_raised_here():
+    threads, begun = Threads(), threading.Event()
 
-    before = setting()
-    other = OTHERS.get(name, not before)
-    assert other != before
-    with getattr(jax, name)(other):
-        assert in_thread(setting) == before
-        inside = in_this_context(setting)
-    # It is where the function was made that counts, and nothing stays behind.
-    assert in_thread(inside) == other
-    assert in_thread(lambda: (inside(), setting())) == (other, before)
+    def work(item):
+        if item:
+            begun.wait()
+            raise ZeroDivisionError
+        begun.set()
+        threads.stop.wait()
+
+    with pytest.raises(ZeroDivisionError):
+        threads.run(work, range(2))
 
 
-def test_every_setting_of_jax_that_holds_in_one_thread_is_known():
-    """But for those that are about threads, or change no number: a new one shows here."""
-    kind = type(jax.enable_x64)
-    names = {name for name in dir(jax) if type(getattr(jax, name)) is kind}
-    left = {"thread_guard", "enable_checks", "array_garbage_collection_guard", "auto_pcast"}
-    left |= {"no_execution", "no_tracing", "jax2tf_associative_scan_reductions"}
-    left |= {"remove_size_one_mesh_axis_from_type"}
-    assert names - left <= set(_SETTINGS)
+@pytest.fixture
+def interrupts():
+    """A thread that interrupts this one whenever it is asked to."""
+    asked = [threading.Event(), threading.Event()]
+
+    def interrupt():
+        for event in asked:
+            event.wait()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    return [event.set for event in asked]
 
 
-def test_numpy_too():
-    with np.errstate(divide="raise"):
-        divide = in_this_context(lambda: np.float64(1.0) / np.float64(0.0))
-    with pytest.raises(FloatingPointError):
-        divide()
+def test_an_interrupt_lets_what_is_under_way_end(interrupts, caplog):
+    threads, kept, all_begun = Threads(), [], threading.Barrier(3)
+
+    def work(item):
+        all_begun.wait()
+        interrupts[0]()
+        threads.stop.wait()
+        threads.hand(kept.append, item)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(work, range(3))
+    assert sorted(kept) == [0, 1, 2]
+    assert "A second interrupt stops at once" in caplog.text
 
 
-def test_runs_in_threads_see_the_settings_of_the_caller():
-    def run(x):
-        return 2 * x + jnp.zeros(())
+def test_a_second_interrupt_leaves_them_and_drops_what_they_find(interrupts, monkeypatch):
+    monkeypatch.setattr(tts_threads, "_left", [])
+    threads, kept, go = Threads(), [], threading.Event()
+    all_begun, handed = threading.Barrier(3), threading.Event()
 
-    with jax.enable_x64(False):
-        assert tts.map_runs(run)(np.arange(3.0)).dtype == np.float32
-    jax.config.update("jax_enable_x64", False)
-    try:
-        with jax.enable_x64(True):
-            assert tts.map_runs(run)(np.arange(3.0)).dtype == np.float64
-    finally:
-        jax.config.update("jax_enable_x64", True)
+    def work(item):
+        all_begun.wait()
+        if item == 0:
+            threads.hand(kept.append, item)
+            handed.set()
+            return
+        handed.wait()
+        interrupts[0]()
+        threads.stop.wait()
+        interrupts[1]()
+        go.wait()
+        threads.hand(kept.append, item)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(work, range(3))
+    left = tts_threads._left
+    assert sum(not end.is_set() for end in left) == 2
+    go.set()
+    for end in left:
+        end.wait()
+    assert kept == [0]
+    # Others know nothing of it.
+    assert Threads().run(str, [1]) == ["1"]

@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+import tts_jax as tts
 from tts_jax import cli
 
 
@@ -20,6 +21,33 @@ def test_an_unknown_figure_is_answered_with_the_nearest_names(tmp_path, capsys):
     complaint = capsys.readouterr().err
     assert "`two-timescal`" in complaint
     assert "Did you mean two-timescale" in complaint
+
+
+@pytest.mark.parametrize("word", ["figure", "fiures", "Figures"])
+def test_an_unknown_command_is_answered_with_the_nearest_one(word, capsys):
+    assert cli.main([word]) == 2
+    assert f"there is no command `{word}`. Did you mean figures?" in capsys.readouterr().err
+
+
+def test_a_command_that_is_like_no_other_is_answered_with_all(capsys):
+    assert cli.main(["x"]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean" not in told
+    assert "All: figures, sweep, status, resume, plot, export, studies, version." in told
+
+
+@pytest.mark.parametrize(
+    "command", ["figures", "sweep", "status", "resume", "plot", "export", "studies"]
+)
+def test_the_help_says_no_nonsense(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert "None" not in said
+    assert "(default: )" not in said
+    assert "False" not in said
+    usage = said[said.index(command) : said.index("\n\n")].split("]")[-1].split()
+    assert len(usage) == len(set(usage))  # no two positional arguments of one name
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
@@ -52,7 +80,11 @@ def test_a_missed_expectation_is_exit_status_1(tmp_path, runner, monkeypatch, ca
     sketch = runner.module_of("notations")
     monkeypatch.setattr(sketch, "rows", lambda data: [runner.Row("two", 2.0, 0.0, 1.0)])
     assert cli.main(["figures", "notations", "--out", str(tmp_path)]) == 1
-    assert "| notations | two | 2 | 0 to 1 | **missed** |" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "| notations | two | 2 | 0 to 1 | **missed** |" in said.out
+    # How far it is goes elsewhere than the numbers.
+    assert "1 of 1: notations, in " in said.err
+    assert "1 of 1" not in said.out
 
 
 def test_a_quick_version_says_so_and_does_not_judge_what_needs_the_full_one(
@@ -96,6 +128,32 @@ def test_an_interrupt_while_writing_leaves_the_old_file(tmp_path, runner):
     assert path.read_text() == "old"
 
 
+def test_a_file_that_is_the_same_stays_and_one_that_has_changed_is_told(tmp_path, runner, capsys):
+    path = tmp_path / "numbers.txt"
+
+    def write(text: str) -> int:
+        with runner.atomically(path) as half:
+            half.write_text(text)
+        return path.stat().st_ino
+
+    first = write("new")
+    assert write("new") == first
+    assert capsys.readouterr().err == ""
+    assert write("other") != first
+    assert path.read_text() == "other"
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers.txt"]
+    assert capsys.readouterr().err == f"  {path} has changed\n"
+
+
+def test_a_figure_that_is_made_again_is_the_same_to_the_last_bit(tmp_path, capsys):
+    def made():
+        assert cli.main(["figures", "notations", "--out", str(tmp_path)]) == 0
+        return {path: path.stat().st_ino for path in tmp_path.iterdir()}
+
+    assert made() == made()
+    assert "has changed" not in capsys.readouterr().err
+
+
 def test_map_keeps_the_order_and_passes_on_errors(runner):
     run = runner.Run("figure", quick=False)
     assert run.map(lambda item: item**2, range(7), "squares") == [i**2 for i in range(7)]
@@ -114,3 +172,8 @@ def test_version_and_module_entry():
         [sys.executable, "-m", "tts_jax", "version"], check=True, capture_output=True, text=True
     )
     assert f"jax {jax.__version__}" in shown.stdout
+
+
+def test_the_version_is_an_option_too(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tts-jax {tts.__version__}\n"

@@ -57,7 +57,10 @@ def test_status_tells_how_far_it_is(store, capsys):
     assert "SGD, 48 of 48 runs made, complete" in said
     assert "runs per second" in said
     assert cli.main(["resume", str(store)]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "nothing to do" in said.err
+    assert "48 of 48 runs made" in said.out
+    assert "nothing to do" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -196,12 +196,39 @@ def test_single_precision_moves_as_double():
     assert np.abs(single.u - double.u).max() < 0.05 * moved
 
 
+@pytest.mark.filterwarnings("ignore::tts_jax.CoarseStepsWarning")
 def test_a_run_that_fails_is_labelled_and_spoils_no_other():
     grid = {"epsilon": [0.05], "step_size": [1e-2, 2.0], "seed": range(3), "width": 6}
     data = tts.sweep(small_problem(), SGD, grid, [0.0, 40.0])
     assert np.all(data.status.sel(step_size=1e-2) == tts.Status.OK)
     assert np.all(data.status.sel(step_size=2.0) == tts.Status.NON_FINITE)
     assert np.all(np.isfinite(data.risk.sel(step_size=1e-2)))
+
+
+def test_coarse_runs_are_counted():
+    """Those with h times the largest rate above 1, but for those that failed."""
+    grid = {"step_size": [1e-2, 0.5, 2.0], "seed": range(3), "width": 6}
+    how = tts.SGD(0.05, 1e-2, noise=0.3)
+    with pytest.warns(tts.CoarseStepsWarning) as told:
+        data = tts.sweep(small_problem(), how, grid, [0.0, 0.5])
+    well = data.status == tts.Status.OK
+    for name, limit in (("fast_rate", 1.0), ("largest_jump", 0.5)):
+        count = int(((data[name] > limit) & well).sum())
+        said = [str(w.message) for w in told if f"{count} of 9 runs: " in str(w.message)]
+        assert bool(said) == (count > 0)
+    assert int(((data.fast_rate > 1.0) & well).sum()) > 0
+    assert not np.any((data.fast_rate > 1.0).sel(step_size=1e-2))
+
+
+def test_the_runs_of_a_seed_are_the_same_whatever_generator_is_the_default():
+    """And however many there are: what "rbg" draws depends on the batch."""
+    grid = {"seed": range(3), "width": 4}
+    usual = tts.sweep(small_problem(), Drift(), grid, TAUS)
+    with jax.default_prng_impl("rbg"):
+        other = tts.sweep(small_problem(), Drift(), grid, TAUS)
+        alone = tts.sweep(small_problem(), Drift(), {**grid, "seed": [2]}, TAUS)
+    assert same(other.drop_attrs(), usual.drop_attrs())
+    assert same(alone.drop_attrs(), usual.sel(seed=[2]).drop_attrs())
 
 
 def start_high(key, width):
@@ -277,8 +304,13 @@ def test_targets_with_a_floor_and_without(tmp_path):
 def test_another_study_is_refused(tmp_path):
     store = tmp_path / "flow.zarr"
     tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, TAUS, store=store)
-    with pytest.raises(tts.SweepError, match=re.escape("taus: stored [0.0, ")):
-        tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, [1.0], store=store)
+    longer = [*TAUS, 0.5]
+    with pytest.raises(tts.SweepError, match="recorded times are fixed") as told:
+        tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, longer, store=store)
+    assert "taus: stored 4 from 0.0 to 0.3, asked 5 from 0.0 to 0.5;" in str(told.value)
+    others = [*TAUS[:2], 0.15, TAUS[3]]
+    with pytest.raises(tts.SweepError, match=re.escape("98], asked [0.15];")):
+        tts.sweep(small_problem(), Drift(), {"seed": [0], "width": 4}, others, store=store)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(tts.SweepError, match="holds no sweep"):

@@ -1,7 +1,6 @@
 """Many runs in one call, on all devices of the machine."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 from .._errors import argument_error
 from .._types import Tree
 from .devices import local_devices
-from .threads import in_this_context
+from .threads import Threads
 
 
 def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
@@ -46,10 +45,8 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
             out = batch_function(*jax.device_put(batch, devices[k]))
             return jax.block_until_ready(out)
 
-        with ThreadPoolExecutor(count) as pool:  # the devices' programs compile side by side, too
-            batches = jax.device_put(
-                list(pool.map(in_this_context(run_batch), range(count))), devices[0]
-            )
+        # The devices' programs compile side by side, too.
+        batches = jax.device_put(Threads().run(run_batch, range(count)), devices[0])
         return jax.tree.map(lambda *leaves: _interleaved(leaves, runs), *batches)
 
     return mapped

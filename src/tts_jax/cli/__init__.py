@@ -1,5 +1,6 @@
 """The command `tts-jax`. Nothing here imports JAX until a command needs it."""
 
+import difflib
 import os
 import sys
 
@@ -7,6 +8,7 @@ import tyro
 
 from .errors import UsageError
 from .figures import figures, load_experiments
+from .studies import studies
 from .sweeps import export, plot, resume, status, sweep
 
 __all__ = ["command", "load_experiments", "main"]
@@ -31,11 +33,19 @@ def main(argv: list[str] | None = None) -> int:
 
     0 fine; 1 a missed expectation, or a sweep that could not go on; 2 bad usage; 130 interrupted.
     """
+    words = sys.argv[1:] if argv is None else argv
     app = tyro.extras.SubcommandApp()
-    for command in (figures, sweep, status, resume, plot, export, version):
+    commands = (figures, sweep, status, resume, plot, export, studies, version)
+    for command in commands:
         app.command(command)
+    description = "Two time scale training, simulated. `--version` prints the version."
     try:
-        return app.cli(prog="tts-jax", args=argv, description="Two time scale training, simulated.")
+        if words[:1] == ["--version"]:
+            print(f"tts-jax {_version_of('tts-jax')}")
+            return 0
+        if words and not words[0].startswith("-"):
+            _check_command(words[0], [command.__name__ for command in commands])
+        return app.cli(prog="tts-jax", args=words, description=description)
     except KeyboardInterrupt:
         print("\nInterrupted: what was finished is kept.", file=sys.stderr)
         return _INTERRUPTED
@@ -46,9 +56,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def version() -> int:
     """Print the versions of tts_jax, of the libraries that it is built on, and of Python."""
-    from importlib.metadata import version as of
-
     for name in ("tts-jax", "jax", "jaxlib", "diffrax", "optax"):
-        print(f"{name} {of(name)}")
+        print(f"{name} {_version_of(name)}")
     print(f"python {sys.version.split()[0]}")
     return 0
+
+
+def _version_of(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def _check_command(word: str, names: list[str]) -> None:
+    if word not in names:
+        near = difflib.get_close_matches(word, names, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no command `{word}`. {hint}All: {', '.join(names)}.")

@@ -11,13 +11,22 @@ import tyro
 
 from .errors import UsageError, path_of
 
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+
 
 def figures(
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint=""),
+    ] = (),
     /,
-    only: Literal["data", "plot"] | None = None,
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    out: Path | None = None,
+    only: Annotated[
+        Literal["data", "plot"] | None,
+        tyro.conf.arg(metavar="{data,plot}", help_behavior_hint=""),
+    ] = None,
+    quick: Flag = False,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
 ) -> int:
     """Make the figures of the paper, and a table of measured against expected.
 
@@ -51,26 +60,31 @@ def figures(
 
 
 def load_experiments() -> ModuleType:
-    """Return the package `experiments` of the checkout, or the copy in an installed wheel.
+    """Return the package `experiments`.
 
-    The package is loaded from its folder: the library itself never imports experiments.
+    It is loaded from its folder: the library itself never imports experiments.
     """
     name = "tts_jax_experiments"
     if name in sys.modules:
         return sys.modules[name]
+    folder = experiments_folder()
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def experiments_folder() -> Path:
+    """Return the folder of the experiments, in the checkout or in the installed wheel."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parents[1] / "experiments", package / "_experiments"):
-        source = folder / "__init__.py"
-        if source.exists():
-            spec = importlib.util.spec_from_file_location(
-                name, source, submodule_search_locations=[str(folder)]
-            )
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            spec.loader.exec_module(module)
-            return module
+        if (folder / "__init__.py").exists():
+            return folder
     raise UsageError("the experiments are neither in a checkout nor in this installation.")
 
 

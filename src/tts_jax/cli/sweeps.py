@@ -1,6 +1,7 @@
 """`tts-jax sweep`, `status`, `resume`, `plot` and `export`: studies, and their stores."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,21 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from .errors import UsageError, path_of
+from .figures import Flag
+from .progress import duration, shown_progress
+from .studies import study_file
 
 if TYPE_CHECKING:
     from ..sweeps.execution.plan import Plan
     from ..sweeps.study.study import Study
 
 
-Folder = Annotated[Path, tyro.conf.Positional]
+Store = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Cluster = Annotated[str | None, tyro.conf.arg(metavar="CLUSTER", help_behavior_hint="")]
 
 
 def sweep(
-    study: Annotated[Path, tyro.conf.Positional],
+    study: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDY")],
     /,
-    out: Path | None = None,
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    cluster: str | None = None,
+    out: Folder = None,
+    dry_run: Flag = False,
+    cluster: Cluster = None,
 ) -> int:
     """Run a study: a grid of simulations, into a Zarr store that xarray opens.
 
@@ -30,7 +37,7 @@ def sweep(
     values that were added to the study.
 
     Args:
-        study: A TOML file, such as those in experiments/studies.
+        study: A TOML file, or the name of one that comes with the package: see `tts-jax studies`.
         out: Folder of the store, by default named after the study, in the current folder.
         dry_run: Print the plan and the time that it is expected to take, and run nothing.
         cluster: "local:4" for worker processes, or the address of a Dask scheduler.
@@ -43,16 +50,16 @@ def sweep(
     configure()
     folder = Path(f"{study.stem}.zarr") if out is None else path_of("out", out)
     with _explained():
-        asked = read_study(study)
+        asked = read_study(study_file(study))
         if not dry_run:
             return _run(asked, folder, cluster)
         plan = plan_of(asked, folder)
         print(plan)
-        print(f"  expected: {_duration(plan.predict(Runner.of(plan.layout)))}; nothing was run")
+        print(f"  expected: {duration(plan.predict(Runner.of(plan.layout)))}; nothing was run")
     return 0
 
 
-def resume(folder: Folder, /, cluster: str | None = None) -> int:
+def resume(folder: Store, /, cluster: Cluster = None) -> int:
     """Continue a sweep that was interrupted, and make damaged runs again.
 
     Args:
@@ -68,7 +75,7 @@ def resume(folder: Folder, /, cluster: str | None = None) -> int:
         return _run(open_store(folder).study(), folder, cluster)
 
 
-def status(folder: Folder, /) -> int:
+def status(folder: Store, /) -> int:
     """Print how far a sweep is, and how its runs ended.
 
     Args:
@@ -82,13 +89,15 @@ def status(folder: Folder, /) -> int:
 
 
 def plot(
-    folder: Folder,
+    folder: Store,
     /,
     kind: Literal["phase", "risk", "box"] = "phase",
-    over: tuple[str, ...] = (),
-    below: float | None = None,
-    limit: Path | None = None,
-    out: Path | None = None,
+    over: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="AXIS [AXIS ...]", help_behavior_hint="")
+    ] = (),
+    below: Annotated[float | None, tyro.conf.arg(metavar="RISK", help_behavior_hint="")] = None,
+    limit: Annotated[Path | None, tyro.conf.arg(metavar="STORE", help_behavior_hint="")] = None,
+    out: File = None,
 ) -> int:
     """Draw a sweep.
 
@@ -114,7 +123,11 @@ def plot(
     return 0
 
 
-def export(folder: Folder, file: Folder, /) -> int:
+def export(
+    folder: Store,
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    /,
+) -> int:
     """Write a sweep as one netCDF file.
 
     Args:
@@ -133,42 +146,34 @@ def export(folder: Folder, file: Folder, /) -> int:
 
 
 def _run(study: "Study", folder: Path, cluster: str | None) -> int:
-    from ..progress import ProgressBar
     from ..sweeps.execution.runner import Runner
     from ..sweeps.storage.report import report
-    from ..sweeps.sweep import run_study
+    from ..sweeps.sweep import cautions_of, run_study
 
-    bars: list[ProgressBar] = []
+    shown: list[Callable[[float], None]] = []
 
     def announce(plan: "Plan") -> None:
-        print(plan)
+        print(plan, file=sys.stderr)
         if plan.units:
             about = plan.seconds
             if about > _WORTH_MEASURING:
                 about = plan.predict(Runner.of(plan.layout))
-            print(f"  expected: about {_duration(about)}", flush=True)
-        bars.append(stack.enter_context(ProgressBar(folder.name)))
+            print(f"  expected: about {duration(about)}", file=sys.stderr, flush=True)
+        shown.append(stack.enter_context(shown_progress(folder.name)))
 
     def progress(fraction: float) -> None:
-        bars[0](fraction)
+        shown[0](fraction)
 
     with ExitStack() as stack:
-        run_study(study, folder, cluster=cluster, progress=progress, announce=announce)
+        data = run_study(study, folder, cluster=cluster, progress=progress, announce=announce)
+    for caution in cautions_of(study, data):
+        print(f"tts-jax: {caution}", file=sys.stderr)
     print(report(folder))
     return 0
 
 
 _WORTH_MEASURING = 10.0
 """The estimated seconds from which on some runs of a sweep are timed before it starts."""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else "a second"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 2880 else f"{minutes // 1440} days"
 
 
 @contextmanager

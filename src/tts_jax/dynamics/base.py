@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._errors import argument_error, check_finite, is_concrete
+from .._errors import SMALLEST, argument_error, check_finite, is_concrete
 from .._types import Array, Key, Times, Tree
 from ..models.network import Params
 from ..problems.base import AbstractProblem
@@ -86,19 +86,28 @@ class AbstractDynamics(eqx.Module):
     def run(self, given: RunInputs) -> RunOutputs:
         """The run itself, traced: from `given.params` at tau = 0, recorded at `given.taus`."""
 
+    def is_long(self, given: RunInputs) -> bool:
+        """Return whether a run goes in pieces even if nobody asks for its progress, so that Ctrl-C
+        ends it soon. False under a transformation, and by default."""
+        del given
+        return False
+
     def run_in_pieces(
         self, given: RunInputs, progress: Progress | None, checkpoint: Path | None
     ) -> RunOutputs | None:
         """Return what `run` returns, bit for bit, from a loop on the host; not traceable.
 
-        Called where the user asks for `progress` on the way, or for a `checkpoint`. None, the
-        default, says that a run takes seconds and has neither.
+        Called where the user asks for `progress` on the way, or for a `checkpoint`, and where
+        `is_long`. None, the default, says that a run takes seconds and has neither.
         """
         del given, progress, checkpoint
         return None
 
     def cautions(self, stats: Mapping[str, Any]) -> list[Warning]:
-        """Return what a user should know of a run that ended well: by default, nothing."""
+        """Return what a user should know of a run that ended well: by default, nothing.
+
+        `stats` may also hold arrays of many runs, NaN for those that did not.
+        """
         del stats
         return []
 
@@ -128,6 +137,10 @@ def check_taus(taus: Any) -> None:
     times = np.asarray(taus)
     # For all at once: what is at fault is looked for only if something is.
     if times[0] >= 0 and (times[1:] > times[:-1]).all() and np.isfinite(times[-1]):
+        least = np.diff(times[int(times[0] == 0) :], prepend=0.0).min(initial=np.inf)
+        if least < SMALLEST:
+            expected = f"0 or at least {SMALLEST:.3g}, and as far apart: less computes as 0"
+            raise argument_error("taus", expected, f"{least} apart")
         return
     check_finite("taus", taus)
     if times[0] < 0:

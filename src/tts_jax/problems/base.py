@@ -62,6 +62,14 @@ class AbstractProblem(eqx.Module):
             f"{type(self).__name__} has no `label(x)`: SGD with `samples` needs it."
         )
 
+    def replayed(self, x: Array) -> tuple[Array, Array]:
+        """Return inputs and targets without noise for the x of `samples`: by default inputs, and
+        their `label`. For SGD that replays samples."""
+        return x, self.label(x)
+
+    def check_samples(self, x: Array) -> None:
+        """Raise `ValueError` if x cannot be replayed, which may be traced. By default all can."""
+
     def padded(
         self, params: Params, multiple: int
     ) -> tuple["AbstractProblem", Params, Callable[[Params], Params]] | None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_finite, check_type
+from .._errors import argument_error, check_finite, check_type, is_concrete
 from .._types import Array, Key, Scalar, as_floats
 from ..models.network import AbstractNetwork, Params
 from ..models.shallow import has_bias
@@ -58,6 +58,22 @@ class EmpiricalProblem(AbstractProblem):
         """Return `count` of the samples, drawn with replacement."""
         index = jax.random.randint(key, (count,), 0, self.x.shape[0])
         return jnp.asarray(self.x)[index], jnp.asarray(self.y)[index]
+
+    def replayed(self, x: Array) -> tuple[Array, Array]:
+        """Return the samples of given numbers."""
+        return jnp.asarray(self.x)[x], jnp.asarray(self.y)[x]
+
+    def check_samples(self, x: Array) -> None:
+        count = self.x.shape[0]
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            expected = f"(index, noise), the index of whole numbers from 0 to {count - 1}"
+            raise argument_error("samples", expected, f"of dtype {x.dtype}")
+        if is_concrete(x) and np.size(x):
+            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
+            low, high = int(np.min(np.asarray(x))), int(np.max(np.asarray(x)))
+            if low < 0 or high >= count:
+                expected = f"with an index from 0 to {count - 1}"
+                raise argument_error("samples", expected, f"from {low} to {high}")
 
     def _in_blocks(self, params: Params, x: Array) -> Array:
         """Return f(x), computed for one block of inputs after the other.

@@ -105,6 +105,13 @@ class Problem(AbstractProblem):
     def label(self, x: Array) -> Array:
         return self.target(x)
 
+    def check_samples(self, x: Array) -> None:
+        if is_concrete(x) and np.size(x):
+            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
+            low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
+            if low < 0 or high > 1:
+                raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
+
     def sample_loss(self, params: Params, x: Float[Array, " b"], y: Float[Array, " b"]) -> Scalar:
         """Return the mean over the batch of (f(x) - y)^2."""
         return jnp.mean((self.network(params, x) - y) ** 2, axis=0)

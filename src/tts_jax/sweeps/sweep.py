@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from .._errors import argument_error
+from .._errors import Status, argument_error
 from .._files import as_path
 from .._types import Times
 from ..batching.devices import local_devices
@@ -70,12 +71,26 @@ def sweep(
     Programs are kept: another call with other numbers, in the grid or beside it, compiles nothing,
     but where a number of the problem or the dynamics becomes zero, or ceases to be.
 
+    Ctrl-C lets the units under way end, and is raised then; a second one stops it at once. What was
+    finished stays in the store.
+
+    **Warns:** `CoarseStepsWarning`, with the number of runs of SGD whose steps are so large that
+    they do not follow the flow.
+
     **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
     is in use, or cannot be written.
     """
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
     if store is not None:
-        return run_study(study, as_path("store", store), cluster=cluster, progress=progress)
+        data = run_study(study, as_path("store", store), cluster=cluster, progress=progress)
+    else:
+        data = _in_memory(study, cluster, progress)
+    for caution in cautions_of(study, data):
+        warnings.warn(caution, stacklevel=2)
+    return data
+
+
+def _in_memory(study: Study, cluster: Any, progress: Progress | None) -> xr.Dataset:
     _check_progress(progress)
     with _client(cluster) as client, tempfile.TemporaryDirectory() as folder:
         layout = _layout_of(study)
@@ -103,7 +118,20 @@ def run_study(
         store = _store_of(study, folder)
         with locked(store.folder):
             store = _store_of(study, store.folder)  # from here on nobody else changes it
-            return _run(study, store, _grown(store, study), client, progress, announce)
+            try:
+                return _run(study, store, _grown(store, study), client, progress, announce)
+            except KeyboardInterrupt as interrupt:
+                interrupt.add_note(f"What was finished is kept in {folder}: the same call goes on.")
+                raise
+
+
+def cautions_of(study: Study, data: xr.Dataset) -> list[Warning]:
+    """Return what a user should know of the runs that ended well, as `simulate` warns of one."""
+    ended_well = data.status == Status.OK
+    of_runs = [n for n, v in data.data_vars.items() if v.dims == data.status.dims]
+    floats = [name for name in of_runs if data[name].dtype.kind == "f"]
+    stats = {str(name): data[name].where(ended_well).values for name in floats}
+    return study.dynamics.cautions(stats)
 
 
 def _check_progress(progress: Any) -> None:

@@ -21,6 +21,7 @@ from small_runs import EPSILON, NOISE, STEP, assert_same, steps_to_taus
 import tts_jax as tts
 from tts_jax._files import scratch_prefix
 from tts_jax.dynamics.sgd import checkpoints
+from tts_jax.dynamics.sgd import dynamics as sgd_dynamics
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -323,6 +324,56 @@ def test_an_optimiser_may_hold_traced_numbers():
     (given, named) = arguments(optimiser=KickedDescent(jax.random.key(3), jnp.asarray(1e-3)))
     whole = tts.simulate(*given, **named)
     assert_same(tts.simulate(*given, **named, progress=lambda _: None), whole, atol=0)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_finished_run_is_made_longer(tmp_path):
+    (problem, sgd, start, taus), named = arguments()
+    file, longer = tmp_path / "run.npz", jnp.concatenate([taus, jnp.array([0.25, 0.31])])
+    whole = tts.simulate(problem, sgd, start, longer, **named)
+    tts.simulate(problem, sgd, start, taus, **named, checkpoint=file)
+    seen = []
+    more = tts.simulate(problem, sgd, start, longer, **named, checkpoint=file, progress=seen.append)
+    assert seen[0] > 0.2 / 0.31  # it went on, and did not start again
+    assert_same(more, whole, atol=0)
+    before = file.read_bytes()
+    # Shorter ones, others, and later ones that leave some out.
+    for others in (taus, longer.at[1].set(0.06), longer[1:], jnp.append(longer[:2], 0.5)):
+        with pytest.raises(ValueError, match="Argument `taus` must be those that the run in"):
+            tts.simulate(problem, sgd, start, others, **named, checkpoint=file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_run_that_was_cut_off_takes_other_later_times(tmp_path):
+    (problem, sgd, start, taus), named = arguments()
+    file, others = tmp_path / "run.npz", taus.at[-1].set(0.3)
+    with pytest.raises(StopError):
+        tts.simulate(problem, sgd, start, taus, **named, checkpoint=file, progress=stop_at(0.6))
+    whole = tts.simulate(problem, sgd, start, others, **named)
+    assert_same(tts.simulate(problem, sgd, start, others, **named, checkpoint=file), whole, atol=0)
+
+
+def test_a_long_run_goes_in_pieces_though_nobody_watches(monkeypatch):
+    """So that Ctrl-C ends it soon, see test_interrupts.py."""
+    (problem, sgd, start, taus), named = arguments()
+    whole = tts.simulate(problem, sgd, start, taus, **named)
+    pieces = []
+    run = checkpoints.record_in_pieces
+    monkeypatch.setattr(
+        sgd_dynamics, "record_in_pieces", lambda *given: pieces.append(given) or run(*given)
+    )
+    tts.simulate(problem, sgd, start, taus, **named)
+    assert pieces == []
+    monkeypatch.setattr(sgd_dynamics, "_LONG", 1e-6)
+    assert_same(tts.simulate(problem, sgd, start, taus, **named), whole, atol=0)
+    assert len(pieces) == 1
+    # Under a transformation nothing runs on the host.
+    jax.jit(lambda: tts.simulate(problem, sgd, start, taus, **named).risk)()
+    jax.vmap(lambda key: tts.simulate(problem, sgd, start, taus, key=key).risk)(
+        jax.random.split(jax.random.key(0), 2)
+    )
+    assert len(pieces) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of ours", None])

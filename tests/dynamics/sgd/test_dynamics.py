@@ -182,6 +182,44 @@ def test_divergence_keeps_the_data_before_it():
     np.testing.assert_array_equal(run.at(0).u, start.u)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_divergence_that_is_still_finite_has_a_status(dtype):
+    """The risk grows by more than a factor of two a step here, up to 1e80 or 1e16."""
+    problem, start = random_problem(29)
+    start = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
+    sgd, steps = tts.SGD(EPSILON, 3.0), {"float64": 60, "float32": 12}[dtype]
+    taus = jnp.array([0.0, 1.0, steps]) * (EPSILON * 3.0)
+    run = tts.simulate(problem, sgd, start, taus, key=jax.random.key(0), throw=False)
+    assert run.status == tts.Status.DIVERGED
+    assert jnp.all(jnp.isfinite(run.risk))
+    assert run.risk[-1] > 1e8 * run.risk[0]
+    with pytest.raises(tts.SimulationError, match="ended with DIVERGED"):
+        tts.simulate(problem, sgd, start, taus, key=jax.random.key(0))
+
+
+def test_a_start_at_the_optimum_that_noise_kicks_out_has_not_diverged():
+    problem = tts.Problem(
+        tts.ShallowNetwork(tts.CubicStep(eta=0.1)), tts.PiecewiseConstant([0.5], [0.0, 0.0])
+    )
+    start = tts.Params(jnp.zeros(WIDTH + 1), jnp.linspace(0.1, 0.9, WIDTH))
+    sgd = tts.SGD(EPSILON, STEP, noise=1.0)
+    run = tts.simulate(problem, sgd, start, steps_to_taus(0, 100), key=jax.random.key(0))
+    assert run.risk[0] == 0.0 < run.risk[1]
+    assert run.status == tts.Status.OK
+
+
+def test_steps_that_cannot_be_counted_or_move_nothing_are_refused():
+    problem, start = random_problem(29)
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start)
+    for sgd, params, name in (
+        (tts.SGD(1e-200, 1e-200), start, "epsilon"),
+        (tts.SGD(1e-20, 1e-20), single, "epsilon"),
+        (tts.SGD(1e-20, 1e-20), start, "taus"),
+    ):
+        with pytest.raises(ValueError, match=f"Argument `{name}` must be at (least|most)"):
+            tts.simulate(problem, sgd, params, [0.0, 1.0], key=jax.random.key(0))
+
+
 def test_a_stream_that_is_too_short_under_a_transformation_has_a_status():
     problem, samples = small_problem(), (jnp.linspace(0.1, 0.9, 10), jnp.zeros(10))
     begin = tts.Params(jnp.zeros(WIDTH + 1), jnp.linspace(0.1, 0.9, WIDTH))

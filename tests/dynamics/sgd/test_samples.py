@@ -292,3 +292,42 @@ def test_numbers_of_a_problem_change_their_precision():
     single = of_dtype(jax.tree.map(jnp.asarray, small_problem()), SINGLE)
     assert {leaf.dtype for leaf in jax.tree.leaves(single)} == {SINGLE}
     np.testing.assert_array_equal(single.target.values, [1.0, 3.0, 0.5])
+
+
+# A stream that is replayed.
+
+
+def test_a_sample_is_replayed_by_its_numbers():
+    """Against a loop by hand over the same numbers of a sample of two inputs."""
+    rng = np.random.default_rng(5)
+    x, y, step = rng.uniform(size=(9, 2)), rng.normal(size=9), 0.05
+    problem = tts.EmpiricalProblem(tts.AdditiveNetwork(tts.CubicStep(eta=0.3)), x, y)
+    start = tts.Params(jnp.asarray(rng.normal(size=(2, 3))), jnp.asarray(rng.uniform(size=(2, 3))))
+    index, noise = rng.integers(0, 9, size=(5, 4)), 0.1 * rng.normal(size=(5, 4))
+    sgd = tts.SGD(0.5, step, batch_size=4)
+    taus = 0.5 * step * jnp.array([5.0])
+    run = tts.simulate(problem, sgd, start, taus, samples=(index, noise))
+    params = start
+    for i, n in zip(index, noise, strict=True):
+        loss = lambda p, i=i, n=n: jnp.mean((problem.network(p, x[i]) - y[i] - n) ** 2)  # noqa: E731
+        slope = jax.grad(loss)(params)
+        params = tts.Params(params.a - step * slope.a, params.u - 0.5 * step * slope.u)
+    np.testing.assert_allclose(run.final.a, params.a, rtol=1e-12)
+    np.testing.assert_allclose(run.final.u, params.u, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("index", "complaint"),
+    [
+        (np.array([0.0, 1.0]), "the index of whole numbers from 0 to 8, but is of dtype float64"),
+        (np.array([0, 9]), "with an index from 0 to 8, but is from 0 to 9"),
+        (np.array([-1, 3]), "with an index from 0 to 8, but is from -1 to 3"),
+    ],
+)
+def test_what_is_no_number_of_a_sample_is_refused(index, complaint):
+    network = tts.ShallowNetwork(tts.CubicStep(eta=0.3))
+    problem = tts.EmpiricalProblem(network, np.linspace(0.0, 1.0, 9), np.zeros(9))
+    start = tts.Params(jnp.zeros(4), jnp.linspace(0.2, 0.8, 3))
+    with pytest.raises(ValueError, match="Argument `samples` must be") as told:
+        tts.simulate(problem, tts.SGD(1.0, 1.0), start, [2.0], samples=(index, np.zeros(2)))
+    assert complaint in str(told.value)

@@ -36,6 +36,35 @@ def test_bad_arguments_are_told_before_anything_runs(changes, complaint):
     assert complaint in str(error.value)
 
 
+def from_numpy(key, width):
+    return tts.Params(np.zeros(width + 1), np.random.uniform(size=width))
+
+
+class Counting:
+    """A start that depends on how often it has been called."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, key, width):
+        self.calls += 1
+        params = tts.init_uniform(key, width)
+        return tts.Params(params.a + self.calls, params.u)
+
+
+def fixed(key, width):
+    return tts.Params(np.zeros(width + 1), np.linspace(0.1, 0.9, width))
+
+
+@pytest.mark.parametrize("start", [from_numpy, Counting()], ids=["NumPy", "count"])
+def test_a_start_that_draws_from_elsewhere_is_refused(start):
+    """Traced once, it would give every seed one start."""
+    given = (small_problem(), tts.GradientFlow(1.0), {"width": [4], "seed": range(3)}, [1.0])
+    with pytest.raises(ValueError, match="Argument `start` must be a function of its key and wid"):
+        tts.Study(*given, start=start)
+    tts.Study(*given, start=fixed)  # one for all seeds, which is meant
+
+
 def test_what_the_grid_has_values_for_tells_no_studies_apart():
     grid = {"epsilon": [0.1], "eta": [0.1], "seed": range(2), "width": 4}
     one = tts.Study(small_problem(), tts.GradientFlow(1.0), grid, [1.0])

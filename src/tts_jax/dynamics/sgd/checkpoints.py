@@ -26,20 +26,25 @@ from .many_runs import run_alone
 from .run_spec import RunSpec
 
 PIECE = 2_000_000
-"""Samples between two reports of progress."""
+"""Samples between two reports of progress, at most."""
 
 FULL_PIECE = 100
-"""Training steps on the whole risk between two reports."""
+"""Training steps on the whole risk between two reports, at most."""
+
+SOON = 0.5
+"""Seconds that a piece is to take: an interrupt is seen between two of them."""
 
 SAVE_AFTER = 20.0
 """Seconds between two saves: what a kill can cost."""
 
 
 class Checkpoint(NamedTuple):
-    """A file that a run is saved to; `name`: a digest of all that the run depends on."""
+    """A file that a run is saved to; `name`: a digest of all that the run depends on, but for the
+    times at which it is recorded; `stops`: the training steps at those."""
 
     path: Path
     name: str
+    stops: np.ndarray
 
     def save(self, state: RunState, ys: list[Params]) -> None:
         """Write where a run is and what it has recorded, or warn: the run is worth more than its
@@ -48,7 +53,7 @@ class Checkpoint(NamedTuple):
         arrays = [np.asarray(jax.random.key_data(v) if is_key(v) else v) for v in leaves]
         try:
             with whole(self.path) as half, half.open("xb") as file:
-                np.savez(file, *arrays, run=np.asarray(self.name), recorded=np.asarray(len(ys)))
+                np.savez(file, *arrays, run=np.asarray(self.name), recorded=self.stops[: len(ys)])
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -69,16 +74,16 @@ class Checkpoint(NamedTuple):
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 found = dict(file)
-            name, recorded = str(found.pop("run")), int(found.pop("recorded"))
+            name, recorded = str(found.pop("run")), np.atleast_1d(found.pop("recorded"))
             saved = [found[f"arr_{i}"] for i in range(len(found))]
         except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile):
             raise self._refused("a file that `simulate` wrote, or none", "") from None
         if name != self.name:
             raise self._refused("a file of this run, or none", "of other numbers: ")
         one = len(jax.tree.leaves(params))
-        if len(saved) != len(jax.tree.leaves(state, is_leaf=is_key)) + one * recorded:
+        if len(saved) != len(jax.tree.leaves(state, is_leaf=is_key)) + one * len(recorded):
             raise self._refused("a file that `simulate` wrote, or none", "altered: ")
-        template: Tree = (state, [params] * recorded)
+        template: Tree = (state, [params] * len(recorded))
         old, structure = jax.tree.flatten(template)
         leaves = [
             jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(key))
@@ -88,7 +93,15 @@ class Checkpoint(NamedTuple):
         ]
         if any(jnp.shape(a) != jnp.shape(b) for a, b in zip(leaves, old, strict=True)):
             raise self._refused("a file that `simulate` wrote, or none", "altered: ")
-        return jax.tree.unflatten(structure, leaves)
+        state, ys = jax.tree.unflatten(structure, leaves)
+        same = np.array_equal(recorded, self.stops[: len(recorded)])
+        if not same or np.any(self.stops[len(recorded) :] < state.step):
+            raise argument_error(
+                "taus",
+                "those that the run in `checkpoint` was recorded at so far, and then later ones",
+                f"others: {self.path} has {len(recorded)} times, and is at step {state.step}",
+            )
+        return state, ys
 
     def _refused(self, expected: str, got: str) -> ValueError:
         return argument_error("checkpoint", expected, f"{got}{self.path}")
@@ -129,8 +142,8 @@ def record_in_pieces(
 
     **Warns:** `CheckpointWarning` where it cannot be written; the run goes on.
 
-    **Raises:** `ValueError` if the file is not a checkpoint of this very run, or in use, and where
-    nothing tells whether it is.
+    **Raises:** `ValueError` if the file is not a checkpoint of this very run, at these times or at
+    the first of them, or in use, and where nothing tells whether it is.
     """
     if checkpoint is None:
         return _record(dynamics, given, progress, None)
@@ -145,27 +158,39 @@ def _record(
 ) -> tuple[Params, Count]:
     (state, stops, batch), ys = _begin(dynamics, given), []
     stops = np.asarray(stops)
-    piece = max(1, PIECE // batch) if batch else FULL_PIECE
+    longest = max(1, PIECE // batch) if batch else FULL_PIECE
+    length = longest
     file = None
     if path is not None:
         # What is saved is shaped for the device: see `run_alone`.
         shapes = jax.tree.map(jnp.shape, state.params)
-        everything = {"dynamics": dynamics, **given._asdict(), "shapes": shapes}
-        file = Checkpoint(path, digest(everything))
+        everything = {"dynamics": dynamics, **given._replace(taus=None)._asdict()}
+        file = Checkpoint(path, digest(everything | {"shapes": shapes}), stops)
         if path.exists():
             state, ys = file.load(state, given.params)
     saved = time.monotonic()
     try:
         for stop in stops[len(ys) :]:
             while state.step < stop:
-                end = jnp.minimum(state.step + piece, stop)
+                began, first = time.monotonic(), int(state.step)
+                end = jnp.minimum(first + length, stop)
                 state = _advance(dynamics, given, state, end)
+                reached = int(state.step)
+                fitting = int(SOON * (reached - first) / max(1e-9, time.monotonic() - began))
+                # By little, as the first piece is compiled on the way.
+                length = max(1, length // 4, min(4 * length, fitting))
+                if progress is not None or file is not None:
+                    length = min(length, longest)
                 if progress is not None:
-                    progress(int(state.step) / int(stops[-1]))
+                    progress(reached / int(stops[-1]))
                 if file is not None and time.monotonic() - saved > SAVE_AFTER:
                     file.save(state, ys)
                     saved = time.monotonic()
             ys.append(_parameters(dynamics, given, state))
+    except KeyboardInterrupt as interrupt:
+        if file is not None:
+            interrupt.add_note(f"The run is kept in {file.path}: the same call goes on.")
+        raise
     finally:
         if file is not None:
             file.save(state, ys)

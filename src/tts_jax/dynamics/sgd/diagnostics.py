@@ -6,6 +6,7 @@ from typing import Any, TypeGuard
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._errors import CoarseStepsWarning
 from ..._types import Array, Scalar, Times, Tree
@@ -27,12 +28,17 @@ _PLACES = 7
 
 
 def coarse_steps(stats: Mapping[str, Any]) -> list[Warning]:
-    """Return a warning for each scale of a run that is too large to follow the flow."""
+    """Return a warning for each scale of a run, or of some of many, that is too large to follow the
+    flow."""
     found: list[Warning] = []
     for name, (limit, text) in FINE_LIMITS.items():
-        value = float(stats.get(name, 0.0))
-        if value > limit:
-            message = f"{text.format(value)}, or do not expect SGD to follow the flow."
+        values = np.asarray(stats.get(name, 0.0))
+        coarse = values[values > limit]
+        if coarse.size:
+            which = f"{coarse.size} of {values.size} runs: " if values.ndim else ""
+            message = (
+                f"{which}{text.format(coarse.max())}, or do not expect SGD to follow the flow."
+            )
             found.append(CoarseStepsWarning(message))
     return found
 

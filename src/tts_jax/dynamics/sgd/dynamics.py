@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import Status, argument_error, check_finite, check_scalar, is_concrete
+from ..._errors import (
+    Status,
+    argument_error,
+    check_finite,
+    check_scalar,
+    is_concrete,
+    is_traced,
+)
 from ..._programs import compiled
 from ..._types import Array, Count, Real, Times, as_real
 from ...models.network import Params
@@ -21,7 +28,7 @@ from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
 from .checkpoints import record_in_pieces
 from .diagnostics import coarse_steps, sgd_scales
 from .many_runs import record_run
-from .run_spec import OptaxUpdate, PlainUpdate, RunSpec, activations
+from .run_spec import OptaxUpdate, PlainUpdate, RunSpec, activations, trained_problem
 from .samples import source_of
 
 if TYPE_CHECKING:
@@ -30,6 +37,13 @@ if TYPE_CHECKING:
 _NEURON_SECONDS = 1e-9
 """Of one core of a machine of 2026 with wide vectors, for a sample and a neuron of a run out of
 many side by side. From benchmarks/sgd.py."""
+_DIVERGED = 1e8
+"""How many times the risk of the start, or of an output of zero, the risk is after a divergence:
+far above what any run passes through on its way down."""
+_LONG, _MANY_FULL_STEPS = 0.5, 1000
+"""Expected seconds, and training steps on the whole risk, of a run that goes in pieces."""
+_MOST_STEPS = 2**53
+"""Training steps up to which they can be counted. They would take ten years."""
 _FULL_BATCH = 100
 """Samples that a gradient of the whole risk costs as much as, about."""
 
@@ -46,6 +60,8 @@ class SGD(AbstractDynamics):
     `Params`, in place of the two plain steps: then its own rates move the parameters, and epsilon
     and h only set the clock, epsilon h of slow time a step. One optimiser for each layer:
     `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`. Make it once: a new one recompiles.
+    One that asks for the value of the loss is given that of the batch, and a line search goes with
+    "full".
 
     `simulate` takes the steps up to tau, round(tau / (epsilon h)) of them, needs a `key`, or
     `samples=(x, noise)` to replay a stream: each (steps, ...), or with a batch (steps, batch, ...).
@@ -106,9 +122,10 @@ class SGD(AbstractDynamics):
         elif not isinstance(given.key, jax.Array):
             expected = "a jax.random.key for SGD, which draws samples"
             raise argument_error("key", expected, repr(given.key))
+        self._check_clock(given.taus, dtype)
         needed = ("sample_loss", "label" if samples is not None else "draw")
         for name in needed if self.batch_size != "full" else ():
-            others = {name, "from_uniform"} if name == "draw" else {name}
+            others = {name, {"draw": "from_uniform", "label": "replayed"}.get(name, name)}
             kind = type(problem)
             if all(getattr(kind, n) is getattr(AbstractProblem, n) for n in others):
                 raise argument_error(
@@ -116,6 +133,23 @@ class SGD(AbstractDynamics):
                 )
         if self.gradient == "box":
             self._check_box(problem)
+
+    def _check_clock(self, taus: Times, dtype: Any) -> None:
+        """Raise unless the training steps can be counted, and move parameters of this precision."""
+        if not is_concrete(self, taus):
+            return
+        slow, least = float(self.epsilon) * float(self.step_size), float(jnp.finfo(dtype).tiny)
+        if slow < least:
+            raise argument_error(
+                "epsilon",
+                f"at least {least:.3g} when multiplied by `step_size`: a smaller product computes "
+                f"as 0 in {dtype}",
+                self.epsilon,
+            )
+        steps = float(np.asarray(taus)[-1]) / slow
+        if steps > _MOST_STEPS:
+            expected = f"at most 2^53 training steps of {slow:.3g} long"
+            raise argument_error("taus", expected, f"{steps:.3g} steps")
 
     def _check_box(self, problem: AbstractProblem) -> None:
         are_steps = [activation.limits is not None for activation in activations(problem)]
@@ -129,11 +163,7 @@ class SGD(AbstractDynamics):
     def _check_samples(self, problem: AbstractProblem, taus: Times, samples: Samples) -> None:
         x, noise = samples
         check_finite("samples", samples)
-        if isinstance(problem, Problem) and is_concrete(x) and np.size(x):
-            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
-            low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
-            if low < 0 or high > 1:
-                raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
+        problem.check_samples(x)
         lead = 1 if self.batch_size == 1 and np.ndim(noise) == 1 else 2
         if np.ndim(noise) != lead or np.shape(x)[:lead] != np.shape(noise):
             raise argument_error(
@@ -161,14 +191,25 @@ class SGD(AbstractDynamics):
         params = given.params
         fast = jnp.asarray(self.step_size)
         if self.optimiser is None:
-            optimiser, update = None, PlainUpdate(fast, fast * self.epsilon)
+            optimiser, update = None, PlainUpdate(fast=fast, slow=fast * self.epsilon)
         else:
             optimiser = self.optimiser.init(params)
-            update = OptaxUpdate(self.optimiser, params, optimiser)
+            trained = trained_problem(given.problem, params, box=self.gradient == "box")
+            risk = trained.risk if self.batch_size == "full" else None
+            update = OptaxUpdate(self.optimiser, params, optimiser, risk)
         source = source_of(given, jnp.asarray(self.noise), self.batch_size)
         stops = self.steps_until(given.taus)
         box = self.gradient == "box"
         return RunSpec(stops, params, given.problem, source, optimiser, update, box)
+
+    def is_long(self, given: RunInputs) -> bool:
+        if not is_concrete(self, given):
+            return False
+        problem, taus = given.problem, np.asarray(given.taus).tolist()
+        seconds = self.expected_seconds(problem, problem.width(given.params), taus)
+        # A step on the whole risk may take any time.
+        many = self.batch_size == "full" and self.expected_steps(taus[-1]) > _MANY_FULL_STEPS
+        return (many or seconds > _LONG) and not is_traced()
 
     def run_in_pieces(
         self, given: RunInputs, progress: Progress | None, checkpoint: Path | None
@@ -183,18 +224,24 @@ class SGD(AbstractDynamics):
 def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> RunOutputs:
     """Return what a run leaves that recorded `ys` (T, ...) and took so many training steps."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(ys)]))
-    status = jnp.where(finite, Status.OK, Status.NON_FINITE).astype(jnp.int32)
     ys = jax.tree.map(lambda y: jnp.where(jnp.isfinite(y), y, jnp.nan), ys)
     exact = jax.tree.map(lambda y: y.astype(jnp.float64), ys)
-    risk = recorded_risks(given.problem, exact)
+    # Together: the program of a risk takes long to compile.
+    others = _without_training(given.params)
+    both = jax.tree.map(lambda *rows: jnp.concatenate(rows), others, exact)
+    sizes, risk = jnp.split(recorded_risks(given.problem, both), [2])
+    noise = jnp.asarray(dynamics.noise)
+    if given.samples is not None:
+        noise = jnp.max(jnp.abs(given.samples[1]))
+    scale = jnp.max(jnp.where(jnp.isfinite(sizes), jnp.abs(sizes), 0.0)) + noise**2
+    diverged = (scale > 0) & ~(risk[-1] <= _DIVERGED * scale)
+    status = jnp.where(diverged, Status.DIVERGED, Status.OK)
+    status = jnp.where(finite, status, Status.NON_FINITE).astype(jnp.int32)
     stats: dict[str, Any] = {"steps": steps}
     batch = dynamics.batch_size
     if dynamics.optimiser is None and batch != "full":
         fast = jnp.asarray(dynamics.step_size)
-        slow, noise = fast * dynamics.epsilon, jnp.asarray(dynamics.noise)
-        if given.samples is not None:
-            noise = jnp.max(jnp.abs(given.samples[1]))
-        box = dynamics.gradient == "box"
+        slow, box = fast * dynamics.epsilon, dynamics.gradient == "box"
         stats |= sgd_scales(given.problem, exact, fast, slow, noise, batch, box=box)
     if given.samples is not None:
         # Under a transformation `check` cannot count the steps: the status tells instead.
@@ -206,3 +253,12 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
 
 
 _run_outputs = compiled(run_outputs)
+
+
+def _without_training(params: Params) -> Params:
+    """Return the start as it is and with an output of zero, (2, ...): what a run is compared to."""
+    a, u = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+    return Params(
+        jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.zeros_like(leaf)]), a),
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), u),
+    )

@@ -110,11 +110,11 @@ class AbstractLoopedRun(AbstractRun):
         """Return what the loss is given at each step of a chunk, (chunk_length, ...) each."""
 
     @abc.abstractmethod
-    def gradient(self) -> Callable[..., Params]:
-        """Return the gradient, as a function of parameters and a sample."""
+    def gradient(self) -> Callable[..., Any]:
+        """Return what `update` needs of the loss, as a function of parameters and a sample."""
 
     @abc.abstractmethod
-    def update(self, gradient: Params, params: Params, optimiser: Any) -> tuple[Params, Any]:
+    def update(self, gradient: Any, params: Params, optimiser: Any) -> tuple[Params, Any]:
         """Return what is added to the parameters, and the next state of the optimiser."""
 
     def advance_in_chunk(
@@ -129,7 +129,7 @@ class AbstractLoopedRun(AbstractRun):
 
     def training_step(
         self,
-        gradient: Callable[..., Params],
+        gradient: Callable[..., Any],
         base: Tree,
         moving: Params,
         optimiser: Any,

@@ -90,7 +90,8 @@ def record_run(spec: RunSpec) -> tuple[Params, Count]:
     def pays(is_batched: RunSpec) -> bool:
         if kernel is not None:
             return kernel.is_hashed or not is_batched.stops
-        return 0 < spec.source.size <= MOST_SAMPLES and not is_batched.stops
+        few = 0 < spec.source.size <= MOST_SAMPLES
+        return few and not is_batched.stops and not spec.update.needs_value
 
     return vmap_in_lanes(in_loop, side_by_side, pays, alone)(spec)
 

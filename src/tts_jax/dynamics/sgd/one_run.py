@@ -43,11 +43,14 @@ class OneRun(AbstractLoopedRun):
     def samples(self, number: Count) -> tuple[Array, ...]:
         return self.spec.source.chunk(self.spec.problem, number)
 
-    def gradient(self) -> Callable[..., Params]:
+    def gradient(self) -> Callable[..., Any]:
         return self.spec.gradient()
 
-    def update(self, gradient: Params, params: Params, optimiser: Any) -> tuple[Params, Any]:
-        return self.spec.update(gradient, params, optimiser)
+    def update(self, gradient: Any, params: Params, optimiser: Any) -> tuple[Params, Any]:
+        if not self.spec.update.needs_value:
+            return self.spec.update(gradient, params, optimiser)
+        value, slope = gradient
+        return self.spec.update(slope, params, optimiser, value)
 
     def to_user(self, params: Params) -> Params:
         return self.undo(params)

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..._errors import argument_error
 from ..._types import Array, Count, Int, Scalar, Tree
 from ...models.activations import AbstractActivation, BoxGradient
 from ...models.network import Params
@@ -24,12 +25,16 @@ class AbstractUpdate(eqx.Module):
 
     `is_elementwise`: whether it has no state and a parameter changes by its own derivative alone.
     Then it may be given arrays with more axes and more entries than those of one run.
+    `needs_value`: whether it is called with the value of the loss, too.
     """
 
     is_elementwise: ClassVar[bool]
+    needs_value: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
-    def __call__(self, gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
+    def __call__(
+        self, gradient: Params, params: Params, state: Any, *value: Scalar
+    ) -> tuple[Params, Any]:
         """Return what is added to the parameters, and the next state of the optimiser."""
 
 
@@ -39,8 +44,11 @@ class PlainUpdate(AbstractUpdate):
     fast: Scalar
     slow: Scalar
     is_elementwise: ClassVar[bool] = True
+    needs_value: bool = eqx.field(static=True, default=False)
 
-    def __call__(self, gradient: Params, params: Params, state: None) -> tuple[Params, None]:
+    def __call__(
+        self, gradient: Params, params: Params, state: None, *value: Scalar
+    ) -> tuple[Params, None]:
         def change(slope: Tree, size: Scalar) -> Tree:
             return jax.tree.map(lambda g: -size.astype(g.dtype) * g, slope)
 
@@ -48,25 +56,76 @@ class PlainUpdate(AbstractUpdate):
 
 
 class OptaxUpdate(AbstractUpdate):
-    """What an optax transformation makes of the gradient.
+    """What an optax transformation makes of the gradient, and of the loss if it asks for that.
 
     `rates`: the traced numbers inside of it, such as rates that runs differ in.
+
+    **Arguments:** the transformation; where a run starts, and the state there; `risk`: what a
+    training step goes down, as a function of parameters, or None if that is the loss of a sample.
+
+    **Raises:** `ValueError` if the transformation asks for more than there is.
     """
 
     function: Callable[..., tuple[Params, Any]] = eqx.field(static=True)
     rates: list[Array]
+    needs_value: bool = eqx.field(static=True)
     is_elementwise: ClassVar[bool] = False
 
-    def __init__(self, optimiser: "optax.GradientTransformation", params: Params, state: Any):
+    def __init__(
+        self,
+        optimiser: "optax.GradientTransformation",
+        params: Params,
+        state: Any,
+        risk: Callable[[Params], Scalar] | None,
+    ):
+        def update(gradient: Params, params: Params, state: Any, *value: Scalar):
+            more: dict[str, Any] = {}
+            if value:
+                more = {"value": value[0], "grad": gradient}
+                more |= {} if risk is None else {"value_fn": risk}
+            change, after = optimiser.update(gradient, state, params, **more)
+            # The value may widen what is made of it.
+            return _as_before((change, after), (params, state)) if value else (change, after)
+
+        given = (params, params, state)
+        self.needs_value = _lacks(update, given) is not None
+        if self.needs_value:
+            given = (*given, jnp.zeros((), jnp.result_type(*jax.tree.leaves(params))))
+            lacking = _lacks(update, given)
+            if lacking is not None:
+                expected = "one that asks for gradients, parameters and the value of the loss only"
+                if risk is None:
+                    expected += ' (a line search goes with batch_size="full")'
+                raise argument_error("optimiser", expected, f"one that {lacking}")
         # Rates that are traced are lifted out of it: vmap does not see them inside.
-        self.function, rates = jax.closure_convert(
-            lambda gradient, params, state: optimiser.update(gradient, state, params),
-            *(params, params, state),
-        )
+        self.function, rates = jax.closure_convert(update, *given)
         self.rates = list(rates)
 
-    def __call__(self, gradient: Params, params: Params, state: Any) -> tuple[Params, Any]:
-        return self.function(gradient, params, state, *self.rates)
+    def __call__(
+        self, gradient: Params, params: Params, state: Any, *value: Scalar
+    ) -> tuple[Params, Any]:
+        return self.function(gradient, params, state, *value, *self.rates)
+
+
+def _lacks(update: Callable, given: tuple) -> str | None:
+    """Return what an update complains of that is not given all keywords it asks for, or None."""
+    try:
+        jax.eval_shape(update, *given)
+    except TypeError as error:
+        _, is_so, names = str(error).partition("required keyword-only argument")
+        if not is_so:
+            raise
+        return f"needs {names.lstrip('s: ')}"
+    return None
+
+
+def _as_before(new: Any, old: Any) -> Any:
+    """Return a tree with the floating dtypes that it had before."""
+
+    def one(new: Array, old: Array) -> Array:
+        return jnp.asarray(new, old.dtype) if jnp.issubdtype(old.dtype, jnp.inexact) else new
+
+    return jax.tree.map(one, new, old)
 
 
 class RunSpec(eqx.Module):
@@ -89,14 +148,17 @@ class RunSpec(eqx.Module):
     def trained_problem(self) -> AbstractProblem:
         """The problem as gradients are taken of it: in the precision of the parameters, and with
         the derivative of the activations that was asked for."""
-        problem = with_box_gradient(self.problem) if self.box else self.problem
-        return of_dtype(problem, jnp.result_type(*jax.tree.leaves(self.params)))
+        return trained_problem(self.problem, self.params, box=self.box)
 
-    def gradient(self) -> Callable[..., Params]:
+    def gradient(self) -> Callable[..., Any]:
         """Return the gradient that a training step goes down, as a function of parameters and a
-        sample: of the loss of the sample, or of the risk where there are none."""
+        sample: of the loss of the sample, or of the risk where there are none.
+
+        The value of that comes before it if the update needs it.
+        """
         trained = self.trained_problem
-        return jax.grad(trained.risk if isinstance(self.source, Whole) else trained.sample_loss)
+        loss = trained.risk if isinstance(self.source, Whole) else trained.sample_loss
+        return jax.value_and_grad(loss) if self.update.needs_value else jax.grad(loss)
 
 
 class BatchedSpec(eqx.Module):
@@ -158,6 +220,12 @@ class BatchedSpec(eqx.Module):
             lambda p, s: s.chunk(p, number), in_axes=(axes.problem, axes.source), out_axes=-1
         )
         return one(problem, source)
+
+
+def trained_problem(problem: AbstractProblem, params: Params, *, box: bool) -> AbstractProblem:
+    """Return the problem that gradients are taken of: see `RunSpec`."""
+    problem = with_box_gradient(problem) if box else problem
+    return of_dtype(problem, jnp.result_type(*jax.tree.leaves(params)))
 
 
 def activations(problem: AbstractProblem) -> list[AbstractActivation]:

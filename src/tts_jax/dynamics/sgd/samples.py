@@ -78,7 +78,8 @@ class Replayed(AbstractSource):
         x, noise = (
             jax.lax.dynamic_slice_in_dim(v, number * CHUNK, CHUNK) for v in (self.x, self.noise)
         )
-        return x.astype(self.dtype), (problem.label(x) + noise).astype(self.dtype)
+        x, y = problem.replayed(x)
+        return x.astype(self.dtype), (y + noise).astype(self.dtype)
 
 
 class Drawn(AbstractSource):

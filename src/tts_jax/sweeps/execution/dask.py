@@ -66,7 +66,8 @@ def on_cluster(plan: Plan, runner: Runner, done: Done, client: Any) -> None:
     """Compute every unit of a plan on the workers, each with a runner like this one, and hand each
     to `done` once, here.
 
-    A unit whose worker dies is computed by another one.
+    A unit whose worker dies is computed by another one. An error, or an interrupt, drops the units
+    under way.
     """
     import distributed
 
@@ -95,16 +96,24 @@ def on_cluster(plan: Plan, runner: Runner, done: Done, client: Any) -> None:
                 return
             results.add(future)
 
-    top_up()
-    for future in results:
-        unit = under_way.pop(future)
-        try:
-            found = future.result()
-        except distributed.KilledWorker as error:
-            raise SweepError(f"a unit was lost with every worker that took it: {error}") from error
-        done(unit, found)
-        future.release()
+    try:
         top_up()
+        for future in results:
+            unit = under_way[future]
+            try:
+                found = future.result()
+            except distributed.KilledWorker as error:
+                raise SweepError(
+                    f"a unit was lost with every worker that took it: {error}"
+                ) from error
+            done(unit, found)
+            del under_way[future]
+            future.release()
+            top_up()
+    finally:
+        # After an error or an interrupt: nobody waits for the others.
+        if under_way:
+            client.cancel(list(under_way))
 
 
 _runners: dict[str, Runner] = {}

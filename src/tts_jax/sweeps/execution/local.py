@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from ...batching.devices import local_devices
-from ...batching.threads import in_this_context
+from ...batching.threads import Threads
 from .layout import Unit
 from .plan import COMPILE, Plan
 from .runner import Results, Runner
@@ -55,38 +55,17 @@ def on_devices(
 ) -> None:
     """Compute every unit of a plan by a runner, and hand each to `done` as soon as it is there.
 
-    An error, or an interrupt, stops it when the units under way are done.
+    An error, or an interrupt, stops it when the units under way are done. A second interrupt stops
+    it at once, and what was under way is dropped.
     """
     devices = local_devices() if devices is None else devices
-    waiting, stop, turn = _Waiting(plan, runner, devices), threading.Event(), threading.Lock()
-    errors: list[BaseException] = []
+    waiting, threads = _Waiting(plan, runner, devices), Threads()
 
     def work(device: Any) -> None:
-        try:
-            while not stop.is_set():
-                unit = waiting.next(device)
-                if unit is None:
-                    return
-                found = runner(plan.layout.points(unit), device)
-                with turn:
-                    done(unit, found)
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
+        while not threads.stop.is_set():
+            unit = waiting.next(device)
+            if unit is None:
+                return
+            threads.hand(done, unit, runner(plan.layout.points(unit), device))
 
-    target = in_this_context(work)
-    # Daemons: a second interrupt ends the process, whatever they are at.
-    threads = [threading.Thread(target=target, args=(device,), daemon=True) for device in devices]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)  # so that an interrupt is seen
-    except KeyboardInterrupt:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        raise
-    if errors:
-        raise errors[0]
+    threads.run(work, devices)

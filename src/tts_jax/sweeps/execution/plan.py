@@ -3,14 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...batching.devices import local_devices
-from ...batching.threads import in_this_context
+from ...batching.threads import Threads
 from .layout import Index, Layout, Unit
 
 COMPILE = 3.0
@@ -58,9 +57,7 @@ class Plan:
         def spent() -> float:
             began = time.perf_counter()
             # On all of them at once, as they will be: they get in each other's way.
-            with ThreadPoolExecutor(len(hands)) as pool:
-                make = in_this_context(lambda device: runner(points, device, share=share))
-                list(pool.map(make, hands))
+            Threads().run(lambda device: runner(points, device, share=share), hands)
             return time.perf_counter() - began
 
         first, again = spent(), spent()

@@ -17,7 +17,7 @@ from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from ...simulation import simulate
 from ...trajectory import Trajectory
-from ..study.study import Start, Study
+from ..study.study import Start, Study, seed_key
 from ..study.values import with_values
 
 
@@ -115,7 +115,7 @@ def one_run(
     """
     problem, dynamics = structure.fixed.tree(numbers)
     problem, dynamics = with_values(problem, dynamics, swept)
-    key = jax.random.key(seed)
+    key = seed_key(seed)
     params = structure.start(jax.random.fold_in(key, 0), structure.width)
     dtype = jnp.dtype(structure.precision)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)

@@ -1,6 +1,6 @@
 """Whether two studies are the same, but for values that one has more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SweepError
@@ -11,7 +11,9 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
 
     Both studies are tables; `where` is the folder of the stored one.
     """
-    lines = differences({**stored, "grid": None}, {**asked, "grid": None})
+    apart: dict[str, Any] = {"grid": None, "taus": None}
+    lines = differences({**stored, **apart}, {**asked, **apart})
+    lines += _other_times(stored["taus"], asked["taus"])
     shape = [_names(table["grid"]) for table in (stored, asked)]
     if shape[0] != shape[1]:
         lines.append(f"grid: stored {shape[0]}, asked {shape[1]}")
@@ -31,6 +33,17 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
             f"{where} belongs to another study:\n  {shown}\nTake another folder, or ask for "
             "the same study; only the values on its axes may be more."
         )
+
+
+def _other_times(stored: Sequence[float], asked: Sequence[float]) -> list[str]:
+    if list(stored) == list(asked):
+        return []
+    shown = [f"{len(times)} from {times[0]} to {times[-1]}" for times in (stored, asked)]
+    if len(stored) == len(asked):
+        apart = [(a, b) for a, b in zip(stored, asked, strict=True) if a != b]
+        shown = [str([pair[i] for pair in apart[:3]]) for i in range(2)]
+    why = "recorded times are fixed with the store, as what a run needs to go on is not kept"
+    return [f"taus: stored {shown[0]}, asked {shown[1]}; {why}"]
 
 
 def _common(table: Any, other: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from ..._errors import argument_error, check_64_bit, check_type
@@ -22,6 +23,13 @@ from .values import check_names, places_of, with_values
 Start = Callable[[Key, int], Params]
 
 
+def seed_key(seed: Any) -> Key:
+    """Return the key that all random numbers of a seed derive from."""
+    # Of one generator, whatever JAX's default is: what "rbg" draws for a run depends on how many
+    # others are in its batch.
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 @dataclass(frozen=True)
 class Study:
     """What a sweep computes.
@@ -36,8 +44,9 @@ class Study:
       width; a key of several names, `("width", "eta"): [(10, 1e-2), (20, 4e-3)]`, is one axis on
       which they go together; `"target"` has labels, `{"stairs": target, ...}`.
     - `taus` (T,): slow times to record.
-    - `start`: a function of a key and a width that returns where a run starts. The key depends on
-      the seed only: runs of one seed and width start at the same place.
+    - `start`: a function of a key and a width that returns where a run starts, and draws by
+      `jax.random` only. The key depends on the seed only: runs of one seed and width start at the
+      same place.
     - `keep`: the parameters at "all" times, or at the "last" one only.
     - `precision`: "float64", or "float32" for SGD.
 
@@ -71,6 +80,21 @@ class Study:
             raise argument_error("precision", expected, repr(self.precision))
         self._check_names()
         self._check_values()
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """Make a start twice: one that draws from elsewhere would be the same for every seed, since
+        it is called once, to be compiled."""
+        if self.start is init_uniform:
+            return
+        width = min(int(value) for value in self.axes.values("width"))
+        first, second = (jax.tree.leaves(self.start(seed_key(0), width)) for _ in range(2))
+        if len(first) != len(second) or not all(map(np.array_equal, first, second)):
+            raise argument_error(
+                "start",
+                "a function of its key and width alone, which draws by `jax.random`",
+                "one that returned two different starts for one key",
+            )
 
     def _check_names(self) -> None:
         names = self.axes.names
