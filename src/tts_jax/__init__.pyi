@@ -3,6 +3,7 @@ from . import analyses, metrics, plot
 from ._errors import (
     CoarseStepsWarning,
     CostlyRunWarning,
+    OffScaleWarning,
     SimulationError,
     SlowSettingsWarning,
     Status,
@@ -78,6 +79,7 @@ __all__ = [
     "GradientFlow",
     "LimitFlow",
     "Logistic",
+    "OffScaleWarning",
     "Params",
     "PiecewiseConstant",
     "Problem",

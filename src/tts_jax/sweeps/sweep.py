@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .._errors import argument_error
+from .._numbers import check_path, shown
 from .._types import Times
 from ..dynamics.base import AbstractDynamics, Progress
 from ..models.initialisers import init_uniform
@@ -70,6 +71,8 @@ def sweep(
     **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
     is in use, or cannot be written.
     """
+    if store is not None:
+        check_path("store", store)
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
     if store is not None:
         return run_study(study, Path(store), cluster=cluster, progress=progress)
@@ -103,7 +106,7 @@ def run_study(
 
 def _check_progress(progress: Any) -> None:
     if progress is not None and not callable(progress):
-        raise argument_error("progress", "a function or None", repr(progress))
+        raise argument_error("progress", "a function or None", shown(progress))
 
 
 def _client(cluster: Any) -> Any:

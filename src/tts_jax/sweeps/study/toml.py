@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._numbers import check_path
 from ...models.targets import AbstractLabels
 from ..errors import StudyError
 from .grid import START_NAMES
@@ -24,9 +25,10 @@ def read_study(path: str | Path) -> Study:
 
     **Raises:** `StudyError` with the file, the line that is wrong, and what is expected there.
     """
+    check_path("path", path)
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark first
         table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
