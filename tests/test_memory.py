@@ -24,7 +24,7 @@ STEPS = tts.AdditiveSteps([0.5])
         ("jumps", lambda: tts.PiecewiseConstant(np.broadcast_to(0.5, 10**12), [0.0])),
         ("x", lambda: tts.EmpiricalProblem(NETWORK, np.broadcast_to(0.5, (10**12, 2)), [0.0])),
         ("taus", lambda: tts.SGD(0.1, 0.1).steps_until(np.broadcast_to(0.5, 10**12))),
-        ("grid", lambda: study({f"{name}": range(1, 10**5) for name in ("seed", "width")})),
+        ("grid", lambda: study({name: range(1, 5000) for name in ("seed", "width", "eta")})),
         ("grid['seed']", lambda: study({"seed": iter(int, 1), "width": 3})),
     ],
 )

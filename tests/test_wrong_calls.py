@@ -7,10 +7,12 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from small_studies import FLOW_STUDY, SGD_STUDY
 from wrong_calls import CALLS, Call
 from wrong_values import word
 
@@ -118,6 +120,48 @@ def words_of(rng: np.random.Generator, folder: str) -> tuple[list[str], str]:
         (["status"], "folder"),
     ]
     return choices[rng.integers(len(choices))]
+
+
+_WRONG_TOML = (*('"far"', "true", "-1.5", "[]", "{}", "nan", "inf", "1979-05-27", '["a"]'), "-1")
+
+
+def wrong_study(rng: np.random.Generator) -> tuple[str, str]:
+    """A study with one value that is wrong, and its name."""
+    lines = str(rng.choice([SGD_STUDY, FLOW_STUDY])).splitlines()
+    places = [i for i, line in enumerate(lines) if "=" in line]
+    place = places[rng.integers(len(places))]
+    name = lines[place].split("=")[0].strip()
+    lines[place] = f"{name} = {_WRONG_TOML[rng.integers(len(_WRONG_TOML))]}"
+    return "\n".join(lines), name
+
+
+def study_complaints(seeds: range, file: Path) -> list[str]:
+    """How wrong studies end that are not refused with the name of what is wrong."""
+    found = []
+    for seed in seeds:
+        text, name = wrong_study(np.random.default_rng(seed))
+        file.write_text(text)
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                code = cli.main(["sweep", str(file), "--dry-run", "--out", str(file.parent / "s")])
+        except BaseException as error:
+            found.append(f"{text}: {type(error).__name__}: {error}")
+            continue
+        # Times that fall are those of `taus`, whatever number of its table is wrong.
+        named = re.search(rf"[`.']({name}|taus)[`'\].]", said.getvalue())
+        if code != 2 or named is None:
+            found.append(f"{seed} {name}: {text}: ended with {code}: {said.getvalue()}")
+    return found
+
+
+def test_a_wrong_study_is_refused_with_what_is_wrong(tmp_path):
+    assert "\n".join(study_complaints(range(100), tmp_path / "study.toml")) == ""
+
+
+@pytest.mark.thorough
+def test_a_thousand_wrong_studies_are_refused_with_what_is_wrong(tmp_path):
+    assert "\n".join(study_complaints(range(100, 1100), tmp_path / "study.toml")) == ""
 
 
 def command_complaints(seeds: range, folder: str) -> list[str]:

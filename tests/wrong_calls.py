@@ -133,10 +133,12 @@ CALLS: dict[str, Call] = {
     "ShallowNetwork": Call(
         tts.ShallowNetwork,
         {"activation": Loud(), "bias": True},
-        {"activation": wrong.thing_or_class, "bias": wrong.flag},
+        {"activation": wrong.not_a(tts.AbstractActivation), "bias": wrong.flag},
     ),
     "AdditiveNetwork": Call(
-        tts.AdditiveNetwork, {"activation": Loud()}, {"activation": wrong.thing_or_class}
+        tts.AdditiveNetwork,
+        {"activation": Loud()},
+        {"activation": wrong.not_a(tts.AbstractActivation)},
     ),
     "PiecewiseConstant": Call(
         tts.PiecewiseConstant,
@@ -151,7 +153,7 @@ CALLS: dict[str, Call] = {
     "Teacher": Call(
         tts.Teacher,
         {"network": NETWORK, "params": START},
-        {"network": wrong.thing_or_class, "params": halves},
+        {"network": wrong.not_a(tts.AbstractNetwork), "params": halves},
     ),
     "Function": Call(
         tts.Function,
@@ -166,13 +168,13 @@ CALLS: dict[str, Call] = {
     "Problem": Call(
         tts.Problem,
         {"network": NETWORK, "target": TARGET},
-        {"network": wrong.thing_or_class, "target": wrong.thing_or_class},
+        {"network": wrong.not_a(tts.AbstractNetwork), "target": wrong.not_a(tts.AbstractLabels)},
     ),
     "EmpiricalProblem": Call(
         tts.EmpiricalProblem,
         {"network": NETWORK, "x": np.zeros(3), "y": np.zeros(3), "loss": "norm"},
         {
-            "network": wrong.thing_or_class,
+            "network": wrong.not_a(tts.AbstractNetwork),
             "x": wrong.array,
             "y": wrong.array,
             "loss": wrong.choice,
@@ -189,8 +191,8 @@ CALLS: dict[str, Call] = {
         },
         {
             "key": wrong.key,
-            "network": wrong.thing_or_class,
-            "target": wrong.thing_or_class,
+            "network": wrong.not_a(tts.AbstractNetwork),
+            "target": wrong.not_a(tts.AbstractLabels),
             "count": wrong.whole,
             "inputs": wrong.whole,
         },
@@ -218,8 +220,8 @@ CALLS: dict[str, Call] = {
         tts.simulate,
         {"problem": PROBLEM, "dynamics": FLOW, "params": START, "taus": [0.1]},
         {
-            "problem": wrong.thing_or_class,
-            "dynamics": wrong.thing_or_class,
+            "problem": wrong.not_a(tts.AbstractProblem),
+            "dynamics": wrong.not_a(tts.AbstractDynamics),
             "params": halves,
             "taus": times,
             "samples": samples,
@@ -243,8 +245,8 @@ CALLS: dict[str, Call] = {
         tts.Study,
         _STUDY,
         {
-            "problem": wrong.thing_or_class,
-            "dynamics": wrong.thing_or_class,
+            "problem": wrong.not_a(tts.AbstractProblem),
+            "dynamics": wrong.not_a(tts.AbstractDynamics),
             "grid": grid,
             "taus": times,
             "start": wrong.thing_or_none,
@@ -261,14 +263,14 @@ CALLS: dict[str, Call] = {
     "hit_times": Call(
         tts.hit_times,
         {"u": U, "target": TARGET},
-        {"u": wrong.array, "target": wrong.thing_or_class},
+        {"u": wrong.array, "target": wrong.not_a(tts.AbstractLabels)},
     ),
     "arrival_times": Call(
         tts.arrival_times,
         {"problem": EXACT, "flow": FLOW, "params": START, "horizon": 0.1, "within": 0.01},
         {
-            "problem": wrong.thing_or_class,
-            "flow": wrong.thing_or_none,
+            "problem": wrong.not_a(tts.AbstractProblem),
+            "flow": wrong.not_a(tts.GradientFlow),
             "params": halves,
             "horizon": wrong.number,
             "within": wrong.number,
@@ -280,7 +282,7 @@ CALLS: dict[str, Call] = {
         {
             "epsilon": wrong.number,
             "width": wrong.whole,
-            "problem": wrong.thing_or_class,
+            "problem": wrong.not_a(tts.AbstractProblem),
             "horizon": wrong.number,
         },
     ),
@@ -318,67 +320,69 @@ CALLS: dict[str, Call] = {
     "nearest_neuron": Call(
         metrics.nearest_neuron,
         {"u": U, "target": TARGET},
-        {"u": wrong.no_number, "target": wrong.thing_or_class},
+        {"u": wrong.no_number, "target": wrong.not_a(tts.AbstractLabels)},
     ),
     "covered": Call(
         metrics.covered,
         {"u": U, "target": TARGET, "eta": 0.1},
-        {"u": wrong.no_number, "target": wrong.thing_or_class, "eta": wrong.number},
+        {"u": wrong.no_number, "target": wrong.not_a(tts.AbstractLabels), "eta": wrong.number},
     ),
-    "floor": Call(metrics.floor, {"problem": PROBLEM}, {"problem": wrong.thing_or_class}),
+    "floor": Call(
+        metrics.floor, {"problem": PROBLEM}, {"problem": wrong.not_a(tts.AbstractProblem)}
+    ),
     "recovered": Call(
         metrics.recovered,
         {"risk": 0.1, "problem": PROBLEM, "multiple": 2.0},
         {
             "risk": wrong.no_number,
-            "problem": wrong.thing_or_class,
+            "problem": wrong.not_a(tts.AbstractProblem),
             "multiple": wrong.number,
         },
     ),
     "distance": Call(
         metrics.distance,
         {"first": TRAJECTORY, "second": TRAJECTORY},
-        {"first": wrong.thing_or_class, "second": wrong.thing_or_class},
+        {"first": wrong.not_a(tts.Trajectory), "second": wrong.not_a(tts.Trajectory)},
     ),
     "slaving_gap": Call(
         metrics.slaving_gap,
         {"problem": PROBLEM, "trajectory": TRAJECTORY, "ridge": 1e-8},
         {
-            "problem": wrong.thing_or_class,
-            "trajectory": wrong.thing_or_class,
+            "problem": wrong.not_a(tts.AbstractProblem),
+            "trajectory": wrong.not_a(tts.Trajectory),
             "ridge": wrong.number,
         },
     ),
     "conserved_cubes": Call(
         metrics.conserved_cubes,
         {"u": U, "target": TARGET},
-        {"u": wrong.no_number, "target": wrong.thing_or_class},
+        {"u": wrong.no_number, "target": wrong.not_a(tts.AbstractLabels)},
     ),
     "conserved_drift": Call(
         metrics.conserved_drift,
         {"trajectory": TRAJECTORY, "target": TARGET},
-        {"trajectory": wrong.thing_or_class, "target": wrong.thing_or_class},
+        {"trajectory": wrong.not_a(tts.Trajectory), "target": wrong.not_a(tts.AbstractLabels)},
     ),
     "threshold": Call(
         analyses.threshold,
         {"data": SWEEP, "below": 0.1},
         {
-            "data": wrong.thing_or_class,
+            "data": wrong.not_a(xr.Dataset),
             "below": wrong.unless(wrong.number, lambda v: v is None, -1),
         },
     ),
     "success": Call(
         analyses.success,
         {"data": SWEEP, "over": "epsilon", "confidence": 0.9},
-        {"data": wrong.thing_or_class, "over": over, "confidence": fraction},
+        {"data": wrong.not_a(xr.Dataset), "over": over, "confidence": fraction},
     ),
     "bands": Call(
         analyses.bands,
         {"data": SWEEP, "over": ("epsilon",), "quantiles": [0.5]},
-        {"data": wrong.thing_or_class, "over": over, "quantiles": wrong.array},
+        {"data": wrong.not_a(xr.Dataset), "over": over, "quantiles": wrong.array},
     ),
     "convergence_time": Call(
-        analyses.convergence_time, {"data": SWEEP}, {"data": wrong.thing_or_class}
+        analyses.convergence_time, {"data": SWEEP}, {"data": wrong.not_a(xr.Dataset)}
     ),
     "figure": Call(
         plot.figure,
@@ -388,25 +392,27 @@ CALLS: dict[str, Call] = {
     "staircase": Call(
         plot.staircase,
         {"axes": AXES, "jumps": [0.5], "values": [0.0, 1.0]},
-        {"axes": wrong.thing_or_class, "jumps": wrong.no_number, "values": wrong.no_number},
+        {"axes": wrong.not_a(tts.Trajectory), "jumps": wrong.no_number, "values": wrong.no_number},
     ),
     "neurons": Call(
-        plot.neurons, {"axes": AXES, "u": U}, {"axes": wrong.thing_or_class, "u": wrong.no_number}
+        plot.neurons,
+        {"axes": AXES, "u": U},
+        {"axes": wrong.not_a(tts.Trajectory), "u": wrong.no_number},
     ),
     "risks": Call(
         plot.risks,
         {"axes": AXES, "curves": {"a": ([0.0, 1.0], [1.0, 0.5], "flow")}},
-        {"axes": wrong.thing_or_class, "curves": wrong.thing_or_class},
+        {"axes": wrong.not_a(tts.Trajectory), "curves": wrong.not_a(dict)},
     ),
     "phase": Call(
         plot.phase,
         {"axes": AXES, "success": SUCCESS},
-        {"axes": wrong.thing_or_class, "success": wrong.thing_or_class},
+        {"axes": wrong.not_a(tts.Trajectory), "success": wrong.not_a(tts.Trajectory)},
     ),
     "fan": Call(
         plot.fan,
         {"axes": AXES, "bands": BANDS},
-        {"axes": wrong.thing_or_class, "bands": wrong.thing_or_class},
+        {"axes": wrong.not_a(tts.Trajectory), "bands": wrong.not_a(xr.DataArray)},
     ),
     "tick_labels": Call(
         plot.tick_labels,

@@ -152,11 +152,30 @@ def thing_or_none(rng: np.random.Generator) -> Any:
     return None if rng.integers(5) == 0 else thing(rng)
 
 
-def thing_or_class(rng: np.random.Generator) -> Any:
-    classes = (tts.CubicStep, tts.GradientFlow, tts.ShallowNetwork, tts.Problem, tts.Params)
-    if rng.integers(4) == 0:
-        return classes[rng.integers(len(classes))]
-    return one_of(rng, (thing_or_none, word))
+_CLASSES = (tts.CubicStep, tts.GradientFlow, tts.ShallowNetwork, tts.Problem, tts.Params)
+_SHALLOW = tts.ShallowNetwork(tts.ReLU())
+_TARGET = tts.PiecewiseConstant([0.5], [0.0, 1.0])
+_MODULES = (
+    *(tts.ReLU(), _SHALLOW, tts.AdditiveNetwork(tts.ReLU()), _TARGET, tts.AdditiveSteps([0.5])),
+    *(tts.Problem(_SHALLOW, _TARGET), tts.EmpiricalProblem(_SHALLOW, [0.1], [1.0])),
+    *(tts.LimitFlow(), tts.ReducedFlow(), tts.GradientFlow(0.1), tts.SGD(0.1, 0.1)),
+    *(tts.Params(np.zeros(2), np.zeros(1)), tts.Status.OK, xr.Dataset({"a": ("b", [1.0])})),
+)
+
+
+def not_a(*kinds: type) -> Kind:
+    """Return what is wrong for an argument of these classes: classes in place of their instances,
+    instances of others, and what is no object of the package."""
+    others = [module for module in _MODULES if not isinstance(module, kinds)]
+    return lambda rng: one_of(
+        rng,
+        (
+            thing_or_none,
+            word,
+            lambda rng: others[rng.integers(len(others))],
+            lambda rng: _CLASSES[rng.integers(len(_CLASSES))],
+        ),
+    )
 
 
 def unless(kind: Kind, is_right: Callable[[Any], bool], instead: Any) -> Kind:

@@ -64,7 +64,8 @@ class Trajectory(eqx.Module):
         """Return the parameters at recorded time number `index`."""
         axis = jnp.ndim(self.risk) - 1
         count = np.shape(self.risk)[axis]
-        index = as_whole("index", index, least=-count, most=count - 1)
+        if is_concrete(index):
+            index = as_whole("index", index, least=-count, most=count - 1)
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
 
     def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:

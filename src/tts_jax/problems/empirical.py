@@ -114,13 +114,13 @@ class EmpiricalProblem(AbstractProblem):
             )
         positions = self.network.positions(params.u)
         if positions is not None and np.size(positions) and is_concrete(positions):
-            self.warn_off_scale(float(np.min(positions)), float(np.max(positions)))
+            self.warn_off_scale(*_range_of(positions))
 
     def warn_off_scale(self, low: float, high: float) -> None:
         # Starts elsewhere than on [0, 1] are somebody's choice, who knows the inputs.
         if not is_concrete(self.x) or low < 0 or high > 1:
             return
-        least, most = float(np.min(self.x)), float(np.max(self.x))
+        least, most = _range_of(self.x)
         if least < 0 or most > 1:
             warnings.warn(
                 f"The inputs `x` lie in [{least:g}, {most:g}], but all neurons start in [0, 1]: "
@@ -129,6 +129,11 @@ class EmpiricalProblem(AbstractProblem):
                 OffScaleWarning,
                 stacklevel=5,
             )
+
+
+def _range_of(values: Array) -> tuple[float, float]:
+    numbers = np.asarray(values)  # else NumPy asks JAX, which compiles
+    return float(numbers.min()), float(numbers.max())
 
 
 def sample_problem(

@@ -133,14 +133,14 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
     return grid
 
 
-_MOST_VALUES = 1_000_000
+MOST_VALUES = 1_000_000
 """Values on an axis, at most: what has no end is not waited for."""
 
 
 def _listed(key: Any, values: Iterable) -> list:
-    found = list(itertools.islice(iter(values), _MOST_VALUES + 1))
-    if len(found) > _MOST_VALUES:
-        expected = f"of at most {_MOST_VALUES} values on an axis"
+    found = list(itertools.islice(iter(values), MOST_VALUES + 1))
+    if len(found) > MOST_VALUES:
+        expected = f"of at most {MOST_VALUES} values on an axis"
         raise argument_error(f"grid[{key!r}]", expected, "of more")
     return found
 
