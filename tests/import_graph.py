@@ -16,8 +16,18 @@ assert _SPEC.origin is not None
 LIBRARY = Path(_SPEC.origin).parent
 
 ROOMS = (
-    *("_types", "_errors", "_files", "_library", "_code", "_parts", "_digest", "_programs"),
-    *("_sweepable", "progress", "batching"),
+    *(
+        "_types",
+        "_errors",
+        "_named",
+        "_memory",
+        "_numbers",
+        "_files",
+        "_library",
+        "_code",
+        "_parts",
+    ),
+    *("_digest", "_programs", "_sweepable", "progress", "batching"),
     *(
         "configuration",
         "numerics",
@@ -59,7 +69,8 @@ FILES_OF = {
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
-        *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.dynamics"),
+        *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.forward_only"),
+        "sgd.dynamics",
     ),
     "sweeps": (
         *("errors", "study.grid", "study.values", "study.tables", "study.study", "study.toml"),

@@ -93,3 +93,21 @@ def test_convergence_is_the_first_time_from_which_it_stays():
 def test_only_a_dataset_is_analysed():
     with pytest.raises(ValueError, match="`data` must be of type Dataset"):
         analyses.success([1, 2])
+
+
+def test_one_axis_may_be_named_alone():
+    data = xr.Dataset(
+        {
+            "risk": (("epsilon", "seed", "tau"), np.array([[[0.0], [1.0]], [[1.0], [1.0]]])),
+            "status": (("epsilon", "seed"), np.zeros((2, 2), int)),
+        },
+        coords={"epsilon": [0.1, 1.0], "seed": [0, 1], "tau": [1.0]},
+    )
+    found = analyses.success(data, "epsilon", below=0.5)
+    assert found.probability.dims == ("epsilon",)
+    assert found.probability.values.tolist() == [0.5, 0.0]
+    assert analyses.bands(data, "epsilon").dims == ("quantile", "epsilon", "tau")
+    with pytest.raises(ValueError, match=r"`over` must be axes among .*, but is `eta`"):
+        analyses.success(data, "eta", below=0.5)
+    with pytest.raises(ValueError, match=r"`data` must be a sweep, .* a Dataset without risk and"):
+        analyses.convergence_time(xr.Dataset({"status": ("seed", [0])}), below=0.5)

@@ -91,8 +91,17 @@ case(
     lambda: tts.SGD(epsilon=1.0, step_size=1.0, noise=-0.5),
     "`noise` must be >= 0, but is -0.5",
 )
-case("max_steps", lambda: tts.GradientFlow(1.0, max_steps=0), "`max_steps` must be at least 1", "0")
-case("batch_size", lambda: tts.SGD(1.0, 1.0, batch_size=0), '`batch_size` must be at least 1, or "')
+case(
+    "max_steps",
+    lambda: tts.GradientFlow(1.0, max_steps=0),
+    "`max_steps` must be a whole number from 1",
+    "0",
+)
+case(
+    "batch_size",
+    lambda: tts.SGD(1.0, 1.0, batch_size=0),
+    "`batch_size` must be a whole number from 1",
+)
 case(
     "gradient",
     lambda: tts.SGD(1.0, 1.0, gradient="boxed"),  # pyright: ignore
@@ -107,9 +116,7 @@ case(
 case(
     "width a float", lambda: tts.init_uniform(KEY, 10.0), "whole number of at least 1, but is 10.0"
 )
-case(
-    "key a number", lambda: tts.init_uniform(1, 10), "`key` must be of type Array, a jax.random.key"
-)
+case("key a number", lambda: tts.init_uniform(1, 10), "`key` must be a jax.random.key, but is 1")
 case("activation a class", lambda: tts.ShallowNetwork(tts.Tanh), "the class Tanh itself: call it")
 case(
     "network an activation",
@@ -121,7 +128,7 @@ case(
     lambda: tts.Problem(tts.ShallowNetwork(LOUD.activation), jnp.sin),
     "tts.Function wraps a function",
 )
-case("epsilon a word", lambda: tts.GradientFlow("x"), "`epsilon` must be a number, but is 'x'")
+case("epsilon a word", lambda: tts.GradientFlow("x"), "`epsilon` must be a real number, but is 'x'")
 
 for make, levels, name in (
     (tts.PiecewiseConstant, VALUES, "values"),
@@ -161,7 +168,11 @@ case(
     lambda: tts.Function(jnp.sin, kinks=[0.5, 0.2]),
     "`kinks` must be kinks in increasing order, each once, but is [0.5, 0.2]",
 )
-case("cells", lambda: tts.Function(jnp.sin, cells=0), "`cells` must be at least 1, but is 0")
+case(
+    "cells",
+    lambda: tts.Function(jnp.sin, cells=0),
+    "`cells` must be a whole number from 1 to 100000, but is 0",
+)
 case(
     "teacher",
     lambda: tts.Teacher(LOUD, params_of(a=[1.0])),
@@ -197,7 +208,7 @@ case("labels not finite", lambda: tts.EmpiricalProblem(LOUD, [0.1], [INF]), "`y`
 case(
     "no samples",
     lambda: tts.sample_problem(KEY, LOUD, TARGET, 0),
-    "`count` must be at least 1, but is 0",
+    "`count` must be a whole number of at least 1, but is 0",
 )
 
 
@@ -230,7 +241,11 @@ def run(**changes):
         ("taus", [-0.1, 0.2], "slow times of at least 0, but is -0.1 at position 0"),
         ("taus", [0.1, 0.3, 0.2], "strictly increasing, but is 0.3 then 0.2 at position 2"),
         ("taus", [0.1, 0.1], "strictly increasing, but is 0.1 then 0.1 at position 1"),
-        ("taus", np.array([2, 1], np.uint8), "strictly increasing, but is 2 then 1 at position 1"),
+        (
+            "taus",
+            np.array([2, 1], np.uint8),
+            "strictly increasing, but is 2.0 then 1.0 at position 1",
+        ),
         ("taus", [0.1, NAN], "finite, but is infinite or NaN in 1 place"),
         ("taus", [0.1, INF], "finite, but is infinite or NaN in 1 place"),
     ],
@@ -267,11 +282,20 @@ def test_a_sample_of_other_inputs_than_the_network_is_refused(inputs):
 
 
 def test_a_shallow_network_on_a_sample_of_several_inputs_is_refused():
-    problem = tts.EmpiricalProblem(
-        tts.ShallowNetwork(tts.CubicStep(0.1)), np.zeros((4, 2)), np.zeros(4)
-    )
-    with pytest.raises(ValueError, match=r"`params.u` must be made for inputs x of shape \(4, 2\)"):
-        run(problem=problem)
+    shallow = tts.ShallowNetwork(tts.CubicStep(0.1))
+    expected = "Argument `x` must be of shape (N,) for a ShallowNetwork, which has one input"
+    with pytest.raises(ValueError, match=expect(expected, "but is of shape (4, 2)")):
+        tts.EmpiricalProblem(shallow, np.zeros((4, 2)), np.zeros(4))
+    with pytest.raises(ValueError, match=expect(expected, "`x[:, 0]` has it", "(4, 1)")):
+        tts.EmpiricalProblem(shallow, np.zeros((4, 1)), np.zeros(4))
+
+
+def test_a_sample_of_one_input_for_a_network_of_several_is_refused():
+    problem = tts.EmpiricalProblem(tts.AdditiveNetwork(Loud()), np.zeros(4), np.zeros(4))
+    params = tts.Params(np.zeros((2, 5)), np.zeros((2, 5)))
+    message = "Argument `x` must be of shape (N, d) for a AdditiveNetwork, but is of shape (4,)"
+    with pytest.raises(ValueError, match=expect(message)):
+        run(problem=problem, params=params)
 
 
 @pytest.mark.parametrize("dynamics", [tts.GradientFlow(0.1), tts.ReducedFlow(), tts.LimitFlow()])
@@ -288,6 +312,10 @@ def test_a_flow_refuses_samples_and_single_precision(dynamics):
 def test_sgd_without_a_key_is_refused():
     with pytest.raises(ValueError, match=expect("Argument `key` must be a jax.random.key for SGD")):
         run(dynamics=SGD)
+    keys = jax.random.split(KEY, 3)
+    for several in (keys, jax.random.key_data(keys)):
+        with pytest.raises(ValueError, match=expect("`key` must be one single key", "shape (3,)")):
+            run(dynamics=SGD, key=several)
 
 
 @pytest.mark.parametrize(

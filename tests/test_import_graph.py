@@ -114,7 +114,7 @@ def test_rooms_and_files_are_named_once():
 # Modules of src/ without a test file of their own, each with the reason.
 WITHOUT_MIRROR = {
     ("__main__",): "two lines; tests/cli/test_figures.py runs the command",
-    ("_types",): "aliases; as_array and as_floats are seen by every test that counts traces",
+    ("_types",): "aliases; as_array is seen by every test that counts traces",
     ("_library",): "tests/test_digest.py has functions and objects of libraries beside a user's",
     ("_parts",): "tests/test_digest.py has a way for every kind of thing",
     ("batching", "gpu_kernel"): "tests/closed_forms/test_gpu_step.py and tests/dynamics/sgd/"

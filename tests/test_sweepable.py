@@ -5,7 +5,7 @@ from typing import ClassVar
 import equinox as eqx
 import pytest
 
-from tts_jax._errors import check_scalar
+from tts_jax._numbers import check_scalar
 from tts_jax._sweepable import at_place, check_number, sweepable_places, with_places
 
 

@@ -1,7 +1,6 @@
 """Error and status messages: what was expected, what came, and what to change."""
 
 import enum
-import math
 from typing import Any
 
 import jax.core
@@ -76,6 +75,10 @@ class CostlyRunWarning(UserWarning):
     """A flow is about to take long, since its risk is not known in closed form."""
 
 
+class OffScaleWarning(UserWarning):
+    """Inputs lie outside [0, 1], where all neurons start: most of them are never fitted."""
+
+
 class QuadratureWarning(UserWarning):
     """The quadrature rule of the risk is not exact enough for a target."""
 
@@ -100,14 +103,16 @@ def argument_error(name: str, expected: str, got: Any) -> ValueError:
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
 
 
-def check_type(name: str, value: Any, kind: type, *, hint: str = "") -> None:
+def check_type(name: str, value: Any, kind: type | tuple[type, ...], *, hint: str = "") -> None:
     """Raise unless `value` is an instance of `kind`; a class says that it was not called."""
     if isinstance(value, kind):
         return
     got = f"of type {type(value).__name__}"
     if isinstance(value, type):
         got = f"the class {value.__name__} itself: call it to make an instance"
-    raise argument_error(name, f"of type {kind.__name__.split('.')[-1]}{hint}", got)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    names = " or ".join(one.__name__.split(".")[-1] for one in kinds)
+    raise argument_error(name, f"of type {names}{hint}", got)
 
 
 def check_64_bit() -> None:
@@ -119,32 +124,28 @@ def check_64_bit() -> None:
         )
 
 
-def check_scalar(name: str, value: Any, *, minimum: float, strict: bool) -> None:
-    """Raise unless `value` is a finite number above (`strict`) or at least `minimum`."""
-    if not isinstance(value, float) and np.shape(value) != ():
-        raise argument_error(name, "a single number", f"an array of shape {np.shape(value)}")
-    if isinstance(value, jax.core.Tracer):
-        return
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise argument_error(name, "a number", repr(value)) from None
-    sign = ">" if strict else ">="
-    if not math.isfinite(number) or number < minimum or (strict and number == minimum):
-        expected = "positive and finite" if strict and minimum == 0 else f"{sign} {minimum:g}"
-        raise argument_error(name, expected, number)
-    if 0 < abs(number) < SMALLEST:
-        expected = f"at least {SMALLEST:.3g} in size, below which numbers compute as 0"
-        raise argument_error(name, expected, number)
-
-
 def check_finite(name: str, tree: Any) -> None:
     """Raise if a number anywhere in the pytree is infinite or NaN; traced leaves are skipped."""
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.core.Tracer) or np.isfinite(np.asarray(leaf)).all():
             continue
-        bad = int(np.size(leaf) - np.sum(np.isfinite(np.asarray(leaf))))
-        raise argument_error(name, "finite", f"infinite or NaN in {bad} place(s)")
+        places = places_in(~np.isfinite(np.asarray(leaf)))
+        raise argument_error(name, "finite", f"infinite or NaN in {places}")
+
+
+def places_in(bad: np.ndarray) -> str:
+    """Return in words how many places of an array are bad, and in which rows they are."""
+    places = np.argwhere(bad)
+    words = f"{len(places)} place(s)"
+    if np.ndim(bad) == 0:
+        return words
+    rows = np.unique(places[:, 0]).tolist()
+    more = ", ..." if len(rows) > _ROWS else ""
+    return f"{words}, row(s) {', '.join(map(str, rows[:_ROWS]))}{more}"
+
+
+_ROWS = 5
+"""Rows that a message names, at most."""
 
 
 def check_increasing(name: str, values: Any, *, low: float, high: float, what: str) -> None:

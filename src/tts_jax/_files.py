@@ -15,6 +15,7 @@ from typing import Any
 import filelock
 
 from ._errors import argument_error
+from ._numbers import shown
 
 
 def as_path(name: str, given: Any) -> Path:
@@ -24,7 +25,7 @@ def as_path(name: str, given: Any) -> Path:
     would be taken for the name of a folder here.
     """
     if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
-        raise argument_error(name, "a path", repr(given))
+        raise argument_error(name, "a path", shown(given))
     text = os.fspath(given)
     if not text or "\0" in text:
         raise argument_error(name, "a path", repr(text))

@@ -21,20 +21,6 @@ Key: TypeAlias = PRNGKeyArray
 Tree: TypeAlias = PyTree[Any]
 
 
-def as_real(value: Any) -> Any:
-    """Return a Python or NumPy number as a float, so that 1 and 1.0 are one; all else stays."""
-    plain = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return float(value) if plain else value
-
-
-def as_floats(values: Any) -> Any:
-    """Return a list or NumPy array as a float64 NumPy array, a JAX array with a floating dtype."""
-    if not isinstance(values, jax.Array):
-        return np.asarray(values, dtype=np.float64)
-    inexact = jnp.issubdtype(values.dtype, jnp.inexact)
-    return values if inexact else values.astype(jnp.result_type(float))
-
-
 def as_array(leaf: Any) -> Any:
     """Return a number as an array: as a Python float each new value would be compiled anew."""
     if isinstance(leaf, jax.Array):  # also a tracer, which equinox may not recognise
@@ -107,8 +93,6 @@ __all__ = [
     "Tree",
     "as_array",
     "as_arrays",
-    "as_floats",
-    "as_real",
     "is_sharded",
     "pick",
     "put",

@@ -5,12 +5,14 @@ Axes of runs that are not asked for, such as seeds, count as repetitions.
 
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.stats import binomtest
 
 from ._errors import Status, argument_error, check_type
+from ._numbers import as_floats, as_real, check_scalar, shown
 from .metrics import MULTIPLE
 
 __all__ = [
@@ -32,9 +34,11 @@ def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
 
     **Raises:** `ValueError` if neither is there.
     """
-    check_type("data", data, xr.Dataset)
+    _check_sweep(data)
     if below is not None:
-        return xr.DataArray(float(below))
+        limit = float(as_real("below", below))
+        check_scalar("below", limit, minimum=0.0, strict=True)
+        return xr.DataArray(limit)
     if "floor" not in data:
         expected = "a number: the problem has no floor to compare with"
         raise argument_error("below", expected, None)
@@ -43,7 +47,7 @@ def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
 
 def success(
     data: xr.Dataset,
-    over: Sequence[str] = ("epsilon", "width"),
+    over: str | Sequence[str] = ("epsilon", "width"),
     *,
     below: float | None = None,
     confidence: float = 0.95,
@@ -58,7 +62,10 @@ def success(
 
     **Raises:** `ValueError` for unknown axes, or a missing threshold.
     """
-    others = _other_axes(data, over)
+    over, others = _split_axes(data, over)
+    confidence = as_real("confidence", confidence)
+    if not 0 < confidence < 1:
+        raise argument_error("confidence", "between 0 and 1", confidence)
     made = data.status >= 0
     below_threshold = data.risk.isel(tau=-1) < threshold(data, below)
     succeeded = made & (data.status == Status.OK) & below_threshold
@@ -82,20 +89,26 @@ def success(
 
 
 def bands(
-    data: xr.Dataset, over: Sequence[str] = (), *, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+    data: xr.Dataset,
+    over: str | Sequence[str] = (),
+    *,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
 ) -> xr.DataArray:
     """Return quantiles of the risk against slow time, over some axes of a sweep.
 
     The axes are (quantile, *over, tau). A time counts the runs that reached it.
     """
-    others = _other_axes(data, over)
+    over, others = _split_axes(data, over)
+    asked = as_floats("quantiles", quantiles)
+    if asked.ndim != 1 or not asked.size or not np.all((asked >= 0) & (asked <= 1)):
+        raise argument_error("quantiles", "numbers from 0 to 1", shown(quantiles))
     if not others:
-        risk = data.risk.expand_dims(quantile=list(quantiles))
+        risk = data.risk.expand_dims(quantile=asked)
     else:
         with warnings.catch_warnings():
             # NaN says that no run reached a time: no warning is needed.
             warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-            risk = data.risk.quantile(list(quantiles), dim=others)
+            risk = data.risk.quantile(asked, dim=others)
     return risk.transpose("quantile", *over, "tau")
 
 
@@ -104,7 +117,8 @@ def convergence_time(data: xr.Dataset, *, below: float | None = None) -> xr.Data
 
     NaN for a run that ends above the threshold, or failed.
     """
-    under = data.risk < threshold(data, below)
+    limit = threshold(data, below)
+    under = data.risk < limit
     # True at a time if the risk is below the threshold at this and at all later times.
     stays = under.isel(tau=slice(None, None, -1)).cumprod("tau").isel(tau=slice(None, None, -1))
     first = data.tau.values[np.argmax(stays.transpose(..., "tau").values, axis=-1)]
@@ -113,11 +127,24 @@ def convergence_time(data: xr.Dataset, *, below: float | None = None) -> xr.Data
     return times.where(reached).rename("convergence_time")
 
 
-def _other_axes(data: xr.Dataset, over: Sequence[str]) -> list[Hashable]:
-    """Return the axes of runs that are not among those asked for."""
+def _check_sweep(data: Any) -> None:
     check_type("data", data, xr.Dataset)
+    missing = [name for name in ("risk", "status", "tau") if name not in data.variables]
+    if missing or "tau" not in data.risk.dims:
+        got = f"a Dataset without {' and '.join(missing)}" if missing else "one without times"
+        raise argument_error("data", "a sweep, as `tts.sweep` returns it", got)
+
+
+def _split_axes(data: Any, over: Any) -> tuple[tuple[str, ...], list[Hashable]]:
+    """Return the names of the axes of runs that are asked for, one or several, and the others."""
+    _check_sweep(data)
     axes = data.status.dims
-    for name in over:
-        if name not in axes:
+    names = (over,) if isinstance(over, str) else over
+    if not isinstance(names, Sequence) or isinstance(names, bytes):
+        raise argument_error("over", f"axes among {list(axes)}", shown(over))
+    for name in names:
+        if not isinstance(name, str) or name not in axes:
             raise argument_error("over", f"axes among {list(axes)}", f"`{name}`")
-    return [axis for axis in axes if axis not in over]
+    if len(set(names)) < len(names):
+        raise argument_error("over", "axes, each once", shown(over))
+    return tuple(names), [axis for axis in axes if axis not in names]

@@ -78,7 +78,7 @@ def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Con
     """
     if not isinstance(x64, bool):
         raise argument_error("x64", "True or False", repr(x64))
-    count = _cores() if devices == "all" else devices
+    count = _cores() if isinstance(devices, str) and devices == "all" else devices
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise argument_error("devices", '"all" or a whole number of at least 1', repr(devices))
     wanted = {_DEVICES: f"{_DEVICES}={count}"}

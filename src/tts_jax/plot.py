@@ -15,6 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from ._errors import argument_error, check_type
+from ._numbers import as_floats, as_real, as_whole, shown
+
 __all__ = [
     "COLOURS",
     "LABELS",
@@ -62,15 +65,24 @@ def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float], **kwar
 
     The figure is made without pyplot, so that no window opens and nothing global changes.
     """
+    rows, columns = as_whole("rows", rows, most=100), as_whole("columns", columns, most=100)
+    inches = as_floats("size", size)
+    if inches.shape != (2,) or not np.all((inches > 0) & (inches < np.inf)):
+        raise argument_error("size", "two positive numbers", shown(size))
     with mpl.rc_context(STYLE):
-        made = Figure(figsize=size, layout="constrained")
+        made = Figure(figsize=tuple(inches.tolist()), layout="constrained")
         axes = made.subplots(rows, columns, **kwargs)
     return made, axes
 
 
 def staircase(axes: Axes, jumps: Any, values: Any, **kwargs: Any) -> None:
     """Draw a piecewise constant function on [0, 1], with gaps instead of vertical strokes."""
-    edges = np.concatenate([[0.0], np.asarray(jumps), [1.0]])
+    check_type("axes", axes, Axes)
+    jumps, values = np.asarray(as_floats("jumps", jumps)), np.asarray(as_floats("values", values))
+    if jumps.ndim != 1 or values.shape != (jumps.size + 1,):
+        expected = f"one more than the jumps, which are of shape {jumps.shape}"
+        raise argument_error("values", expected, f"of shape {values.shape}")
+    edges = np.concatenate([[0.0], jumps, [1.0]])
     x = np.ravel(np.column_stack([edges[:-1], edges[1:], edges[1:]]))
     y = np.ravel(np.column_stack([values, values, np.full(np.size(values), np.nan)]))
     axes.plot(x, y, **{"color": COLOURS["target"], "linewidth": 2.2, **kwargs})
@@ -79,6 +91,10 @@ def staircase(axes: Axes, jumps: Any, values: Any, **kwargs: Any) -> None:
 def fit(axes: Axes, x: Any, f: Any, *, jumps: Any, values: Any, u: Any, label: str) -> None:
     """Draw a network over a piecewise constant target, with its neurons marked below."""
     staircase(axes, jumps, values, label="target $f^*$")
+    check_type("label", label, str)
+    x, f = np.asarray(as_floats("x", x)), np.asarray(as_floats("f", f))
+    if x.ndim != 1 or x.shape != f.shape:
+        raise argument_error("f", f"a number for each x, of shape {x.shape}", f"of {f.shape}")
     axes.plot(x, f, color=COLOURS["flow"], linestyle=(0, (5, 1.5)), label=label)
     neurons(axes, u)
     axes.set(xlim=(0, 1), xlabel="input $x$")
@@ -86,10 +102,12 @@ def fit(axes: Axes, x: Any, f: Any, *, jumps: Any, values: Any, u: Any, label: s
 
 def neurons(axes: Axes, u: Any, *, height: float = 0.045, **kwargs: Any) -> None:
     """Draw the inner positions as triangles along the lower edge of the axes."""
+    check_type("axes", axes, Axes)
+    u = np.asarray(as_floats("u", u))
     style = {"color": COLOURS["neuron"], "marker": "^", "linestyle": "none", "markersize": 5.5}
     axes.plot(
-        np.asarray(u),
-        np.full(np.size(u), height),
+        np.ravel(u),
+        np.full(u.size, as_real("height", height)),
         transform=axes.get_xaxis_transform(),
         **{**style, "label": "neurons $u_j$", **kwargs},
     )
@@ -101,8 +119,18 @@ def risks(axes: Axes, curves: Mapping[str, tuple[Any, Any, str]]) -> None:
     `curves`: from the label of a curve to (tau, risk, a key of `COLOURS`).
     """
     dashes = {"SGD": "-", "flow": (0, (6, 2)), "reduced": (0, (3, 1.5)), "limit": (0, (1, 1.2))}
-    for label, (tau, risk, kind) in curves.items():
-        above = np.where(np.asarray(risk) > 0, risk, np.nan)
+    check_type("axes", axes, Axes)
+    check_type("curves", curves, Mapping)
+    for label, curve in curves.items():
+        if not isinstance(curve, tuple | list) or len(curve) != 3 or curve[2] not in [*dashes]:
+            expected = f"from labels to (tau, risk, one of {', '.join(dashes)})"
+            raise argument_error("curves", expected, f"{label!r}: {shown(curve)}")
+        tau, risk = (np.asarray(as_floats("curves", part)) for part in curve[:2])
+        kind = curve[2]
+        if tau.ndim != 1 or tau.shape != risk.shape:
+            got = f"{label!r}: shapes {tau.shape} and {risk.shape}"
+            raise argument_error("curves", "of a risk for each tau", got)
+        above = np.where(risk > 0, risk, np.nan)
         axes.plot(tau, above, color=COLOURS[kind], linestyle=dashes[kind], label=label)
     axes.set(yscale="log", xlabel=r"slow time $\tau = \varepsilon t$", ylabel="risk $L$")
 
@@ -115,7 +143,14 @@ def boxes(
     kinds: Sequence[str],
 ) -> None:
     """Draw boxplots on a logarithmic axis, every run a dot: groups side by side at each label."""
-    width = 0.7 / len(groups)
+    check_type("axes", axes, Axes)
+    check_type("groups", groups, Mapping)
+    if len(kinds) != len(groups) or not set(kinds) <= set(COLOURS):
+        raise argument_error("kinds", f"a colour of {', '.join(COLOURS)} a group", shown(kinds))
+    for name, samples in groups.items():
+        if len(samples) != len(labels):
+            raise argument_error("groups", f"of {len(labels)} samples each", f"{name!r}: other")
+    width = 0.7 / max(1, len(groups))
     for i, ((name, samples), kind) in enumerate(zip(groups.items(), kinds, strict=True)):
         places = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * (width + 0.05)
         colour = COLOURS[kind]
@@ -158,6 +193,11 @@ def phase(axes: Axes, success: xr.Dataset) -> Any:
     If there is room, every cell says how many of its runs succeeded. Returns the mesh, for a
     colour bar.
     """
+    check_type("axes", axes, Axes)
+    check_type("success", success, xr.Dataset)
+    needed = {"probability", "successes", "runs"}
+    if not needed <= set(success) or success.probability.ndim != 2:
+        raise argument_error("success", "of `analyses.success` over two axes", "another Dataset")
     across, up = success.probability.dims[0], success.probability.dims[1]
     drawn = axes.pcolormesh(
         np.arange(success.sizes[across]),
@@ -195,6 +235,9 @@ def tick_labels(data: xr.Dataset | xr.DataArray, name: str) -> list[str]:
 
     A label on an axis of several coordinates, which a grid zips, has the values of all.
     """
+    check_type("data", data, (xr.Dataset, xr.DataArray))
+    if not isinstance(name, str) or name not in data.sizes:
+        raise argument_error("name", f"one of the axes {list(data.sizes)}", shown(name))
     coordinates = [data[n].values for n in data.coords if data[n].dims == (name,)]
     columns = coordinates or [np.arange(data.sizes[name])]
     return [", ".join(map(_short, values)) for values in zip(*columns, strict=True)]
@@ -221,7 +264,13 @@ def fan(axes: Axes, bands: xr.DataArray) -> ScalarMappable | None:
     Every value of the axis has a colour, in order. Returns the colours, for a colour bar, or None
     for a few values and for words, which are in the legend.
     """
-    (name,) = [str(axis) for axis in bands.dims if axis not in ("quantile", "tau")]
+    check_type("axes", axes, Axes)
+    check_type("bands", bands, xr.DataArray)
+    names = [str(axis) for axis in bands.dims if axis not in ("quantile", "tau")]
+    if bands.ndim != 3 or len(names) != 1 or bands.sizes["quantile"] != 3:
+        expected = "three quantiles of `analyses.bands` over one axis"
+        raise argument_error("bands", expected, f"of sizes {dict(bands.sizes)}")
+    (name,) = names
     labels = tick_labels(bands, name)
     numbers = name in bands.coords and bands[name].dtype.kind in "fi"
     values = np.asarray(bands[name].values if numbers else np.arange(len(labels)), float)

@@ -4,6 +4,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from ._errors import check_type
+from ._numbers import as_whole
+
 
 class ProgressBar:
     """A line on the terminal with time left and, if the `steps` are known, steps per second.
@@ -14,7 +17,8 @@ class ProgressBar:
     """
 
     def __init__(self, label: str, *, steps: int | None = None):
-        self._total = 1.0 if steps is None else int(steps)
+        check_type("label", label, str)
+        self._total = 1.0 if steps is None else as_whole("steps", steps, least=0)
         self._begun = False
         plain = "{l_bar}{bar}| {elapsed}<{remaining}"
         rate = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._errors import (
     SimulationError,
@@ -19,10 +18,11 @@ from ._errors import (
     is_concrete,
 )
 from ._files import as_path
+from ._numbers import as_flag, as_leaf, as_leaves, shown
 from ._programs import compiled
 from ._types import Key, Times, as_arrays
 from .configuration import warn_if_slow
-from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, check_taus
+from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, as_taus
 from .models.network import Params
 from .problems.base import AbstractProblem
 from .trajectory import Trajectory
@@ -75,9 +75,13 @@ def simulate(
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
     """
-    _check(problem, dynamics, params, taus)
-    taus, params = _times(taus), jax.tree.map(_array, params)
-    samples = None if samples is None else (jnp.asarray(samples[0]), jnp.asarray(samples[1]))
+    _check(problem, dynamics, params)
+    taus = as_taus(taus)
+    params = Params(as_leaves("params.a", params.a), as_leaves("params.u", params.u))
+    samples = None if samples is None else _as_samples(samples)
+    as_flag("throw", throw)
+    if progress is not None and not callable(progress):
+        raise argument_error("progress", "a function of a fraction, or None", shown(progress))
     everything = (problem, dynamics, params, taus, key, samples)
     file = None if checkpoint is None else _checkpoint(checkpoint, everything)
     if progress is not None and not is_concrete(everything):
@@ -127,7 +131,8 @@ def _run_in_pieces(
     dynamics: AbstractDynamics, given: RunInputs, progress: Progress | None, file: Path | None
 ) -> Trajectory:
     """Run in pieces on the host. A dynamics that does not run in pieces runs as a whole."""
-    arrays = given._replace(taus=jnp.asarray(given.taus))
+    params, taus, samples = jax.tree.map(jnp.asarray, (given.params, given.taus, given.samples))
+    arrays = given._replace(params=params, taus=taus, samples=samples)
     records = as_arrays(dynamics).run_in_pieces(as_arrays(arrays), progress, file)
     if records is not None:
         return _trajectory(dynamics, arrays, records)
@@ -154,19 +159,13 @@ def _traced(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
 _run_once = compiled(_traced)
 
 
-def _array(value: Any) -> jax.Array:
-    """`jnp.asarray`, which takes its time also where there is nothing to do."""
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+def _as_samples(samples: Any) -> Samples:
+    if not isinstance(samples, tuple | list) or len(samples) != 2:
+        raise argument_error("samples", "a pair (x, noise) of arrays", shown(samples))
+    return as_leaf("samples[0]", samples[0]), as_leaf("samples[1]", samples[1])
 
 
-def _times(taus: Any) -> Any:
-    """Of dtype float64; what NumPy can hold goes to the device with the other numbers."""
-    if not isinstance(taus, jax.Array):
-        return np.asarray(taus, np.float64)
-    return taus if taus.dtype == np.float64 else taus.astype(np.float64)
-
-
-def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
+def _check(problem: Any, dynamics: Any, params: Any) -> None:
     check_64_bit()
     for name, value, kind in (
         ("problem", problem, AbstractProblem),
@@ -174,7 +173,6 @@ def _check(problem: Any, dynamics: Any, params: Any, taus: Any) -> None:
         ("params", params, Params),
     ):
         check_type(name, value, kind)
-    check_taus(taus)
 
 
 def _checkpoint(given: Any, everything: Any) -> Path:

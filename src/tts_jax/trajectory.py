@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import Status, is_concrete
+from ._numbers import as_whole
 from ._types import Array, Times
 from .models.network import Params
 
@@ -62,6 +63,9 @@ class Trajectory(eqx.Module):
     def at(self, index: int) -> Params:
         """Return the parameters at recorded time number `index`."""
         axis = jnp.ndim(self.risk) - 1
+        count = np.shape(self.risk)[axis]
+        if is_concrete(index):
+            index = as_whole("index", index, least=-count, most=count - 1)
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), self.params)
 
     def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:

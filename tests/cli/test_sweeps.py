@@ -1,5 +1,6 @@
 """The command's sweeps: plan, run, status, resume, pictures, export; help without JAX."""
 
+import os
 import re
 import shlex
 import shutil
@@ -31,6 +32,20 @@ def test_help_needs_no_jax():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert "sweep" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As in `tts-jax version | head -0`: the pipe is closed before anything is written."""
+    script = (
+        "import sys; sys.argv = ['tts-jax', 'version']\nfrom tts_jax.cli import command; command()"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_dry_run_prints_the_plan_and_runs_nothing(tmp_path, capsys):

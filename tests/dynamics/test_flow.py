@@ -11,7 +11,8 @@ from quick_programs import quickly
 from small_problems import slow_times, small_problem
 
 import tts_jax as tts
-from tts_jax._types import Real, as_real
+from tts_jax._numbers import real
+from tts_jax._types import Real
 from tts_jax.models.activations import AbstractStep
 
 TAUS = slow_times(0.05)
@@ -46,7 +47,7 @@ TRACED = []
 class CountedStep(AbstractStep):
     """The cubic step, which notes whenever it is traced."""
 
-    eta: Real = eqx.field(converter=as_real)
+    eta: Real = eqx.field(converter=real("eta"))
     knots: ClassVar = tts.CubicStep.knots
     degree: ClassVar = tts.CubicStep.degree
     limits: ClassVar = tts.CubicStep.limits

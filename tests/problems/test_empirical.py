@@ -140,3 +140,32 @@ def test_predict_is_the_network_at_any_inputs():
     problem = tts.EmpiricalProblem(network, x[:5], y[:5])
     expected = features.reshape(12, -1) @ a.ravel()
     np.testing.assert_allclose(problem.predict(params_of(a, u), jnp.asarray(x)), expected)
+
+
+@pytest.mark.parametrize("make", [shallow, additive])
+def test_inputs_off_the_scale_of_the_neurons_are_told_with_their_range(make):
+    network, x, y, a, u, _ = make(20)
+    wide = np.copy(x)
+    wide.flat[[3, 5]] = -3.0, 7.0
+    problem = tts.EmpiricalProblem(network, wide, y)
+    wanted = r"`x` lie in \[-3, 7\], but all neurons start in \[0, 1\].*Scale the inputs"
+    with (
+        pytest.warns(tts.OffScaleWarning, match=wanted) as told,
+        pytest.raises(ValueError, match="`samples` must be None"),  # nothing is to be compiled
+    ):
+        tts.simulate(problem, tts.GradientFlow(0.1), params_of(a, u), [0.1], samples=(x, y))
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_inputs_on_the_scale_and_starts_that_cover_others_are_not_warned_of():
+    network, x, y, a, u, _ = shallow(20)
+    tts.EmpiricalProblem(network, x, y).check(params_of(a, u))
+    problem = tts.EmpiricalProblem(network, 10 * x - 3, y)
+    problem.check(params_of(a, 10 * u - 3))
+    with pytest.warns(tts.OffScaleWarning):
+        tts.Study(problem, tts.GradientFlow(0.1), {"width": 4}, [0.1])
+
+    def start(key, width):
+        return params_of(a, 10 * u - 3)
+
+    tts.Study(problem, tts.GradientFlow(0.1), {"width": 4}, [0.1], start=start)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import argument_error
+from .._numbers import as_leaf, shown
 from .._types import Tree
 from .devices import local_devices
 from .threads import Threads
@@ -28,11 +29,13 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
 
     **Raises:** `ValueError` (when called) for arguments without one common leading axis.
     """
+    if not callable(function):
+        raise argument_error("function", "a function of one run", shown(function))
     # One program on each device, and not one over all: partitioning changes the rounding.
     batch_function = jax.jit(jax.vmap(function))
 
     def mapped(*arguments: Tree) -> Tree:
-        arguments = jax.tree.map(jnp.asarray, arguments)
+        arguments = jax.tree.map(_as_array, arguments)
         runs = _run_count(arguments)
         devices = local_devices()[:runs]
         count = len(devices)
@@ -50,6 +53,13 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
         return jax.tree.map(lambda *leaves: _interleaved(leaves, runs), *batches)
 
     return mapped
+
+
+def _as_array(leaf: Any) -> jax.Array:
+    """Return an array, of keys too, or what the gate for numbers makes of it."""
+    is_array = isinstance(leaf, jax.Array)
+    other = is_array and not jnp.issubdtype(leaf.dtype, jnp.number)
+    return leaf if other else as_leaf("arguments", leaf)
 
 
 def _interleaved(leaves: tuple, runs: int) -> Any:

@@ -16,8 +16,13 @@ __all__ = ["command", "load_experiments", "main"]
 
 def command() -> None:
     """Run `main`, and end the process with its exit status."""
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on, such as behind `| head`: Python would complain of what it cannot flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _NOT_READ
     sys.stderr.flush()
     if code == _INTERRUPTED:
         # At once: Python's orderly exit would abort threads in which XLA is still working.
@@ -26,6 +31,8 @@ def command() -> None:
 
 
 _INTERRUPTED = 130
+_NOT_READ = 141
+"""What a shell says of a process that ends since nobody reads its output."""
 
 
 def main(argv: list[str] | None = None) -> int:

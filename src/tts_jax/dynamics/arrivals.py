@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_64_bit, check_scalar, check_type
+from .._errors import argument_error, check_64_bit, check_type
+from .._numbers import as_leaves, as_real, check_scalar
 from .._programs import compiled
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.loop import LoopState, initial_state, is_running, try_step
@@ -16,6 +17,7 @@ from ..models.network import Params
 from ..models.targets import PiecewiseConstant
 from ..numerics.first_root import bernstein_minimum, first_root
 from ..problems.population import Problem
+from .base import only_real
 from .gradient_flow import GradientFlow
 
 
@@ -39,14 +41,17 @@ def arrival_times(
     check_64_bit()
     check_type("problem", problem, Problem)
     check_type("flow", flow, GradientFlow)
+    horizon, within = as_real("horizon", horizon), as_real("within", within)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
     check_scalar("within", within, minimum=0.0, strict=True)
+    check_type("params", params, Params)
+    params = Params(as_leaves("params.a", params.a), as_leaves("params.u", params.u))
     problem.check(params)
+    only_real(params, "params")
     if problem.closed_form(problem.width(params)) is None:
         raise argument_error(
             "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
         )
-    params = jax.tree.map(jnp.asarray, params)
     return _arrivals(*as_arrays((problem, flow, params, horizon, within)))
 
 

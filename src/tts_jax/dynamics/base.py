@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from .._errors import SMALLEST, argument_error, check_finite, is_concrete
+from .._named import NamedArguments
+from .._numbers import as_floats
 from .._types import Array, Key, Times, Tree
 from ..models.network import Params
 from ..problems.base import AbstractProblem
@@ -46,7 +47,7 @@ _STEP_SECONDS = 10e-6
 benchmarks/flows.py."""
 
 
-class AbstractDynamics(eqx.Module):
+class AbstractDynamics(NamedArguments):
     """A way for parameters to move in slow time. Subclasses are final.
 
     `draws` says whether `run` looks at the key. For sweeps, `sweepable` names the fields that may
@@ -128,13 +129,22 @@ class AbstractDynamics(eqx.Module):
         return _STEP_SECONDS * self.expected_steps(taus[-1]) * work
 
 
-def check_taus(taus: Any) -> None:
-    """Raise unless slow times are finite, at least 0, and increase strictly."""
-    if np.ndim(taus) != 1 or np.size(taus) == 0:
-        raise argument_error("taus", "of shape (T,) with T >= 1", f"of shape {np.shape(taus)}")
-    if not is_concrete(taus):
-        return
-    times = np.asarray(taus)
+def as_taus(taus: Any) -> Any:
+    """Return slow times as float64 numbers; those of NumPy go to the device with the others.
+
+    **Raises:** `ValueError` unless they are finite, at least 0, and increase strictly.
+    """
+    times = as_floats("taus", taus)
+    if times.ndim != 1 or times.size == 0:
+        raise argument_error("taus", "of shape (T,) with T >= 1", f"of shape {times.shape}")
+    if times.dtype != np.float64:
+        times = times.astype(np.float64)
+    if is_concrete(times):
+        _check_times(np.asarray(times))
+    return times
+
+
+def _check_times(times: np.ndarray) -> None:
     # For all at once: what is at fault is looked for only if something is.
     if times[0] >= 0 and (times[1:] > times[:-1]).all() and np.isfinite(times[-1]):
         least = np.diff(times[int(times[0] == 0) :], prepend=0.0).min(initial=np.inf)
@@ -142,7 +152,7 @@ def check_taus(taus: Any) -> None:
             expected = f"0 or at least {SMALLEST:.3g}, and as far apart: less computes as 0"
             raise argument_error("taus", expected, f"{least} apart")
         return
-    check_finite("taus", taus)
+    check_finite("taus", times)
     if times[0] < 0:
         raise argument_error("taus", "slow times of at least 0", f"{times[0]} at position 0")
     i = int(np.flatnonzero(times[1:] <= times[:-1])[0])

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import Status, argument_error, check_scalar, is_concrete, is_traced
-from .._types import Array, Real, Scalar, Times, Tree, as_real, is_sharded
+from .._errors import Status, argument_error, check_type, is_concrete, is_traced
+from .._numbers import check_scalar, real, shown, whole
+from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
@@ -25,15 +26,21 @@ Integrated = tuple[Tree, Array, dict[str, Any]]
 times that were not reached; the status code; counts of steps."""
 
 
+_MOST_STEPS = 2**31 - 1
+"""Steps are counted in 32 bits."""
+
+
 class AbstractFlow(AbstractDynamics):
     """A flow that is integrated in time, with its tolerances, solver and adjoint."""
 
     sweepable: ClassVar[tuple[str, ...]] = ("rtol", "atol")
 
-    rtol: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
-    atol: Real = eqx.field(default=1e-10, converter=as_real, kw_only=True)
+    rtol: Real = eqx.field(default=1e-8, converter=real("rtol"), kw_only=True)
+    atol: Real = eqx.field(default=1e-10, converter=real("atol"), kw_only=True)
     solver: "diffrax.AbstractSolver | None" = eqx.field(default=None, kw_only=True)
-    max_steps: int = eqx.field(static=True, default=100_000, kw_only=True)
+    max_steps: int = eqx.field(
+        static=True, default=100_000, kw_only=True, converter=whole("max_steps", most=_MOST_STEPS)
+    )
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
     _default_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
@@ -42,10 +49,11 @@ class AbstractFlow(AbstractDynamics):
     def __check_init__(self):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
-        if self.max_steps < 1:
-            raise argument_error("max_steps", "at least 1", self.max_steps)
+        _check_parts(self.solver, self.adjoint)
         if self.adjoint is not None and self.solver is None:
-            raise argument_error("adjoint", "None unless a diffrax `solver` is given", self.adjoint)
+            raise argument_error(
+                "adjoint", "None unless a diffrax `solver` is given", shown(self.adjoint)
+            )
 
     def method(self, given: RunInputs) -> str:
         if self.solver is not None:
@@ -140,6 +148,20 @@ class AbstractFlow(AbstractDynamics):
         )
         start_is_finite = all_finite(velocity(start))
         return ys, jnp.where(start_is_finite, status, Status.NON_FINITE).astype(jnp.int32), stats
+
+
+def _check_parts(solver: Any, adjoint: Any) -> None:
+    """Raise unless a solver and an adjoint are instances of the classes of diffrax, or None."""
+    if solver is None and adjoint is None:
+        return
+    import diffrax  # here, since it takes longer to import than a run without it
+
+    for name, part, kind in (
+        ("solver", solver, diffrax.AbstractSolver),
+        ("adjoint", adjoint, diffrax.AbstractAdjoint),
+    ):
+        if part is not None:
+            check_type(name, part, kind, hint=" of diffrax, or None")
 
 
 _WITHOUT_CHOICE: dict[Any, None] = {}

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CostlyRunWarning, check_scalar, is_concrete, is_traced
-from .._types import Real, as_arrays, as_real
+from .._errors import CostlyRunWarning, is_concrete, is_traced
+from .._numbers import check_scalar, real
+from .._types import Real, as_arrays
 from ..problems.recorded_risks import recorded_risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
@@ -56,7 +57,7 @@ class GradientFlow(AbstractFlow):
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "epsilon")
 
-    epsilon: Real = eqx.field(converter=as_real)
+    epsilon: Real = eqx.field(converter=real("epsilon"))
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)

@@ -17,12 +17,21 @@ Source of the equations: arXiv 2304.09576. Their solution, and F, follow by sepa
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import Status, argument_error, check_64_bit, is_concrete
+from .._errors import (
+    Status,
+    argument_error,
+    check_64_bit,
+    check_finite,
+    check_type,
+    is_concrete,
+)
+from .._numbers import as_floats
 from .._types import Array, Float, Scalar
 from ..models.network import Params
 from ..models.shallow import ShallowNetwork
@@ -138,29 +147,34 @@ def hit_times(u: Float[Array, " m"], target: PiecewiseConstant) -> Float[Array, 
     transformation, where nothing can be raised.
     """
     check_64_bit()
+    check_type("target", target, PiecewiseConstant)
+    u = as_floats("u", u)
+    if u.ndim != 1:
+        raise argument_error("u", "of shape (m,)", f"of shape {u.shape}")
+    check_finite("u", u)
     _check_pieces("u", u, target)
     _, left, right = _flanks(jnp.sort(jnp.asarray(u)), target)
     near, far = jnp.minimum(left, right), jnp.maximum(left, right)
     times = _primitive(near, far**3 - near**3) / target.heights**2
-    return jnp.where(jnp.all(_counts(jnp.asarray(u), target) >= 2), times, jnp.nan)
+    enough = jnp.all(_counts(jnp.asarray(u), jnp.asarray(target.jumps)) >= 2)
+    return jnp.where(enough, times, jnp.nan)
 
 
-def _counts(u: Float[Array, " m"], target: PiecewiseConstant) -> Array:
-    """Return the number of neurons in each piece of the target.
+def _counts(u: Any, jumps: Any, arrays: Any = jnp) -> Any:
+    """Return the number of neurons in each piece of the target, by NumPy or by JAX.
 
     A neuron outside [0, 1] fits nothing, and does not count. A neuron on a jump covers it, so that
     no other neuron of the two pieces beside needs to: it counts in both.
     """
-    jumps = jnp.asarray(target.jumps)
-    lower = jnp.concatenate([jnp.zeros(1, jumps.dtype), jumps])[:, None]
-    upper = jnp.concatenate([jumps, jnp.ones(1, jumps.dtype)])[:, None]
-    return jnp.sum((u[None, :] >= lower) & (u[None, :] <= upper), axis=1)
+    lower = arrays.concatenate([arrays.zeros(1, jumps.dtype), jumps])[:, None]
+    upper = arrays.concatenate([jumps, arrays.ones(1, jumps.dtype)])[:, None]
+    return arrays.sum((u[None, :] >= lower) & (u[None, :] <= upper), axis=1)
 
 
 def _check_pieces(name: str, u: Array, target: PiecewiseConstant) -> None:
     if not is_concrete(u, target):
         return
-    counts = np.asarray(_counts(jnp.asarray(u), target))
+    counts = _counts(np.asarray(u), np.asarray(target.jumps), np)  # nothing is compiled
     edges = np.concatenate([[0.0], np.asarray(target.jumps), [1.0]])
     for k in np.flatnonzero(counts < 2):
         raise argument_error(
@@ -247,7 +261,7 @@ class LimitFlow(AbstractDynamics):
             return Params(jnp.concatenate([bias[None], weights]), u[jnp.argsort(order)]), risk
 
         # Under a transformation `check` cannot look at the numbers, and the status tells instead.
-        enough = jnp.all(_counts(start, target) >= 2)
+        enough = jnp.all(_counts(start, jnp.asarray(target.jumps)) >= 2)
         ys, risk = jax.tree.map(lambda v: jnp.where(enough, v, jnp.nan), jax.vmap(at)(taus))
         status = jnp.where(enough, Status.OK, Status.TOO_FEW_NEURONS).astype(jnp.int32)
         return RunOutputs(ys, risk, status, {})

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from .._errors import argument_error, check_scalar, check_type
+from .._errors import check_type
+from .._numbers import as_real, as_whole, check_scalar
 from .._programs import compiled
 from .._types import Array, Real, Scalar, varying_as
 from ..models.network import Params
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 MOST_DENSE = 500
 """Parameters up to which a dense Hessian is formed where the numbers are not known, as under a
 transformation; where they are known, a warning is given above it."""
+
+_MOST = 2**31 - 1
+"""Neurons or parameters that an answer is given for: there is memory for no more."""
 
 _STEPS = 300.0
 """Steps of the Rosenbrock method in a run, about, at any epsilon."""
@@ -63,14 +67,14 @@ def recommended_solver(
 
     **Raises:** `ValueError` for numbers that are not positive.
     """
+    epsilon, horizon = as_real("epsilon", epsilon), as_real("horizon", horizon)
     check_scalar("epsilon", epsilon, minimum=0.0, strict=True)
     check_type("problem", problem, AbstractProblem)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
-    if width < 1:
-        raise argument_error("width", "at least 1", width)
+    width = as_whole("width", width, most=_MOST)
     if problem.closed_form(width) is not None:
         return None
-    count = 2 * width + 1 if parameters is None else parameters
+    count = 2 * width + 1 if parameters is None else as_whole("parameters", parameters, most=_MOST)
     # Features of size one: the eigenvalues of twice their Gram matrix sum up to twice their number.
     rate = (width + 1) / float(epsilon)
     return explicit_solver() if explicit_pays(rate, float(horizon), count) else None

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import argument_error, check_scalar
-from .._types import Real, Tree, as_real
+from .._errors import argument_error
+from .._numbers import check_scalar, real
+from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from ..problems.base import AbstractProblem
@@ -35,7 +36,7 @@ class ReducedFlow(AbstractFlow):
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
     _default_method: ClassVar[str] = "Kvaerno5"
 
-    ridge: Real = eqx.field(default=1e-8, converter=as_real, kw_only=True)
+    ridge: Real = eqx.field(default=1e-8, converter=real("ridge"), kw_only=True)
 
     def __check_init__(self):
         check_scalar("ridge", self.ridge, minimum=0.0, strict=True)

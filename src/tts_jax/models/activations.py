@@ -20,8 +20,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import check_scalar
-from .._types import Array, Real, as_real
+from .._named import NamedArguments
+from .._numbers import check_scalar, real
+from .._types import Array, Real
 from ..numerics.quadrature import gauss_legendre, points_per_cell
 from . import cubic_step
 
@@ -31,7 +32,7 @@ else:
     from equinox import AbstractClassVar
 
 
-class AbstractActivation(eqx.Module):
+class AbstractActivation(NamedArguments):
     """A function sigma of one number, with what every activation states. Subclasses are final."""
 
     eta: eqx.AbstractVar[Real]
@@ -90,7 +91,7 @@ class CubicStep(AbstractStep):
     The quadrature rule of `Problem.risk` is exact for this activation.
     """
 
-    eta: Real = eqx.field(converter=as_real)
+    eta: Real = eqx.field(converter=real("eta"))
     knots: ClassVar = (-0.5, 0.0, 0.5)
     degree: ClassVar = 3
     limits: ClassVar = (0.0, 1.0)
@@ -114,7 +115,7 @@ class ReLU(AbstractActivation):
     eta only scales the features; the paper has eta = 1.
     """
 
-    eta: Real = eqx.field(default=1.0, converter=as_real)
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
     knots: ClassVar = (0.0,)
     degree: ClassVar = 1
     limits: ClassVar = None
@@ -133,7 +134,7 @@ class Logistic(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=as_real)
+    eta: Real = eqx.field(converter=real("eta"))
     knots: ClassVar = _graded(1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 36.0)
     degree: ClassVar = None
     limits: ClassVar = (0.0, 1.0)
@@ -148,7 +149,7 @@ class Tanh(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=as_real)
+    eta: Real = eqx.field(converter=real("eta"))
     knots: ClassVar = _graded(0.75, 1.5, 2.5, 4.0, 6.5, 10.0, 18.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)
@@ -163,7 +164,7 @@ class Erf(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=as_real)
+    eta: Real = eqx.field(converter=real("eta"))
     knots: ClassVar = _graded(0.75, 1.5, 2.25, 3.0, 4.0, 6.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)

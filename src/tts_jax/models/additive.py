@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._errors import argument_error, check_type
+from .._numbers import as_floats
 from .._types import Array, Float
 from .activations import AbstractActivation
 from .network import AbstractNetwork, Params, check_shapes
@@ -59,6 +61,11 @@ class AdditiveNetwork(AbstractNetwork):
         return self.activation((x[..., None] - inner) / self.activation.eta)
 
     def __call__(self, params: Params, x: Array) -> Array:
+        check_type("params", params, Params)
+        x = as_floats("x", x)
+        if x.shape[-1:] != np.shape(params.u)[:1]:
+            expected = f"of shape (..., d) for u (d, m) of shape {np.shape(params.u)}"
+            raise argument_error("x", expected, f"of shape {x.shape}")
         columns = x.reshape(-1, x.shape[-1]).T
         return _additive(self.activation, params.a, params.u, columns).reshape(x.shape[:-1])
 
@@ -67,6 +74,9 @@ class AdditiveNetwork(AbstractNetwork):
 
     def input_shape(self, u: Array) -> tuple[int, ...]:
         return np.shape(u)[:1]
+
+    def positions(self, u: Array) -> Array:
+        return u
 
     def check(self, params: Params) -> None:
         check_shapes(self, params, 2, "(d, m)")

@@ -1,13 +1,15 @@
 """Initialisers: the parameters from which training starts."""
 
-import numbers
-
 import jax
 import jax.numpy as jnp
 
-from .._errors import argument_error, check_type
+from .._memory import check_memory
+from .._numbers import as_whole, check_key
 from .._types import Key
 from .network import Params
+
+_AT_ONCE = 4
+"""Copies of the positions, about, while they are drawn and sorted."""
 
 
 def init_uniform(key: Key, width: int) -> Params:
@@ -15,7 +17,7 @@ def init_uniform(key: Key, width: int) -> Params:
 
     **Returns:** Params(a=(width+1,), u=(width,)).
     """
-    check_type("key", key, jax.Array, hint=", a jax.random.key")
-    if not isinstance(width, numbers.Integral) or width < 1:
-        raise argument_error("width", "a whole number of at least 1", width)
+    check_key("key", key)
+    width = as_whole("width", width)
+    check_memory("width", width, at_once=_AT_ONCE)
     return Params(a=jnp.zeros(width + 1), u=jnp.sort(jax.random.uniform(key, (width,))))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import argument_error, check_finite, check_type
+from .._named import NamedArguments
 from .._types import Array, Tree
 from .activations import AbstractActivation
 
@@ -22,7 +23,7 @@ class Params(NamedTuple):
     u: Tree
 
 
-class AbstractNetwork(eqx.Module):
+class AbstractNetwork(NamedArguments):
     """A network f(x; a, u) = sum over the entries of a of a * features(u, x), of any inputs."""
 
     activation: eqx.AbstractVar[AbstractActivation]
@@ -42,6 +43,11 @@ class AbstractNetwork(eqx.Module):
     @abc.abstractmethod
     def input_shape(self, u: Tree) -> tuple[int, ...]:
         """Return the shape of one input: () for a single number, (d,) for d of them."""
+
+    def positions(self, u: Tree) -> Array | None:
+        """Return the coordinates of inputs at which neurons stand, or None, the default, where u
+        has none."""
+        del u
 
     @abc.abstractmethod
     def check(self, params: Params) -> None:

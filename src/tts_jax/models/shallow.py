@@ -4,6 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from .._errors import check_type
+from .._numbers import as_floats, flag
 from .._types import Array, Float
 from ..batching.summation import plain_sum, sum_rows
 from .activations import AbstractActivation
@@ -18,7 +20,7 @@ class ShallowNetwork(AbstractOneInputNetwork):
     """
 
     activation: AbstractActivation
-    bias: bool = eqx.field(static=True, default=True, kw_only=True)
+    bias: bool = eqx.field(static=True, default=True, kw_only=True, converter=flag("bias"))
 
     def _sigma(self, u: Array, x: Array) -> Array:
         """Return the activations of the neurons, (m, *x.shape)."""
@@ -35,6 +37,8 @@ class ShallowNetwork(AbstractOneInputNetwork):
 
         Runs may stand on the last axis: a (m+1, R), u (m, R) and x (..., R).
         """
+        check_type("params", params, Params)
+        x = as_floats("x", x)
         outer = _add_input_axes(params.a, params.u, x)
         sigma = self._sigma(params.u, x)
         total = sum_rows if params.u.ndim > 1 else plain_sum
@@ -52,6 +56,9 @@ class ShallowNetwork(AbstractOneInputNetwork):
     def cuts(self, u: Float[Array, " m"]) -> Array:
         shifts = jnp.asarray(self.activation.knots, u.dtype) * self.activation.eta
         return jnp.reshape(u[:, None] + shifts[None, :], -1)
+
+    def positions(self, u: Array) -> Array:
+        return u
 
     def check(self, params: Params) -> None:
         check_shapes(self, params, 1, "(m,)")

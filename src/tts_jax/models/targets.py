@@ -6,18 +6,21 @@ A target of one input states, beside its values, its `cuts` (inputs where its pi
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_finite, check_increasing
-from .._types import Array, Float, as_floats
+from .._errors import argument_error, check_finite, check_increasing, check_type
+from .._named import NamedArguments
+from .._numbers import as_floats, as_leaves, as_whole, reals, shown, whole
+from .._types import Array, Float
 from .network import AbstractNetwork, AbstractOneInputNetwork, Params
 
 
-class AbstractLabels(eqx.Module):
+class AbstractLabels(NamedArguments):
     """A function f* of any number of inputs, which labels samples.
 
     A population `Problem` needs an `AbstractTarget`, which is a function of one input.
@@ -79,8 +82,8 @@ class PiecewiseConstant(AbstractTarget):
     match, and numbers that are not finite.
     """
 
-    jumps: Float[Array, " n-1"] = eqx.field(converter=as_floats)
-    values: Float[Array, " n"] = eqx.field(converter=as_floats)
+    jumps: Float[Array, " n-1"] = eqx.field(converter=reals("jumps"))
+    values: Float[Array, " n"] = eqx.field(converter=reals("values"))
 
     def __init__(self, jumps: Sequence[float] | Array, values: Sequence[float] | Array):
         self.jumps = jumps  # pyright: ignore[reportAttributeAccessIssue]
@@ -131,8 +134,8 @@ class AdditiveSteps(AbstractLabels):
     **Raises:** `ValueError` as `PiecewiseConstant`.
     """
 
-    jumps: Float[Array, " n"] = eqx.field(converter=as_floats)
-    weights: Float[Array, " n"] = eqx.field(converter=as_floats)
+    jumps: Float[Array, " n"] = eqx.field(converter=reals("jumps"))
+    weights: Float[Array, " n"] = eqx.field(converter=reals("weights"))
 
     def __init__(
         self, jumps: Sequence[float] | Array, weights: Sequence[float] | Array | None = None
@@ -156,13 +159,22 @@ class AdditiveSteps(AbstractLabels):
         return jnp.sum(jnp.where(x[..., None] >= jumps, weights, 0.0), axis=(-2, -1))
 
 
+def _as_params(params: Any) -> Any:
+    if not isinstance(params, Params):
+        return params  # refused by its type
+    halves = (("params.a", params.a), ("params.u", params.u))
+    return Params(*(as_leaves(name, half, as_floats) for name, half in halves))
+
+
 class Teacher(AbstractLabels):
     """A network with fixed parameters as the target: f*(x) = network(params, x)."""
 
     network: AbstractNetwork
-    params: Params
+    params: Params = eqx.field(converter=_as_params)
 
     def __check_init__(self):
+        check_type("network", self.network, AbstractNetwork)
+        check_type("params", self.params, Params)
         self.network.check(self.params)
 
     def __call__(self, x: Array) -> Array:
@@ -196,6 +208,31 @@ class _OneInputTeacher(AbstractTarget):
         return self(x)
 
 
+_MOST_CELLS = 100_000
+_MOST_DEGREE = 1000
+
+
+def _as_degree(degree: Any) -> int | None:
+    return None if degree is None else as_whole("degree", degree, least=0, most=_MOST_DEGREE)
+
+
+def _check_elementwise(function: Any) -> None:
+    """Raise unless a function returns a number for each input. It is traced, and not computed."""
+    expected = "a function of arrays of jax.numpy that returns a number for each input"
+    if not callable(function):
+        raise argument_error("function", expected, shown(function))
+    asked = jax.ShapeDtypeStruct((3,), jnp.result_type(float))
+    try:
+        found = jax.eval_shape(function, asked)
+    except Exception as error:  # of the user's function, which may fail in any way
+        got = f"one that fails with {type(error).__name__}: {str(error).splitlines()[0]}"
+        raise argument_error("function", expected, got) from error
+    if getattr(found, "shape", None) != asked.shape:
+        shape = getattr(found, "shape", f"of a {type(found).__name__}")
+        got = f"one that returns values of shape {shape} for inputs of shape (3,)"
+        raise argument_error("function", f"{expected} (a constant: `jnp.full_like(x, c)`)", got)
+
+
 class Function(AbstractTarget):
     """Any function of one input as a target, elementwise on arrays.
 
@@ -206,14 +243,15 @@ class Function(AbstractTarget):
     """
 
     function: Callable[[Array], Array]
-    kinks: Float[Array, " k"] = eqx.field(converter=as_floats, default=(), kw_only=True)
-    degree: int | None = eqx.field(static=True, default=None, kw_only=True)  # pyright: ignore
-    cells: int = eqx.field(static=True, default=32, kw_only=True)
+    kinks: Float[Array, " k"] = eqx.field(converter=reals("kinks"), default=(), kw_only=True)
+    degree: int | None = eqx.field(static=True, default=None, kw_only=True, converter=_as_degree)
+    cells: int = eqx.field(
+        static=True, default=32, kw_only=True, converter=whole("cells", most=_MOST_CELLS)
+    )
 
     def __check_init__(self):
         check_increasing("kinks", self.kinks, low=0.0, high=1.0, what="kinks")
-        if self.cells < 1:
-            raise argument_error("cells", "at least 1", self.cells)
+        _check_elementwise(self.function)
 
     def cuts(self) -> Array:
         kinks = jnp.asarray(self.kinks)

@@ -4,16 +4,16 @@ import abc
 from collections.abc import Callable
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import numpy as np
 
+from .._named import NamedArguments
 from .._types import Array, Float, Key, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..models.network import Params
 
 
-class AbstractProblem(eqx.Module):
+class AbstractProblem(NamedArguments):
     """A learning problem, which dynamics run on. Params may hold any pytrees.
 
     `risk` is all that GradientFlow and full-batch SGD need; a user's own problem adds the methods
@@ -84,6 +84,11 @@ class AbstractProblem(eqx.Module):
 
     def check(self, params: Params) -> None:
         """Raise `ValueError` if the parameters do not fit the problem. By default all do."""
+
+    def warn_off_scale(self, low: float, high: float) -> None:
+        """Warn if inputs lie outside [low, high], where all neurons start. By default there are
+        none."""
+        del low, high
 
     def width(self, params: Params) -> int:
         """Return the number of neurons: by default the length of the first axis of u."""

@@ -1,5 +1,7 @@
 """Problems on a given sample, of one or several inputs, in full batch or minibatches."""
 
+import math
+import warnings
 from typing import Literal
 
 import equinox as eqx
@@ -7,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_finite, check_type, is_concrete
-from .._types import Array, Key, Scalar, as_floats
-from ..models.network import AbstractNetwork, Params
+from .._errors import OffScaleWarning, argument_error, check_finite, check_type, is_concrete
+from .._memory import check_memory
+from .._numbers import as_whole, check_key, reals, word
+from .._types import Array, Key, Scalar
+from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.shallow import has_bias
 from ..models.targets import AbstractLabels
 from ..numerics.gram import RIDGE, solve_gram
@@ -30,20 +34,24 @@ class EmpiricalProblem(AbstractProblem):
     """
 
     network: AbstractNetwork
-    x: Array = eqx.field(converter=as_floats)
-    y: Array = eqx.field(converter=as_floats)
-    loss: Literal["squared", "norm"] = eqx.field(static=True, default="squared", kw_only=True)
+    x: Array = eqx.field(converter=reals("x"))
+    y: Array = eqx.field(converter=reals("y"))
+    loss: Literal["squared", "norm"] = eqx.field(
+        static=True, default="squared", kw_only=True, converter=word("loss", "squared", "norm")
+    )
 
     def __check_init__(self):
         check_type("network", self.network, AbstractNetwork)
-        if self.loss not in ("squared", "norm"):
-            raise argument_error("loss", '"squared" or "norm"', repr(self.loss))
         if np.ndim(self.x) not in (1, 2) or np.shape(self.x)[0] == 0:
             raise argument_error("x", "of shape (N,) or (N, d)", f"of shape {np.shape(self.x)}")
+        if isinstance(self.network, AbstractOneInputNetwork) and np.ndim(self.x) != 1:
+            expected = f"of shape (N,) for a {type(self.network).__name__}, which has one input"
+            one = " (`x[:, 0]` has it)" if np.shape(self.x)[1] == 1 else ""
+            raise argument_error("x", expected + one, f"of shape {np.shape(self.x)}")
+        check_finite("x", self.x)
         if np.shape(self.y) != np.shape(self.x)[:1]:
             expected = f"of shape {np.shape(self.x)[:1]}, one number for each input"
             raise argument_error("y", expected, f"of shape {np.shape(self.y)}")
-        check_finite("x", self.x)
         check_finite("y", self.y)
 
     def risk(self, params: Params) -> Scalar:
@@ -113,13 +121,39 @@ class EmpiricalProblem(AbstractProblem):
 
     def check(self, params: Params) -> None:
         self.network.check(params)
-        fits = self.x.shape[1:] == self.network.input_shape(params.u)
-        if not fits:
+        wanted = self.network.input_shape(params.u)
+        if len(wanted) != self.x.ndim - 1:
+            expected = "of shape (N, d)" if wanted else "of shape (N,)"
+            kind = type(self.network).__name__
+            raise argument_error("x", f"{expected} for a {kind}", f"of shape {self.x.shape}")
+        if self.x.shape[1:] != wanted:
             raise argument_error(
                 "params.u",
                 f"made for inputs x of shape {self.x.shape}",
                 f"of shape {np.shape(params.u)}",
             )
+        positions = self.network.positions(params.u)
+        if positions is not None and np.size(positions) and is_concrete(positions):
+            self.warn_off_scale(*_range_of(positions))
+
+    def warn_off_scale(self, low: float, high: float) -> None:
+        # Starts elsewhere than on [0, 1] are somebody's choice, who knows the inputs.
+        if not is_concrete(self.x) or low < 0 or high > 1:
+            return
+        least, most = _range_of(self.x)
+        if least < 0 or most > 1:
+            warnings.warn(
+                f"The inputs `x` lie in [{least:g}, {most:g}], but all neurons start in [0, 1]: "
+                "what lies outside is hardly fitted. Scale the inputs, such as by "
+                "`(x - x.min()) / (x.max() - x.min())`, or start with neurons where inputs are.",
+                OffScaleWarning,
+                stacklevel=5,
+            )
+
+
+def _range_of(values: Array) -> tuple[float, float]:
+    numbers = np.asarray(values)  # else NumPy asks JAX, which compiles
+    return float(numbers.min()), float(numbers.max())
 
 
 def sample_problem(
@@ -134,9 +168,39 @@ def sample_problem(
     """Return an `EmpiricalProblem` on `count` inputs, labelled by the target without noise.
 
     The inputs are drawn from U[0, 1], or from U[0, 1]^inputs if `inputs` is given.
+
+    **Raises:** `ValueError` for bad arguments, and for more numbers than there is memory for,
+    before anything is drawn.
     """
-    if count < 1:
-        raise argument_error("count", "at least 1", count)
+    check_key("key", key)
+    check_type("network", network, AbstractNetwork)
+    check_type("target", target, AbstractLabels, hint=" (tts.Function wraps a function)")
+    count = as_whole("count", count)
+    inputs = None if inputs is None else as_whole("inputs", inputs)
+    if inputs is not None and isinstance(network, AbstractOneInputNetwork):
+        expected = f"None for a {type(network).__name__}, which has one input"
+        raise argument_error("inputs", expected, inputs)
     shape = (count,) if inputs is None else (count, inputs)
+    larger = "count" if inputs is None or inputs < count else "inputs"
+    check_memory(larger, math.prod(shape), at_once=_AT_ONCE)
+    _check_labels(target, shape)
     x = jax.random.uniform(key, shape)
     return EmpiricalProblem(network, x, target(x), loss=loss)
+
+
+_AT_ONCE = 4
+"""Copies of the inputs, about, while they are drawn and labelled."""
+
+
+def _check_labels(target: AbstractLabels, shape: tuple[int, ...]) -> None:
+    """Raise unless a target has a label for each input. It is traced, and not computed."""
+    expected = f"one that labels inputs of shape {shape}"
+    asked = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+    try:
+        found = jax.eval_shape(target, asked).shape
+    except Exception as error:  # of the user's target, which may fail in any way
+        got = f"a {type(target).__name__}, which fails with {type(error).__name__}"
+        raise argument_error("target", expected, got) from error
+    if found != shape[:1]:
+        got = f"a {type(target).__name__}, which returns labels of shape {found}"
+        raise argument_error("target", expected, got)

@@ -71,6 +71,7 @@ class Problem(AbstractProblem):
         return nodes.ravel(), weights.ravel(), wanted.ravel()
 
     def risk(self, params: Params) -> Scalar:
+        check_type("params", params, Params)
         nodes, weights, wanted = self.rule(params.u)
         return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
 

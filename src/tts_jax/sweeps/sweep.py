@@ -15,6 +15,7 @@ import xarray as xr
 
 from .._errors import Status, argument_error
 from .._files import as_path
+from .._numbers import shown
 from .._types import Times
 from ..batching.devices import local_devices
 from ..dynamics.base import AbstractDynamics, Progress
@@ -80,11 +81,12 @@ def sweep(
     **Raises:** `ValueError` for bad arguments; `SweepError` if the store belongs to another study,
     is in use, or cannot be written.
     """
+    folder = None if store is None else as_path("store", store)
     study = Study(problem, dynamics, grid, taus, start=start, keep=keep, precision=precision)
-    if store is not None:
-        data = run_study(study, as_path("store", store), cluster=cluster, progress=progress)
-    else:
+    if folder is None:
         data = _in_memory(study, cluster, progress)
+    else:
+        data = run_study(study, folder, cluster=cluster, progress=progress)
     for caution in cautions_of(study, data):
         warnings.warn(caution, stacklevel=2)
     return data
@@ -136,7 +138,7 @@ def cautions_of(study: Study, data: xr.Dataset) -> list[Warning]:
 
 def _check_progress(progress: Any) -> None:
     if progress is not None and not callable(progress):
-        raise argument_error("progress", "a function or None", repr(progress))
+        raise argument_error("progress", "a function or None", shown(progress))
 
 
 def _client(cluster: Any) -> Any:

@@ -23,6 +23,13 @@ def test_a_file_is_the_study_that_it_describes(tmp_path):
     assert study.axes.values("seed") == (0, 1, 2, 3)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = written(tmp_path)
+    plain = tts.read_study(path).description()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert tts.read_study(path).description() == plain
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_the_studies_of_the_project_can_be_read_and_described(path):
     study = tts.read_study(path)
@@ -60,14 +67,20 @@ def line_of(text: str, part: str) -> int:
     ("old", "new", "complaint"),
     [
         ("eta = 0.08", "etta = 0.08", "a CubicStep has no `etta`; it has eta"),
-        ("eta = 0.08", 'eta = "wide"', "`eta` must be a number"),
+        ("eta = 0.08", 'eta = "wide"', "`eta` must be a real number"),
         ("jumps = [0.3, 0.65]", "jumps = [0.65, 0.3]", "jumps in increasing order"),
         ("jumps = [0.3, 0.65]", 'jumps = ["a", "b"]', "must be a list of numbers"),
         ('type = "CubicStep"', 'type = "Cubic"', "`problem.network.activation.type` is `Cubic`"),
         ("step_size = 1e-3", "step_size = -1.0", "`step_size` must be positive"),
         ("noise = 0.5", "noize = 0.5", "a SGD has no `noize`"),
-        ("count = 3", "count = 0", "`count` must be a whole number of at least 1"),
+        ("count = 3", "count = 0", "`count` must be a whole number from 1"),
+        ("count = 3", "count = 1000000000000", "`count` must be a whole number from 1"),
+        ("jumps = [0.3, 0.65]", 'jumps = ["0.3", "0.65"]', "must be a list of numbers"),
+        ("jumps = [0.3, 0.65]", "jumps = [0.3, true]", "must be a list of numbers"),
+        ("eta = 0.08", "eta = 1979-05-27", "`eta` must be a real number"),
         ("to = 1.0", 'to = "far"', "`to` must be a number"),
+        ("to = 1.0", "to = nan", "`to` must be a number"),
+        ("seed = { count", "seed = { from = inf, count", "`from` must be a number"),
         ("to = 1.0", "tau = 1.0", "not `tau`"),
         ("width = 6", "width = 0", "whole numbers of at least 1"),
         ("width = 6", "widht = 6", "there is no `widht` to sweep"),

@@ -1,6 +1,5 @@
 """Stochastic gradient descent with two step sizes, on the clock of the flows."""
 
-import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,16 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import (
-    Status,
-    argument_error,
-    check_finite,
-    check_scalar,
-    is_concrete,
-    is_traced,
-)
+from ..._errors import Status, argument_error, check_finite, is_concrete, is_traced
+from ..._memory import check_memory
+from ..._numbers import as_floats, as_whole, check_key, check_scalar, real, shown, word
 from ..._programs import compiled
-from ..._types import Array, Count, Real, Times, as_real
+from ..._types import Array, Count, Real, Times
 from ...models.network import Params
 from ...problems.base import AbstractProblem
 from ...problems.population import Problem
@@ -27,6 +21,7 @@ from ...problems.recorded_risks import recorded_risks
 from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
 from .checkpoints import record_in_pieces
 from .diagnostics import coarse_steps, sgd_scales
+from .forward_only import forward_only
 from .many_runs import record_run
 from .run_spec import OptaxUpdate, PlainUpdate, RunSpec, activations, trained_problem
 from .samples import source_of
@@ -46,6 +41,19 @@ _MOST_STEPS = 2**53
 """Training steps up to which they can be counted. They would take ten years."""
 _FULL_BATCH = 100
 """Samples that a gradient of the whole risk costs as much as, about."""
+
+
+_MOST_SAMPLES = 2**31 - 1
+
+
+def _as_batch_size(size: Any) -> Any:
+    if isinstance(size, str) and size == "full":
+        return size
+    try:
+        return as_whole("batch_size", size, most=_MOST_SAMPLES)
+    except ValueError:
+        expected = f'a whole number from 1 to {_MOST_SAMPLES}, or "full"'
+        raise argument_error("batch_size", expected, shown(size)) from None
 
 
 class SGD(AbstractDynamics):
@@ -75,26 +83,29 @@ class SGD(AbstractDynamics):
     precisions: ClassVar[tuple[str, ...]] = ("float64", "float32")
     even_steps: ClassVar[bool] = True
 
-    epsilon: Real = eqx.field(converter=as_real)
-    step_size: Real = eqx.field(converter=as_real)
-    noise: Real = eqx.field(default=0.0, converter=as_real, kw_only=True)
-    batch_size: int | Literal["full"] = eqx.field(static=True, default=1, kw_only=True)
-    gradient: Literal["exact", "box"] = eqx.field(static=True, default="exact", kw_only=True)
+    epsilon: Real = eqx.field(converter=real("epsilon"))
+    step_size: Real = eqx.field(converter=real("step_size"))
+    noise: Real = eqx.field(default=0.0, converter=real("noise"), kw_only=True)
+    batch_size: int | Literal["full"] = eqx.field(
+        static=True, default=1, kw_only=True, converter=_as_batch_size
+    )
+    gradient: Literal["exact", "box"] = eqx.field(
+        static=True, default="exact", kw_only=True, converter=word("gradient", "exact", "box")
+    )
     optimiser: "optax.GradientTransformation | None" = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)
         check_scalar("step_size", self.step_size, minimum=0.0, strict=True)
         check_scalar("noise", self.noise, minimum=0.0, strict=False)
-        if self.batch_size != "full" and not (
-            isinstance(self.batch_size, numbers.Integral) and self.batch_size >= 1
-        ):
-            raise argument_error("batch_size", 'at least 1, or "full"', repr(self.batch_size))
-        if self.gradient not in ("exact", "box"):
-            raise argument_error("gradient", '"exact" or "box"', repr(self.gradient))
+        parts = [getattr(self.optimiser, name, None) for name in ("init", "update")]
+        if self.optimiser is not None and not all(map(callable, parts)):
+            expected = "an optax.GradientTransformation such as optax.adam(1e-3), or None"
+            raise argument_error("optimiser", expected, shown(self.optimiser))
 
     def steps_until(self, taus: Times) -> Array:
         """Return the number of training steps up to each slow time, round(tau / (epsilon h))."""
+        taus = jnp.asarray(as_floats("taus", taus))
         return jnp.round(taus / (self.epsilon * self.step_size)).astype(jnp.int64)
 
     def expected_steps(self, horizon: float) -> float:
@@ -119,9 +130,11 @@ class SGD(AbstractDynamics):
                 )
         elif samples is not None:
             self._check_samples(problem, given.taus, samples)
-        elif not isinstance(given.key, jax.Array):
-            expected = "a jax.random.key for SGD, which draws samples"
-            raise argument_error("key", expected, repr(given.key))
+        else:
+            check_key("key", given.key, hint=" for SGD, which draws samples")
+        if self.batch_size != "full":
+            entries = sum(map(np.size, jax.tree.leaves(given.params)))
+            check_memory("batch_size", self.batch_size * entries)
         self._check_clock(given.taus, dtype)
         needed = ("sample_loss", "label" if samples is not None else "draw")
         for name in needed if self.batch_size != "full" else ():
@@ -184,7 +197,8 @@ class SGD(AbstractDynamics):
                 )
 
     def run(self, given: RunInputs) -> RunOutputs:
-        return run_outputs(self, given, *record_run(self.spec(given)))
+        dynamics, given = forward_only((self, given))
+        return run_outputs(dynamics, given, *record_run(dynamics.spec(given)))
 
     def spec(self, given: RunInputs) -> RunSpec:
         """Return all that decides where a run goes. To be traced."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optimistix as optx
 
 from ..._errors import argument_error
+from ..._numbers import shown
 from ..._types import Array, Tree
 
 
@@ -73,6 +74,6 @@ def stiff_solver(order: int = 5) -> diffrax.AbstractSolver:
     these methods take 10 to 30 times as many steps.
     """
     methods = {3: diffrax.Kvaerno3, 4: diffrax.Kvaerno4, 5: diffrax.Kvaerno5}
-    if order not in methods:
-        raise argument_error("order", "3, 4 or 5", order)
+    if isinstance(order, bool) or not isinstance(order, int) or order not in methods:
+        raise argument_error("order", "3, 4 or 5", shown(order))
     return methods[order](root_finder=diffrax.with_stepsize_controller_tols(Chord)())

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..._errors import argument_error
+from ..._memory import check_memory
+from ..._numbers import as_real, shown
 from ...models.targets import AbstractLabels
 
 Value: TypeAlias = float | int | str
@@ -115,19 +117,32 @@ def make_grid(given: Grid | Mapping[Any, Any]) -> Grid:
         if len(names) == 1 and names[0] == "target":
             targets = _targets(values)
             values = tuple(label for label, _ in targets)
-        single = isinstance(values, str) or not isinstance(values, Iterable)
+        single = isinstance(values, str | bytes | bytearray) or not isinstance(values, Iterable)
         if single or getattr(values, "shape", None) == ():
             if len(names) > 1:
                 raise argument_error(f"grid[{names}]", "rows of values", repr(values))
             for name in names:
                 fixed[name] = _value(name, values)
         else:
-            axes.append(_axis(names, list(values)))
+            axes.append(_axis(names, _listed(key, values)))
     grid = Grid(tuple(axes), tuple(fixed.items()), targets)
     twice = {name for name in grid.names if grid.names.count(name) > 1}
     if twice:
         raise argument_error("grid", "of names given once", f"of {sorted(twice)} given twice")
+    check_memory("grid", grid.size)
     return grid
+
+
+MOST_VALUES = 1_000_000
+"""Values on an axis, at most: what has no end is not waited for."""
+
+
+def _listed(key: Any, values: Iterable) -> list:
+    found = list(itertools.islice(iter(values), MOST_VALUES + 1))
+    if len(found) > MOST_VALUES:
+        expected = f"of at most {MOST_VALUES} values on an axis"
+        raise argument_error(f"grid[{key!r}]", expected, "of more")
+    return found
 
 
 def _axis(names: tuple[str, ...], values: list) -> Axis:
@@ -165,12 +180,9 @@ def _value(name: str, value: Any) -> Value:
     label = f"grid[{name!r}]"
     if name == "target":
         return str(value)
-    if isinstance(value, str | bool | Sequence | Mapping):
-        raise argument_error(label, "numbers", repr(value))
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise argument_error(label, "numbers", repr(value)) from None
+    if isinstance(value, Sequence):
+        raise argument_error(label, "numbers", shown(value))
+    number = float(as_real(label, value))
     if not math.isfinite(number):
         raise argument_error(label, "finite numbers", number)
     if name in START_NAMES:

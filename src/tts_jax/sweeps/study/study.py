@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from ..._errors import argument_error, check_64_bit, check_type
+from ..._numbers import as_word, shown
 from ..._sweepable import at_place, check_number
 from ..._types import Key, Times
-from ...dynamics.base import AbstractDynamics, check_taus
+from ...dynamics.base import AbstractDynamics, as_taus
 from ...models.initialisers import init_uniform
 from ...models.network import Params
 from ...models.targets import AbstractLabels
@@ -65,15 +66,12 @@ class Study:
         check_64_bit()
         check_type("problem", self.problem, AbstractProblem)
         check_type("dynamics", self.dynamics, AbstractDynamics)
-        check_taus(self.taus)
-        object.__setattr__(self, "taus", tuple(np.asarray(self.taus, np.float64).tolist()))
+        object.__setattr__(self, "taus", tuple(np.asarray(as_taus(self.taus)).tolist()))
         object.__setattr__(self, "grid", make_grid(self.grid))
         if not callable(self.start):
-            raise argument_error("start", "a function of a key and a width", repr(self.start))
-        if self.keep not in ("all", "last"):
-            raise argument_error("keep", '"all" or "last"', repr(self.keep))
-        if self.precision not in ("float64", "float32"):
-            raise argument_error("precision", '"float64" or "float32"', repr(self.precision))
+            raise argument_error("start", "a function of a key and a width", shown(self.start))
+        as_word("keep", self.keep, ("all", "last"))
+        as_word("precision", self.precision, ("float64", "float32"))
         if self.precision not in self.dynamics.precisions:
             allowed = " or ".join(f'"{name}"' for name in self.dynamics.precisions)
             expected = f"{allowed} for a {type(self.dynamics).__name__}"
@@ -81,6 +79,8 @@ class Study:
         self._check_names()
         self._check_values()
         self._check_start()
+        if self.start is init_uniform:
+            self.problem.warn_off_scale(0.0, 1.0)
 
     def _check_start(self) -> None:
         """Make a start twice: one that draws from elsewhere would be the same for every seed, since

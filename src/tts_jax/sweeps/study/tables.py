@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 
 from ..._digest import digest
+from ..._numbers import as_floats
 from ..._sweepable import Place
 from ..._types import as_arrays
 from ...dynamics.gradient_flow import GradientFlow
@@ -104,8 +105,8 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
     """
     if isinstance(table, list | tuple):
         try:
-            return np.asarray(table, dtype=np.float64)
-        except (TypeError, ValueError):
+            return as_floats(".".join(path), table)
+        except ValueError:
             raise TableError(path, f"`{'.'.join(path)}` must be a list of numbers.") from None
     if not isinstance(table, Mapping):
         return table

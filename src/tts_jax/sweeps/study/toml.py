@@ -1,6 +1,7 @@
 """Studies as TOML files, and as the tables that a store keeps."""
 
 import itertools
+import math
 import os
 import re
 import tomllib
@@ -12,7 +13,7 @@ import numpy as np
 from ..._files import as_path
 from ...models.targets import AbstractLabels
 from ..errors import StudyError
-from .grid import START_NAMES
+from .grid import MOST_VALUES, START_NAMES
 from .study import Study
 from .tables import KNOWN, SWEPT, TableError, build
 
@@ -27,7 +28,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     """
     path = as_path("path", path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark first
         table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
@@ -196,11 +197,12 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
         if key not in _SPACED:
             message = f"values are a list, or a table of from, to, count and scale, not `{key}`."
             raise TableError((*path, key), message)
-        if key != "scale" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key != "scale" and not (is_number and math.isfinite(value)):
             raise TableError((*path, key), f"`{key}` must be a number, but is {value!r}.")
     count, first = given.get("count"), given.get("from", 0)
-    if not isinstance(count, int) or count < 1:
-        message = f"`count` must be a whole number of at least 1, but is {count!r}."
+    if not isinstance(count, int) or not 1 <= count <= MOST_VALUES:
+        message = f"`count` must be a whole number from 1 to {MOST_VALUES}, but is {count!r}."
         raise TableError((*path, "count"), message)
     if name in START_NAMES and "to" not in given:
         if first != int(first):
