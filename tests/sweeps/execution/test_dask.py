@@ -82,6 +82,21 @@ def test_a_killed_worker_loses_nothing_and_does_nothing_twice(client, tmp_path):
     assert same(finished(store), finished(tmp_path / "alone.zarr"))
 
 
+def test_an_interrupt_keeps_what_is_finished_and_drops_what_is_under_way(client, tmp_path):
+    study, store = tts.Study(small_problem(), Apart(), MANY_UNITS, [0.0, 1.0]), tmp_path / "s.zarr"
+
+    def interrupt(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as told:
+        run_study(study, store, cluster=client, progress=interrupt)
+    assert "What was finished is kept in" in told.value.__notes__[0]
+    while client.futures:  # the last ones are dropped in the background
+        time.sleep(0.01)
+    data = run_study(study, store, cluster=client)
+    assert [session["runs"] for session in data.attrs["sessions"]] == [4, 156]
+
+
 def test_the_command_takes_a_cluster(client, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
