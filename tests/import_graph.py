@@ -47,7 +47,7 @@ ROOMS = (
 
 FILES_OF = {
     "batching": (
-        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond", "threads"),
+        *("devices", "sequential", "summation", "vector_lanes", "gathered_cond"),
         *("thread_settings", "threads", "multi_device"),
         *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),

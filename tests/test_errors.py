@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
+from tts_jax._files import HeldError
 from tts_jax.cli.errors import UsageError
 from tts_jax.sweeps.errors import StudyError, SweepError
 from tts_jax.sweeps.study.tables import TableError
@@ -29,7 +30,8 @@ SAMPLES = [
     SweepError("No room.", code=1),
     UsageError("No such figure.", code=3),
     *(tts.CoarseStepsWarning("Large."), tts.CostlyRunWarning("Long.")),
-    tts.SlowSettingsWarning("Slow."),
+    *(tts.SlowSettingsWarning("Slow."), tts.QuadratureWarning("Inexact.")),
+    *(tts.OffScaleWarning("Elsewhere."), tts.CheckpointWarning("Full."), HeldError("In use.")),
 ]
 
 
