@@ -21,7 +21,7 @@ def made_up(seed: int = 0) -> xr.Dataset:
         {
             "risk": (("epsilon", "width", "seed", "tau"), risk),
             "status": (("epsilon", "width", "seed"), status),
-            "floor": ((), 0.008),
+            "recovered_below": ((), 0.02),
         },
         coords={"epsilon": [0.1, 0.5, 1.0], "width": [5, 10], "tau": TAUS},
     )
@@ -66,7 +66,7 @@ def test_success_over_one_axis_and_with_a_threshold():
     with pytest.raises(ValueError, match="`over` must be axes among"):
         analyses.success(data, ("noise",))
     with pytest.raises(ValueError, match="`below` must be a number"):
-        analyses.success(data.drop_vars("floor"))
+        analyses.success(data.drop_vars("recovered_below"))
 
 
 def test_bands_are_quantiles_over_what_is_left():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import tts_jax as tts
 from tts_jax import metrics
@@ -86,6 +87,86 @@ def test_recovered_is_below_a_multiple_of_the_floor():
     np.testing.assert_array_equal(found, [[True, True, False]])
     found = jax.jit(lambda: metrics.recovered(risks, PROBLEM, multiple=2.0))()
     np.testing.assert_array_equal(found, [[True, False, False]])
+
+
+def test_what_misses_a_jump_has_not_recovered_the_target_however_large_eta_is(problem):
+    """Neurons on all jumps but the one at 0.5 of the paper, beside neurons on all jumps."""
+    jumps = np.asarray(problem.target.jumps)
+    for eta in (0.004, 0.04, 0.08, 0.12):
+        wide = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta)), problem.target)
+
+        def best(*more, wide=wide):
+            u = jnp.asarray([*jumps[jumps != 0.5], 0.05, 0.95, *more])
+            return wide.risk(tts.Params(wide.best_outer(u), u))
+
+        assert not metrics.recovered(best(), wide), eta
+        beside = [jump + side * eta / 3 for jump in jumps for side in (-1, 1)]
+        assert metrics.recovered(best(*jumps, *beside), wide), eta
+
+
+def test_an_untrained_network_has_not_recovered_a_narrow_pulse():
+    eta = 0.05
+    for width in (0.02 * eta, 0.1 * eta, 0.15 * eta, 0.5 * eta):
+        pulse = tts.PiecewiseConstant([0.5, 0.5 + width], [0.0, 1.0, 0.0])
+        narrow = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta)), pulse)
+        untrained = narrow.risk(tts.Params(jnp.zeros(3), jnp.asarray([0.5, 0.5 + width])))
+        assert float(untrained) == pytest.approx(width)
+        assert not metrics.recovered(untrained, narrow)
+        assert metrics.floor(narrow) < untrained
+
+
+def test_the_threshold_is_half_of_the_cost_of_the_cheapest_jump_at_most():
+    """Of pieces of lengths 0.3, 0.3 and 0.4 with jumps of 2 and 1: 4 * 0.15, and 12/70."""
+    wide = tts.Problem(tts.ShallowNetwork(tts.CubicStep(0.9)), TARGET)
+    assert float(metrics.recovery_threshold(wide)) == pytest.approx(0.5 * 0.12 / 0.7, rel=1e-12)
+    assert float(metrics.recovery_threshold(PROBLEM)) == pytest.approx(2.5 * 0.01 * 5 / 28)
+
+
+def test_positions_that_fill_up_do_not_count():
+    """As in a sweep over widths, in memory or as an xarray object."""
+    rows = [[0.31, 0.6, np.nan, np.nan], [0.1, 0.2, 0.3, 0.9], [np.nan] * 4]
+    expected = [[True, True], [True, False], [False, False]]
+    np.testing.assert_array_equal(metrics.covered(np.asarray(rows), TARGET, eta=0.03), expected)
+    found = metrics.covered(xr.DataArray(rows, dims=("seed", "neuron")), TARGET, eta=0.03)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(metrics.nearest_neuron(rows[0], TARGET), [0.01, 0.0], atol=1e-15)
+    assert np.all(np.isnan(metrics.nearest_neuron(rows[2], TARGET)))
+    both = metrics.conserved_cubes(np.asarray([[0.1, 0.35, 0.5, 0.8, np.nan]]), TARGET)
+    np.testing.assert_allclose(both, [[0.2**3 - 0.05**3, 0.1**3 - 0.2**3]])
+
+
+def test_a_sweep_over_widths_is_covered_where_its_runs_are():
+    grid = {"width": [4, 8], "seed": range(2)}
+    flow = tts.GradientFlow(0.1, rtol=1e-5, atol=1e-7)
+    data = tts.sweep(PROBLEM, flow, grid, [0.0, 1.0])
+    found = metrics.covered(data.u, TARGET, eta=0.2)
+    for i, width in enumerate(grid["width"]):
+        for seed in grid["seed"]:
+            u = data.u.sel(width=width, seed=seed).values[:, :width]
+            expected = np.min(np.abs(u[:, None, :] - np.asarray([[0.3], [0.6]])), -1) <= 0.1
+            np.testing.assert_array_equal(found[i, seed], expected)
+
+
+def test_metrics_of_batches_are_those_of_each_run():
+    u = [[[0.1, 0.35, 0.5], [0.2, 0.3, 0.55]], [[0.05, 0.4, 0.9], [0.1, 0.5, 0.8]]]
+    runs = [record(rows, risk=[1.0, 2.0 + i]) for i, rows in enumerate(u)]
+    others = [record(0.9 * np.asarray(rows), risk=[1.5, 0.5]) for rows in u]
+    batch, other = (jax.tree.map(lambda *v: jnp.stack(v), *rows) for rows in (runs, others))
+    for whole, single in (
+        (
+            metrics.conserved_drift(batch, TARGET),
+            [metrics.conserved_drift(r, TARGET) for r in runs],
+        ),
+        (metrics.slaving_gap(PROBLEM, batch), [metrics.slaving_gap(PROBLEM, r) for r in runs]),
+        (
+            metrics.covered(batch.params.u, TARGET, eta=0.1),
+            [metrics.covered(r.params.u, TARGET, eta=0.1) for r in runs],
+        ),
+    ):
+        np.testing.assert_allclose(whole, jnp.stack(single))
+    for k, whole in enumerate(metrics.distance(batch, other)):
+        single = [metrics.distance(*pair)[k] for pair in zip(runs, others, strict=True)]
+        np.testing.assert_allclose(whole, jnp.stack(single))
 
 
 def test_the_distance_of_two_runs_is_that_of_risks_and_of_the_farthest_neuron():

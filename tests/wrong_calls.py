@@ -58,7 +58,7 @@ SWEEP = xr.Dataset(
     {
         "risk": (("epsilon", "seed", "tau"), np.ones((2, 3, 2))),
         "status": (("epsilon", "seed"), np.zeros((2, 3), int)),
-        "floor": ((), 0.1),
+        "recovered_below": ((), 0.25),
     },
     coords={"epsilon": [0.1, 1.0], "seed": range(3), "tau": [0.0, 0.1]},
 )

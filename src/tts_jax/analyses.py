@@ -13,7 +13,6 @@ from scipy.stats import binomtest
 
 from ._errors import Status, argument_error, check_type
 from ._numbers import as_floats, as_real, check_scalar, shown
-from .metrics import MULTIPLE
 
 __all__ = [
     "bands",
@@ -30,7 +29,7 @@ def __dir__() -> list[str]:
 def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
     """Return the risk below which a run has recovered its target.
 
-    That is `below`, or 2.5 times the `floor` of the problem.
+    That is `below`, or `metrics.recovery_threshold` of the problem, which the sweep has.
 
     **Raises:** `ValueError` if neither is there.
     """
@@ -39,10 +38,10 @@ def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
         limit = float(as_real("below", below))
         check_scalar("below", limit, minimum=0.0, strict=True)
         return xr.DataArray(limit)
-    if "floor" not in data:
+    if "recovered_below" not in data:
         expected = "a number: the problem has no floor to compare with"
         raise argument_error("below", expected, None)
-    return MULTIPLE * data.floor
+    return data.recovered_below
 
 
 def success(

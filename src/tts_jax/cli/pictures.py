@@ -31,7 +31,7 @@ def picture(
     data = open_sweep(folder)
     axes = _axes(data, over, 2 if kind == "phase" else 1)
     with undamaged(folder):
-        data = data[[n for n in ("risk", "status", "floor") if n in data]].load()
+        data = data[[n for n in ("risk", "status", "floor", "recovered_below") if n in data]].load()
     if not np.any(data.status.values >= 0):
         raise UsageError(f"no run of {folder} has been made yet.")
     figure = {"phase": _phase, "risk": _risk, "box": _box}[kind](data, axes, below, limit)
@@ -116,7 +116,9 @@ def _box(data: xr.Dataset, over: tuple[str, ...], below: float | None, limit: Pa
     draw.boxes(axes, {method: samples}, labels=labels, kinds=[kind])
     if sum(map(len, labels)) > 60:
         axes.tick_params(axis="x", rotation=30)
-    edge = analyses.threshold(data, below) if below is not None or "floor" in data else None
+    edge = (
+        analyses.threshold(data, below) if below is not None or "recovered_below" in data else None
+    )
     if edge is not None and edge.ndim == 0:
         axes.axhline(float(edge), color="0.5", linewidth=1, linestyle=":", label="recovered below")
     tau = float(data.tau[-1])

@@ -107,7 +107,8 @@ def plot(
             time for each value of one axis (median, and the band of the middle 80 %), "box" the
             final risks over one axis.
         over: The axes, by default the first ones other than seed.
-        below: A run succeeds with a risk below this, by default 2.5 times the floor of the problem.
+        below: A run succeeds with a risk below this, by default 2.5 times the floor
+            of the problem, or half the risk of missing a jump if that is less.
         limit: The store of a LimitFlow over the same starts, to draw on top of "risk".
         out: The picture, by default named after the store and the kind, a PNG beside the store.
     """

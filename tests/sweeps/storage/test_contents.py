@@ -12,7 +12,19 @@ import tts_jax as tts
 from tts_jax.sweeps.storage.contents import chunk_files, hash_of, remove_partial
 from tts_jax.sweeps.storage.report import export_netcdf, report
 
-NAMES = ("a", "risk", "steps", "u", "status", "epsilon", "seed", "tau", "width", "floor")
+NAMES = (
+    "a",
+    "risk",
+    "steps",
+    "u",
+    "status",
+    "epsilon",
+    "seed",
+    "tau",
+    "width",
+    "floor",
+    "recovered_below",
+)
 
 
 def chunks_of(store, name):

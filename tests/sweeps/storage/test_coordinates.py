@@ -36,7 +36,7 @@ def test_the_floor_goes_along_what_the_problem_depends_on():
     targets = {"steps": small_problem().target, "wave": wave, "jump": jump}
     asked = study(target=targets, epsilon=[0.1, 1.0], eta=[0.08, 0.05], seed=range(4))
     assert floor_dimensions(asked) == ("target", "eta")
-    found = floors(asked)
+    found = floors(asked)["floor"]
     assert found.shape == (3, 2)
     # For a CubicStep, eta/28 times the sum of the squares of the jumps.
     squares = np.array([2.0**2 + 2.5**2, np.nan, 2.0**2])
@@ -55,4 +55,5 @@ def test_there_is_no_floor_without_a_target_of_jumps_or_steps():
     smooth = tts.Problem(tts.ShallowNetwork(tts.ReLU()), small_problem().target)
     sample = tts.EmpiricalProblem(tts.ShallowNetwork(tts.Tanh(eta=0.1)), [0.0, 1.0], [0.0, 1.0])
     for problem in (smooth, sample):
-        assert np.all(np.isnan(floors(study(problem, eta=[0.1, 0.2]))))
+        for values in floors(study(problem, eta=[0.1, 0.2])).values():
+            assert np.all(np.isnan(values))

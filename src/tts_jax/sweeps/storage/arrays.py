@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import SweepError
 from ..execution.layout import Layout
-from .coordinates import coordinates, floor_dimensions, floors
+from .coordinates import FLOORS, coordinates, floor_dimensions, floors
 
 PENDING = -1
 """The status of a run that has not been made."""
@@ -19,18 +19,20 @@ _CODECS = ["zstd", "crc32c"]
 
 def fixed_values(layout: Layout) -> Iterator[tuple[str, np.ndarray, tuple[str, ...]]]:
     """Yield names, values and dimensions of what stands in a store before the first run: the
-    coordinates, and the floor."""
+    coordinates, and the floors."""
     for name, values, axis in coordinates(layout.study):
         yield name, values, () if axis is None else (axis,)
-    yield "floor", floors(layout.study), floor_dimensions(layout.study)
+    for name, values in floors(layout.study).items():
+        yield name, values, floor_dimensions(layout.study)
 
 
 def check_arrays(folder: Path, found: Mapping[str, Any], layout: Layout) -> None:
     """Raise `SweepError` unless the metadata that were found, by name, are those of the arrays
     that a layout makes."""
     expected = _expected(layout)
-    if "floor" not in found:
-        expected.pop("floor")
+    if not set(FLOORS) & set(found):
+        for name in FLOORS:
+            expected.pop(name)
     complaint = f"{folder} is no store that this version of tts_jax makes of its study: "
     if set(found) != set(expected):
         names = ", ".join(f"`{name}`" for name in sorted(set(found) ^ set(expected)))
@@ -52,7 +54,8 @@ def _expected(layout: Layout) -> dict[str, dict[str, Any]]:
         for name, values, axis in coordinates(study)
     ]
     axes = list(floor_dimensions(study))
-    fixed.append(("floor", [sizes[axis] for axis in axes], axes, np.dtype("float64")))
+    shape = [sizes[axis] for axis in axes]
+    fixed += [(name, shape, axes, np.dtype("float64")) for name in FLOORS]
     found: dict[str, dict[str, Any]] = {}
     for name, shape, axes, dtype in fixed:
         kind, codec = ("string", "vlen-utf8") if is_text(dtype) else (dtype.name, "bytes")

@@ -1,4 +1,5 @@
-"""What stands in a store beside the runs: their coordinates, and the floor of the risk."""
+"""What stands in a store beside the runs: their coordinates, and the floor of the risk with the
+threshold below which a target is recovered."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -6,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 
 from ..._programs import compiled
-from ...metrics import floor
+from ..._types import Array, as_arrays
 from ...problems.population import Problem
 from ..study.study import Study
 
@@ -31,18 +32,27 @@ def floor_dimensions(study: Study) -> tuple[str, ...]:
     return tuple(axis.dimension for axis in study.axes.subgrid(*study.names_in("problem"))[0])
 
 
-def floors(study: Study) -> np.ndarray:
-    """Return the risk of one neuron on each jump, `metrics.floor`, at every place of
-    `floor_dimensions`; NaN where there is no such thing."""
+FLOORS = ("floor", "recovered_below")
+"""The names of what `floors` returns: `metrics.floor` and `metrics.recovery_threshold`."""
+
+
+def floors(study: Study) -> dict[str, np.ndarray]:
+    """Return by the names of `FLOORS` the numbers at every place of `floor_dimensions`.
+
+    NaN where there is no such thing.
+    """
     axes, points = study.axes.subgrid(*study.names_in("problem"))
-    found = np.full(len(points), np.nan)
+    found = np.full((len(points), len(FLOORS)), np.nan)
     for i, point in enumerate(points):
         problem = study.at_point(point)[0]
         if isinstance(problem, Problem):
             with suppress(ValueError):  # there is none for other targets and activations
-                found[i] = float(_floor(problem))
-    return found.reshape([len(axis.values) for axis in axes])
+                found[i] = _floor(as_arrays(problem))
+    shape = [len(axis.values) for axis in axes]
+    return {name: found[:, k].reshape(shape) for k, name in enumerate(FLOORS)}
 
 
-_floor = compiled(floor)
-"""One program for all numbers: run as it is, each of its operations would be compiled alone."""
+@compiled
+def _floor(problem: Problem) -> tuple[Array, Array]:
+    # One program for all numbers: run as it is, each of its operations would be compiled alone.
+    return floor(problem), recovery_threshold(problem)

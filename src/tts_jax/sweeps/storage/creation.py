@@ -16,6 +16,7 @@ from ..._files import HeldError, held, scratch_prefix
 from ..errors import SweepError
 from ..execution.layout import Layout
 from .arrays import PENDING, empty, fixed_values, is_text
+from .coordinates import FLOORS
 from .root import Root, check_names, read_root
 from .store import Store
 
@@ -72,8 +73,9 @@ def _remove_leftovers(place: Path) -> None:
 def _fill(store: Store, layout: Layout, folder: Path) -> None:
     study = layout.study
     fixed = {name: (values, axes) for name, values, axes in fixed_values(layout)}
-    if not np.any(np.isfinite(fixed["floor"][0])):
-        fixed.pop("floor")
+    if not np.any(np.isfinite(fixed[FLOORS[0]][0])):
+        for name in FLOORS:
+            fixed.pop(name)
     check_names([*fixed, *layout.whole], folder)
     for name, (values, axes) in fixed.items():
         sizes = (round(_LONGEST ** (1 / max(1, values.ndim))),) * values.ndim

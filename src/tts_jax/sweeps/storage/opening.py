@@ -10,6 +10,7 @@ import xarray as xr
 from ..._files import as_path
 from ..errors import SweepError
 from .contents import check_links, check_whole, hash_of
+from .coordinates import FLOORS
 from .root import Root, damaged, read_root
 
 _TRIES = 20
@@ -37,7 +38,7 @@ def open_sweep(path: str | os.PathLike[str]) -> xr.Dataset:
         root, data = _opened(folder)
         # First: what it marks as done was there before it.
         data["status"].load()
-        fixed = [str(n) for n in root.arrays if n in data.coords or n == "floor"]
+        fixed = [str(n) for n in root.arrays if n in data.coords or n in FLOORS]
         if hash_of({n: data[n].load().values for n in fixed}) != _hash(root):
             raise damaged(folder, "the coordinates are not those of its study")
         check_whole(folder, root, data)
