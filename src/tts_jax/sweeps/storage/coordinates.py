@@ -8,6 +8,7 @@ import numpy as np
 
 from ..._programs import compiled
 from ..._types import Array, as_arrays
+from ...metrics import floor, recovery_threshold
 from ...problems.population import Problem
 from ..study.study import Study
 
