@@ -2,7 +2,7 @@
 
     python benchmarks/flows.py [PART ...]
 
-Parts: single, batch, width, cells, start, derivative, threshold, own_loop, reduced, limit, kinks;
+Parts: single, batch, width, cells, derivative, threshold, own_loop, reduced, limit, kinks;
 all by default. Peers run in this process, side by side; medians of warm runs; float64. The error of
 a run is the larger, over 100 recorded times, of max |u - u_ref| and |L - L_ref| / (L_ref + 1e-3),
 against a reference of SciPy's Radau at rtol 1e-12. What was measured goes to
@@ -206,54 +206,6 @@ def cells():
     return found
 
 
-FIRST = """
-import sys, time
-import jax, jax.numpy as jnp
-import tts_jax as tts
-tts.configure()
-if len(sys.argv) > 1:
-    jax.config.update("jax_compilation_cache_dir", sys.argv[1])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-network = tts.ShallowNetwork(tts.CubicStep(eta=4e-3))
-target = tts.PiecewiseConstant([.2, .35, .5, .65, .8], [1., 5., 1., 3., 1., 5.])
-problem = tts.Problem(network, target)
-start = tts.init_uniform(jax.random.key(0), 20)
-taus = jnp.linspace(0., .035, 101)
-jax.block_until_ready(start)
-began = time.perf_counter()
-jax.block_until_ready(tts.simulate(problem, tts.GradientFlow(2e-5), start, taus))
-print(time.perf_counter() - began)
-"""
-
-
-def start_up():
-    """The first call of a process: trace and compile, without and with JAX's cache on disk."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-
-        def fresh(*arguments):
-            done = subprocess.run(
-                [sys.executable, "-c", FIRST, *arguments],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            return float(done.stdout)
-
-        found = {
-            "first": fresh(),
-            "fills the cache": fresh(folder),
-            "from the cache": fresh(folder),
-        }
-        entries = len(os.listdir(folder))
-    for name, seconds in found.items():
-        print(f"first call, {name}: {seconds:.2f} s")
-    print(f"{entries} entries in the cache")
-    return found
-
-
 def derivative():
     """A reverse pass as a multiple of a run: by epsilon and the start, and by all numbers."""
     found = {}
@@ -390,7 +342,6 @@ PARTS = {
     "single": single,
     "batch": batch,
     "width": width,
-    "start": start_up,
     "derivative": derivative,
     "threshold": threshold,
     "own_loop": own_loop,
