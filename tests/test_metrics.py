@@ -122,6 +122,13 @@ def test_the_threshold_is_half_of_the_cost_of_the_cheapest_jump_at_most():
     assert float(metrics.recovery_threshold(PROBLEM)) == pytest.approx(2.5 * 0.01 * 5 / 28)
 
 
+def test_a_jump_of_no_height_cannot_be_missed():
+    flat = tts.PiecewiseConstant([0.3, 0.6], [1.0, 1.0, 2.0])
+    one = tts.PiecewiseConstant([0.6], [1.0, 2.0])
+    found = [metrics.recovery_threshold(tts.Problem(NETWORK, target)) for target in (flat, one)]
+    assert float(found[0]) == pytest.approx(float(found[1]))
+
+
 def test_positions_that_fill_up_do_not_count():
     """As in a sweep over widths, in memory or as an xarray object."""
     rows = [[0.31, 0.6, np.nan, np.nan], [0.1, 0.2, 0.3, 0.9], [np.nan] * 4]

@@ -27,6 +27,25 @@ def test_the_right_name_is_said(make, message):
         make()
 
 
+class AnyOptions(tts.AbstractDynamics):
+    """A user's own, whose constructor takes any names."""
+
+    options: dict
+
+    def __init__(self, **options):
+        self.options = options
+
+    def check(self, given):
+        pass
+
+    def run(self, given):
+        raise NotImplementedError
+
+
+def test_a_class_that_takes_any_names_is_left_alone():
+    assert AnyOptions(eps=1.0).options == {"eps": 1.0}
+
+
 def test_right_names_and_places_go_through():
     flow = tts.GradientFlow(epsilon=0.1, rtol=1e-6)
     assert (flow.epsilon, flow.rtol) == (0.1, 1e-6)

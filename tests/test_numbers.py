@@ -247,3 +247,17 @@ def test_a_message_shows_no_address_and_no_long_value():
     assert shown("x" * 100) == "of type str"
     assert shown(np.zeros((2, 3))) == "an array of shape (2, 3) and dtype float64"
     assert shown(tts.CubicStep) == "the class CubicStep itself"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_what_holds_an_array_keeps_its_dtype(kind):
+    values = np.arange(3).astype(kind)
+    for given in (values, pd.Series(values), xr.DataArray(values), values.view(np.ndarray)):
+        assert as_leaf("u", given).dtype == kind
+
+
+def test_truth_values_of_either_kind_go_through_map_runs():
+    for flags in (np.asarray([True, False]), jnp.asarray([True, False])):
+        np.testing.assert_array_equal(
+            tts.map_runs(lambda on: jnp.where(on, 1.0, 2.0))(flags), [1.0, 2.0]
+        )

@@ -177,6 +177,28 @@ def test_a_sweep_is_made_with_what_is_read_now_and_compiles_nothing_for_equals()
     assert [what for what in found if "backend" in what] == []
 
 
+def test_a_program_that_is_kept_is_not_traced_again_of_what_has_changed():
+    """A function is changed in place, and met; then comes an equal of what it was."""
+    grid, cell = {"seed": [0], "width": 3, "rtol": [1e-3]}, {"k": 2.0}
+    flow = tts.GradientFlow(0.1, rtol=1e-3)
+
+    def risk(problem):
+        return float(tts.sweep(problem, flow, grid, [0.0]).risk.values.ravel()[0])
+
+    first = to_target(lambda x: cell["k"] * x)
+    before = risk(first)
+    cell["k"] = 5.0
+    assert risk(first) > 2 * before
+    other = {"k": 2.0}
+    assert risk(to_target(lambda x, cell=other: cell["k"] * x)) == pytest.approx(before)
+    twin = {"k": 2.0}
+
+    def made_anew(cell):
+        return lambda x: cell["k"] * x
+
+    assert risk(to_target(made_anew(twin))) == pytest.approx(before)
+
+
 def test_a_store_of_another_constant_is_refused(tmp_path):
     grid = {"width": 3, "seed": range(2)}
     tts.sweep(to_target(Sloped(1.0).__call__), Still(), grid, [0.0], store=tmp_path / "s")

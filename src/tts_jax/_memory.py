@@ -40,7 +40,10 @@ def _sizes() -> Iterator[int]:
     with contextlib.suppress(OSError, ValueError):  # the limit may be the word "max"
         group = Path("/sys/fs/cgroup")
         limit, used = ((group / f"memory.{n}").read_text() for n in ("max", "current"))
-        yield int(limit) - int(used)
+        lines = (group / "memory.stat").read_text().splitlines()
+        # Pages of files that were read are given back where room is needed.
+        pages = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        yield int(limit) - int(used) + pages
     with contextlib.suppress(AttributeError, OSError, ValueError):  # where neither of them is
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     stats = jax.local_devices()[0].memory_stats() or {}

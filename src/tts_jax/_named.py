@@ -37,7 +37,10 @@ class NamedArguments(eqx.Module):
 
 def check_names(kind: type, names: Iterable[str]) -> None:
     """Raise `TypeError` for a name that no argument of a class has."""
-    known = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    arguments = inspect.signature(kind.__init__).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in arguments.values()):
+        return  # a user's own class, which takes any
+    known = [name for name in arguments if name != "self"]
     for name in names:
         if name not in known:
             raise TypeError(

@@ -73,7 +73,8 @@ def as_floats(name: str, values: Any) -> Any:
 
 
 def as_leaf(name: str, value: Any) -> Any:
-    """Return numbers as an array of JAX or NumPy, with the dtype of an array: for parameters."""
+    """Return numbers as an array of JAX or NumPy, with the dtype of an array, or of what holds one
+    such as a table of pandas or xarray: for parameters."""
     if isinstance(value, jax.Array):
         _check_dtype(name, value.dtype, _SOME)
         _check_there(name, value)
@@ -81,7 +82,11 @@ def as_leaf(name: str, value: Any) -> Any:
     if type(value) is np.ndarray and value.dtype != object:
         _check_dtype(name, value.dtype, _SOME)
         return np.array(value)
-    return _plain(name, value, _SOME)
+    found = _plain(name, value, _SOME)
+    kept = getattr(value, "dtype", None)
+    if isinstance(kept, np.dtype) and kept.kind in "fiu" and isinstance(found, np.ndarray):
+        return found.astype(kept)
+    return found
 
 
 def as_leaves(name: str, tree: Any, gate: Callable[[str, Any], Any] = as_leaf) -> Any:

@@ -87,6 +87,16 @@ def _known(fixed: Fixed) -> Any:
     return fixed
 
 
+_KEPT: list[Callable[[], None]] = []
+"""What empties the other places where programs are kept."""
+
+
+def forget_with_jax(forget: Callable[[], None]) -> None:
+    """Have a function called whenever what JAX has traced is thrown away: a program that is kept
+    elsewhere would be traced anew, of objects that may have changed since."""
+    _KEPT.append(forget)
+
+
 _SEEN: "weakref.WeakKeyDictionary[Any, bytes]" = weakref.WeakKeyDictionary()
 """The digests that functions had when they were met last."""
 
@@ -106,4 +116,6 @@ def code_of(thing: Any, walk: Walk | None = None) -> bytes:
     _SEEN.update(walk.functions)
     if changed:
         jax.clear_caches()
+        for forget in _KEPT:
+            forget()
     return found

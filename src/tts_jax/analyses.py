@@ -39,7 +39,7 @@ def threshold(data: xr.Dataset, below: float | None = None) -> xr.DataArray:
         check_scalar("below", limit, minimum=0.0, strict=True)
         return xr.DataArray(limit)
     if "recovered_below" not in data:
-        expected = "a number: the problem has no floor to compare with"
+        expected = "a number: `data` has no `recovered_below` to compare with"
         raise argument_error("below", expected, None)
     return data.recovered_below
 

@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 
 from ._errors import SlowSettingsWarning, argument_error
+from ._numbers import as_flag, as_whole, shown
 from .batching.devices import on_cpu
 
 _THRESHOLD = "xla_cpu_small_while_loop_byte_threshold"
@@ -76,11 +77,13 @@ def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Con
     **Raises:** `ValueError` for bad arguments; `RuntimeError` if JAX has begun to compute without
     the settings asked for. Then nothing is changed.
     """
-    if not isinstance(x64, bool):
-        raise argument_error("x64", "True or False", repr(x64))
-    count = _cores() if isinstance(devices, str) and devices == "all" else devices
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise argument_error("devices", '"all" or a whole number of at least 1', repr(devices))
+    as_flag("x64", x64)
+    try:
+        is_all = isinstance(devices, str) and devices == "all"
+        count = _cores() if is_all else as_whole("devices", devices)
+    except ValueError:
+        expected = '"all" or a whole number of at least 1'
+        raise argument_error("devices", expected, shown(devices)) from None
     wanted = {_DEVICES: f"{_DEVICES}={count}"}
     if _KNOWS_WIDE_VECTORS:
         wanted[WIDE_VECTORS.split("=")[0]] = WIDE_VECTORS

@@ -106,7 +106,8 @@ def recovery_threshold(problem: Problem, *, multiple: float = MULTIPLE) -> Scala
         return limit
     lengths = jnp.diff(jnp.asarray(target.jumps), prepend=0.0, append=1.0)
     missed = target.heights**2 * lengths[1:] * lengths[:-1] / (lengths[1:] + lengths[:-1])
-    return jnp.minimum(limit, 0.5 * jnp.min(missed))
+    # A jump of no height is none.
+    return jnp.minimum(limit, 0.5 * jnp.min(jnp.where(target.heights == 0, jnp.inf, missed)))
 
 
 def recovered(risk: Float[Array, "..."], problem: Problem, *, multiple: float = MULTIPLE) -> Array:

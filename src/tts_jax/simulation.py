@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._errors import (
     SimulationError,
@@ -16,6 +17,7 @@ from ._errors import (
     check_finite,
     check_type,
     is_concrete,
+    is_traced,
 )
 from ._files import as_path
 from ._numbers import as_flag, as_leaf, as_leaves, shown
@@ -84,7 +86,7 @@ def simulate(
         raise argument_error("progress", "a function of a fraction, or None", shown(progress))
     everything = (problem, dynamics, params, taus, key, samples)
     file = None if checkpoint is None else _checkpoint(checkpoint, everything)
-    if progress is not None and not is_concrete(everything):
+    if progress is not None and (not is_concrete(everything) or is_traced()):
         raise argument_error("progress", "None under a jax transformation", repr(progress))
     # Through the classes: bound, a method of an equinox module costs more than it does here.
     type(problem).check(problem, params)
@@ -162,7 +164,9 @@ _run_once = compiled(_traced)
 def _as_samples(samples: Any) -> Samples:
     if not isinstance(samples, tuple | list) or len(samples) != 2:
         raise argument_error("samples", "a pair (x, noise) of arrays", shown(samples))
-    return as_leaf("samples[0]", samples[0]), as_leaf("samples[1]", samples[1])
+    # The numbers of samples stay whole numbers, also in a list.
+    x = np.asarray(samples[0]) if isinstance(samples[0], list) else samples[0]
+    return as_leaf("samples[0]", x), as_leaf("samples[1]", samples[1])
 
 
 def _check(problem: Any, dynamics: Any, params: Any) -> None:
@@ -178,7 +182,7 @@ def _check(problem: Any, dynamics: Any, params: Any) -> None:
 def _checkpoint(given: Any, everything: Any) -> Path:
     """The file of a checkpoint, which can be written."""
     file = as_path("checkpoint", given)
-    if not is_concrete(everything):
+    if not is_concrete(everything) or is_traced():
         raise argument_error("checkpoint", "None under a jax transformation", repr(given))
     try:
         is_there, can_be = file.parent.is_dir(), not file.is_dir()

@@ -56,10 +56,13 @@ def map_runs(function: Callable[..., Tree]) -> Callable[..., Tree]:
 
 
 def _as_array(leaf: Any) -> jax.Array:
-    """Return an array, of keys too, or what the gate for numbers makes of it."""
+    """Return an array, of keys and truth values too, or what the gate for numbers makes of it."""
     is_array = isinstance(leaf, jax.Array)
-    other = is_array and not jnp.issubdtype(leaf.dtype, jnp.number)
-    return leaf if other else as_leaf("arguments", leaf)
+    if is_array and not jnp.issubdtype(leaf.dtype, jnp.number):
+        return leaf
+    if isinstance(leaf, np.ndarray) and leaf.dtype == bool:
+        return jnp.asarray(leaf)
+    return as_leaf("arguments", leaf)
 
 
 def _interleaved(leaves: tuple, runs: int) -> Any:

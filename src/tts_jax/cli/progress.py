@@ -37,11 +37,12 @@ def _lines(label: str) -> Callable[[float], None]:
     def show(fraction: float) -> None:
         nonlocal told
         now = time.monotonic()
-        if now - told < EVERY and fraction < 1:
+        is_last = fraction >= 1 - 1e-9  # a sum of the shares of units, in any order
+        if fraction <= 0 or (now - told < EVERY and not is_last):
             return
         told, spent = now, now - began
         rest = f"{duration(spent * (1 - fraction) / fraction)} left"
-        if fraction >= 1:
+        if is_last:
             rest = f"in {duration(spent)}"
         print(f"{label}: {fraction:.0%} done, {rest}", file=sys.stderr, flush=True)
 

@@ -72,8 +72,8 @@ def sweep(
     Programs are kept: another call with other numbers, in the grid or beside it, compiles nothing,
     but where a number of the problem or the dynamics becomes zero, or ceases to be.
 
-    Ctrl-C lets the units under way end, and is raised then; a second one stops it at once. What was
-    finished stays in the store.
+    Ctrl-C lets the units under way end (on a cluster it drops them), and is raised then; a second
+    one stops it at once. What was finished stays in the store.
 
     **Warns:** `CoarseStepsWarning`, with the number of runs of SGD whose steps are so large that
     they do not follow the flow.

@@ -350,6 +350,9 @@ def test_a_run_that_was_cut_off_takes_other_later_times(tmp_path):
     file, others = tmp_path / "run.npz", taus.at[-1].set(0.3)
     with pytest.raises(StopError):
         tts.simulate(problem, sgd, start, taus, **named, checkpoint=file, progress=stop_at(0.6))
+    # Cut off beyond the last time asked for: it would have taken more steps than a run till there.
+    with pytest.raises(ValueError, match="Argument `taus` must be those that the run in"):
+        tts.simulate(problem, sgd, start, taus[:-1], **named, checkpoint=file)
     whole = tts.simulate(problem, sgd, start, others, **named)
     assert_same(tts.simulate(problem, sgd, start, others, **named, checkpoint=file), whole, atol=0)
 

@@ -197,6 +197,27 @@ def test_a_divergence_that_is_still_finite_has_a_status(dtype):
         tts.simulate(problem, sgd, start, taus, key=jax.random.key(0))
 
 
+class NoRisk(tts.AbstractProblem):
+    """A problem whose risk is infinite where its parameters are not."""
+
+    def risk(self, params):
+        return jnp.sum(params.a) / 0.0 + jnp.sum(params.u)
+
+    def draw(self, key, count):
+        return jnp.zeros(count), jnp.zeros(count)
+
+    def sample_loss(self, params, x, y):
+        return jnp.sum(params.a) + jnp.sum(params.u)
+
+
+def test_a_risk_that_is_not_finite_is_no_divergence():
+    start = tts.Params(jnp.ones(2), jnp.ones(2))
+    sgd = tts.SGD(EPSILON, STEP)
+    taus = steps_to_taus(0, 3)
+    run = tts.simulate(NoRisk(), sgd, start, taus, key=jax.random.key(0), throw=False)
+    assert run.status == tts.Status.NON_FINITE
+
+
 def test_a_start_at_the_optimum_that_noise_kicks_out_has_not_diverged():
     problem = tts.Problem(
         tts.ShallowNetwork(tts.CubicStep(eta=0.1)), tts.PiecewiseConstant([0.5], [0.0, 0.0])

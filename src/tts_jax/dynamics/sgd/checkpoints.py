@@ -95,7 +95,11 @@ class Checkpoint(NamedTuple):
             raise self._refused("a file that `simulate` wrote, or none", "altered: ")
         state, ys = jax.tree.unflatten(structure, leaves)
         same = np.array_equal(recorded, self.stops[: len(recorded)])
-        if not same or np.any(self.stops[len(recorded) :] < state.step):
+        if (
+            not same
+            or np.any(self.stops[len(recorded) :] < state.step)
+            or (self.stops[-1] < state.step)
+        ):
             raise argument_error(
                 "taus",
                 "those that the run in `checkpoint` was recorded at so far, and then later ones",

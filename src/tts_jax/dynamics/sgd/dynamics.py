@@ -67,7 +67,7 @@ class SGD(AbstractDynamics):
     transition, as in the paper's own code; `optimiser`: any optax transformation of gradients of
     `Params`, in place of the two plain steps: then its own rates move the parameters, and epsilon
     and h only set the clock, epsilon h of slow time a step. One optimiser for each layer:
-    `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`. Make it once: a new one recompiles.
+    `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`.
     One that asks for the value of the loss is given that of the batch, and a line search goes with
     "full".
 
@@ -244,6 +244,7 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     others = _without_training(given.params)
     both = jax.tree.map(lambda *rows: jnp.concatenate(rows), others, exact)
     sizes, risk = jnp.split(recorded_risks(given.problem, both), [2])
+    finite = finite & jnp.all(jnp.isfinite(risk))
     noise = jnp.asarray(dynamics.noise)
     if given.samples is not None:
         noise = jnp.max(jnp.abs(given.samples[1]))

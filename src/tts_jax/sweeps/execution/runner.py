@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..._programs import forget_with_jax
 from ..._types import Array
 from ...batching.devices import local_devices
 from ...batching.vector_lanes import ROUND
@@ -130,6 +131,11 @@ class _Programs:
             program = self._kept.get(_key(structure, given))
             return set() if program is None else set(program.devices)
 
+    def clear(self) -> None:
+        """Keep none."""
+        with self._turn:
+            self._kept.clear()
+
     def _compiled(self) -> int:
         return sum(max(1, len(program.devices)) for program in self._kept.values())
 
@@ -140,3 +146,4 @@ def _key(structure: Structure, given: tuple) -> tuple:
 
 
 _PROGRAMS = _Programs()
+forget_with_jax(_PROGRAMS.clear)
