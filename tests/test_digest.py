@@ -323,6 +323,14 @@ REFUSED = {
     "a file": ("import io\ns = io.FileIO(0, closefd=False)\ndef thing(x): return s", "FileIO"),
     "a generator": ("s = (i for i in range(3))\ndef thing(x): return next(s)", "generator"),
     "eval": ("thing = lambda x: eval('x')", "a function that calls `eval`"),
+    "sys.modules": (
+        "import sys\nthing = lambda x: sys.modules['m'].K * x",
+        "a function that uses `sys.modules`",
+    ),
+    "import_module": (
+        "import importlib\nthing = lambda x: importlib.import_module('m').K * x",
+        "a function that uses `importlib.import_module`",
+    ),
     "globals": ("def thing(x): return globals()['k'] * x", "a function that calls `globals`"),
     "a file read inside": ("def thing(x): return open('k').read()", "a function that calls `open`"),
     "a function of NumPy's made of one": ("thing = np.frompyfunc(lambda x: x, 1, 1)", "NumPy"),

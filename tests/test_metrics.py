@@ -92,7 +92,7 @@ def test_recovered_is_below_a_multiple_of_the_floor():
 def test_what_misses_a_jump_has_not_recovered_the_target_however_large_eta_is(problem):
     """Neurons on all jumps but the one at 0.5 of the paper, beside neurons on all jumps."""
     jumps = np.asarray(problem.target.jumps)
-    for eta in (0.004, 0.04, 0.08, 0.12):
+    for eta in (0.004, 0.08):
         wide = tts.Problem(tts.ShallowNetwork(tts.CubicStep(eta)), problem.target)
 
         def best(*more, wide=wide):
@@ -136,6 +136,8 @@ def test_positions_that_fill_up_do_not_count():
     np.testing.assert_array_equal(metrics.covered(np.asarray(rows), TARGET, eta=0.03), expected)
     found = metrics.covered(xr.DataArray(rows, dims=("seed", "neuron")), TARGET, eta=0.03)
     np.testing.assert_array_equal(found, expected)
+    turned = xr.DataArray(rows, dims=("seed", "neuron")).T
+    np.testing.assert_array_equal(metrics.covered(turned, TARGET, eta=0.03), expected)
     np.testing.assert_allclose(metrics.nearest_neuron(rows[0], TARGET), [0.01, 0.0], atol=1e-15)
     assert np.all(np.isnan(metrics.nearest_neuron(rows[2], TARGET)))
     both = metrics.conserved_cubes(np.asarray([[0.1, 0.35, 0.5, 0.8, np.nan]]), TARGET)
@@ -144,8 +146,7 @@ def test_positions_that_fill_up_do_not_count():
 
 def test_a_sweep_over_widths_is_covered_where_its_runs_are():
     grid = {"width": [4, 8], "seed": range(2)}
-    flow = tts.GradientFlow(0.1, rtol=1e-5, atol=1e-7)
-    data = tts.sweep(PROBLEM, flow, grid, [0.0, 1.0])
+    data = tts.sweep(PROBLEM, tts.LimitFlow(), grid, [0.0, 1e-3])
     found = metrics.covered(data.u, TARGET, eta=0.2)
     for i, width in enumerate(grid["width"]):
         for seed in grid["seed"]:
@@ -154,6 +155,7 @@ def test_a_sweep_over_widths_is_covered_where_its_runs_are():
             np.testing.assert_array_equal(found[i, seed], expected)
 
 
+@pytest.mark.thorough
 def test_metrics_of_batches_are_those_of_each_run():
     u = [[[0.1, 0.35, 0.5], [0.2, 0.3, 0.55]], [[0.05, 0.4, 0.9], [0.1, 0.5, 0.8]]]
     runs = [record(rows, risk=[1.0, 2.0 + i]) for i, rows in enumerate(u)]

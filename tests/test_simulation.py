@@ -313,6 +313,7 @@ def test_a_deep_network_runs(own_problem, dynamics):
     assert variables["a['bias']"].dims == ("tau",)
 
 
+@pytest.mark.thorough
 def test_full_batch_follows_the_flow_of_a_deep_network(own_problem):
     problem, start = own_problem
     taus = jnp.array([0.0, 0.5, 1.0])

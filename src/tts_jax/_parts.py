@@ -11,6 +11,7 @@ import enum
 import functools
 import hashlib
 import importlib
+import sys
 import types
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -240,6 +241,10 @@ def _value(chain: Chain, closure: dict, names: dict) -> list[tuple[str, Any]]:
             raise UnknowableError(f"a function that calls `{first}`, which may read anything")
         return []  # built in, or missing
     found = closure[first] if first in closure else names[first]
+    for read in (found, getattr(found, rest[0], None) if rest else None):
+        if read is sys.modules or read is importlib.import_module:
+            name = ".".join(chain)
+            raise UnknowableError(f"a function that uses `{name}`, which may read any module")
     if len(rest) == 1 and rest[0] in _WRITES and isinstance(found, list | set | dict | deque):
         return []
     while rest and isinstance(found, types.ModuleType) and library_of(found.__name__) is None:

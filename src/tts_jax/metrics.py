@@ -54,6 +54,8 @@ def nearest_neuron(u: Float[Array, "... m"], target: PiecewiseConstant) -> Float
 
 
 def _positions(u: Any) -> Any:
+    if "neuron" in getattr(u, "dims", ()):
+        u = u.transpose(..., "neuron")  # of a sweep, with its axes in any order
     u = as_floats("u", u)
     if u.ndim == 0:
         raise argument_error("u", "positions of shape (..., m)", "a single number")

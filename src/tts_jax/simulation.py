@@ -20,12 +20,12 @@ from ._errors import (
     is_traced,
 )
 from ._files import as_path
-from ._numbers import as_flag, as_leaf, as_leaves, shown
+from ._numbers import as_flag, as_leaf, shown
 from ._programs import compiled
 from ._types import Key, Times, as_arrays
 from .configuration import warn_if_slow
 from .dynamics.base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples, as_taus
-from .models.network import Params
+from .models.network import Params, as_params
 from .problems.base import AbstractProblem
 from .trajectory import Trajectory
 
@@ -77,9 +77,9 @@ def simulate(
     **Raises:** `ValueError` for bad arguments, before anything is traced; `SimulationError`, with
     the data so far as `.trajectory`, when a run cannot go on.
     """
-    _check(problem, dynamics, params)
+    _check(problem, dynamics)
+    params = as_params(params)
     taus = as_taus(taus)
-    params = Params(as_leaves("params.a", params.a), as_leaves("params.u", params.u))
     samples = None if samples is None else _as_samples(samples)
     as_flag("throw", throw)
     if progress is not None and not callable(progress):
@@ -169,12 +169,11 @@ def _as_samples(samples: Any) -> Samples:
     return as_leaf("samples[0]", x), as_leaf("samples[1]", samples[1])
 
 
-def _check(problem: Any, dynamics: Any, params: Any) -> None:
+def _check(problem: Any, dynamics: Any) -> None:
     check_64_bit()
     for name, value, kind in (
         ("problem", problem, AbstractProblem),
         ("dynamics", dynamics, AbstractDynamics),
-        ("params", params, Params),
     ):
         check_type(name, value, kind)
 

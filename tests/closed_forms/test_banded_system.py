@@ -125,6 +125,7 @@ def test_the_run_is_that_by_all_pairs(name):
     np.testing.assert_allclose(run.risk, risks, rtol=0, atol=1e-11)
 
 
+@pytest.mark.thorough
 def test_runs_go_through_every_bandwidth_and_out_of_the_interval():
     """So that the runs above do test what they are for."""
     first, last, left = {}, {}, set()
@@ -422,6 +423,7 @@ def test_a_start_that_is_too_crowded_has_no_wrong_risk(crowded):
     right_or_nan(crowded["start"])
 
 
+@pytest.mark.thorough
 def test_a_run_that_gets_too_crowded_keeps_what_it_has(crowded):
     run = crowded["way"]
     reached = int(np.sum(run.valid))

@@ -45,6 +45,7 @@ def test_nan_counts():
     assert np.isnan(size(1e-3, 0.0, np.nan))
 
 
+@pytest.mark.thorough
 def test_sharp_transitions_are_not_jumped_over():
     """At a loose tolerance a run of narrow steps ended elsewhere, and said that it was well."""
     u = np.sort(np.random.RandomState(42).uniform(size=20))

@@ -250,10 +250,12 @@ def assert_close(found, expected):
         np.testing.assert_allclose(f, e, rtol=0, atol=1e-10 * largest)
 
 
+@pytest.mark.thorough
 def test_vmap_of_grad_is_grad_one_by_one(outcome, single_slopes):
     assert_close(quickly(jax.vmap(jax.grad(outcome, (0, 1))))(*STARTS), single_slopes)
 
 
+@pytest.mark.thorough
 def test_grad_of_vmap_is_grad_one_by_one(outcome, single_slopes):
     def total(epsilons, params):
         return jnp.sum(jax.vmap(outcome)(epsilons, params))

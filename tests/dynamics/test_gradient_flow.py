@@ -166,6 +166,7 @@ def test_forward_mode_agrees_with_reverse_mode(slopes, along, direction):
 
 
 @each_direction
+@pytest.mark.thorough
 def test_derivatives_agree_with_those_of_diffrax(slopes, explicit, direction):
     tangent = explicit(NUMBERS, direction)[1]
     assert float(tangent) == pytest.approx(projected(slopes, direction), rel=1e-4)

@@ -28,6 +28,7 @@ def test_without_one_an_explicit_method_until_epsilon_is_small(width):
     assert tts.recommended_solver(1e-5, width, SMOOTH) is None
 
 
+@pytest.mark.thorough
 def test_what_is_recommended_runs():
     start = tts.Params(np.zeros(3), np.asarray([0.2, 0.6]))
     solver = tts.recommended_solver(1e-2, 2, SMOOTH)

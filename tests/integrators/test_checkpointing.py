@@ -77,6 +77,7 @@ def test_a_run_out_of_steps_has_the_derivative_of_what_it_reached():
     np.testing.assert_allclose(reverse, forward, rtol=0, atol=1e-10 * np.max(np.abs(forward)))
 
 
+@pytest.mark.thorough
 def test_numbers_that_are_not_asked_for_are_left_alone(monkeypatch):
     seen = []
     pull_back = derivatives._pull_back

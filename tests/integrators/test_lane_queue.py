@@ -116,6 +116,7 @@ START = jnp.asarray([1.0, 0.5])
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.thorough
 def test_vmap_of_vmap_is_one_batch(shared):
     """Over two starts and three stiffnesses, or also with starts of each run."""
     stiffness, starts = runs(6)
@@ -132,6 +133,7 @@ def test_vmap_of_vmap_is_one_batch(shared):
             assert_same(nth(nth(batch, i), j), alone(stiffness[j], start))
 
 
+@pytest.mark.thorough
 def test_a_batch_of_three_levels_is_one_batch():
     stiffness, starts = runs(8)
     rtols = jnp.asarray([1e-5, 1e-7])

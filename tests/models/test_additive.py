@@ -36,6 +36,7 @@ def test_an_additive_network_is_its_sum_over_coordinates(lead):
     )
 
 
+@pytest.mark.thorough
 def test_the_written_derivative_of_an_additive_network_is_the_one_of_autodiff():
     x = jnp.asarray(RNG.uniform(size=(50, 2)))
     weights = jnp.asarray(RNG.normal(size=50))

@@ -101,3 +101,19 @@ def test_numbers_of_a_target_may_be_lists_arrays_and_traced(of):
     by_levels = jax.jacfwd(lambda v: of(jumps, v)(x))(jnp.asarray(levels))
     reached = [[0, 1, 0], [0, 0, 1]] if of is tts.PiecewiseConstant else [[1, 0], [1, 1]]
     np.testing.assert_array_equal(by_levels, reached)
+
+
+def test_an_object_that_cannot_be_referred_to_weakly_is_a_function_too():
+    """JAX would end the process at the second one."""
+
+    class Slope:
+        __slots__ = ("k",)
+
+        def __init__(self, k):
+            self.k = k
+
+        def __call__(self, x):
+            return self.k * x
+
+    for k in (1.0, 9.0):
+        assert float(tts.Function(Slope(k))(jnp.asarray(2.0))) == 2 * k

@@ -109,6 +109,7 @@ def test_a_flow_takes_it_and_moves_as_without():
     np.testing.assert_allclose(fast.risk, slow.risk, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_reduced_flow_takes_it_and_moves_as_without():
     fast = tts.simulate(bumps(), tts.ReducedFlow(), START, TAUS)
     slow = tts.simulate(bumps(known=False), tts.ReducedFlow(), START, TAUS)
@@ -117,6 +118,7 @@ def test_the_reduced_flow_takes_it_and_moves_as_without():
     np.testing.assert_allclose(fast.params.a, slow.params.a, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_it_is_differentiable_and_runs_in_batches():
     def last(epsilon):
         return tts.simulate(bumps(), tts.GradientFlow(epsilon), START, TAUS).risk[-1]

@@ -157,6 +157,13 @@ def test_inputs_off_the_scale_of_the_neurons_are_told_with_their_range(make):
     assert [warning.filename for warning in told] == [__file__]
 
 
+def test_inputs_in_a_small_part_of_the_scale_are_told_too():
+    network, _, y, a, u, _ = shallow(20)
+    close = tts.EmpiricalProblem(network, np.linspace(0.5, 0.5001, 20), y)
+    with pytest.warns(tts.OffScaleWarning, match=r"lie in \[0.5, 0.5001\]"):
+        close.check(params_of(a, u))
+
+
 def test_inputs_on_the_scale_and_starts_that_cover_others_are_not_warned_of():
     network, x, y, a, u, _ = shallow(20)
     tts.EmpiricalProblem(network, x, y).check(params_of(a, u))

@@ -425,3 +425,22 @@ def test_draw_is_uniform_labelled_by_the_target_and_sample_loss_estimates_the_ri
     )
     # y^2 is 1, 9 or 25: its mean errs by about 11 / sqrt(1e5) = 0.035.
     assert abs(problem.sample_loss(start, x, y) - 10.6) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("a", "expected"),
+    [
+        ("abc", "`params.a` must be real numbers"),
+        (np.array([0, 1, 0.5]) + 0j, "`params.a` must be real numbers, but is of dtype complex"),
+        (np.ma.masked_less([-9.0, 1.0, 0.5], 0), "`params.a` must be without masked entries"),
+    ],
+)
+def test_the_risk_of_what_is_no_number_is_refused(problem, a, expected):
+    with pytest.raises(ValueError, match=expected):
+        problem.risk(tts.Params(a, jnp.array([0.3, 0.7])))
+
+
+def test_the_risk_of_lists_is_that_of_arrays(problem):
+    plain = tts.Params([0.0, 1.0, 0.5], [0.3, 0.7])
+    arrays = tts.Params(*(jnp.asarray(np.asarray(half)) for half in plain))
+    assert problem.risk(plain) == problem.risk(arrays)

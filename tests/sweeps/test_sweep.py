@@ -61,6 +61,7 @@ def test_a_flow_is_that_of_simulate_at_every_point():
         assert float(ours.floor) == pytest.approx(float(tts.metrics.floor(problem)))
 
 
+@pytest.mark.thorough
 def test_sgd_hears_the_stream_of_its_coordinates():
     data = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS)
     sgd = tts.SGD(0.1, 1e-3, noise=0.3)
@@ -100,6 +101,7 @@ def again(dynamics, grid, **options):
     return tts.sweep(problem, dynamics, {**grid, **other}, 0.5 * TAUS, **options)
 
 
+@pytest.mark.filterwarnings("ignore::tts_jax.CoarseStepsWarning")
 def test_other_numbers_compile_nothing():
     """Nor if another study comes between, with or without a store."""
     tts.sweep(small_problem(), FLOW, FLOW_GRID, TAUS)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import argument_error, check_64_bit, check_type
-from .._numbers import as_leaves, as_real, check_scalar
+from .._numbers import as_real, check_scalar
 from .._programs import compiled
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.loop import LoopState, initial_state, is_running, try_step
 from ..integrators.rosenbrock import AbstractSystem, SolverStep, interpolate
 from ..integrators.step_size import StepControl
-from ..models.network import Params
+from ..models.network import Params, as_params
 from ..models.targets import PiecewiseConstant
 from ..numerics.first_root import bernstein_minimum, first_root
 from ..problems.population import Problem
@@ -44,8 +44,7 @@ def arrival_times(
     horizon, within = as_real("horizon", horizon), as_real("within", within)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
     check_scalar("within", within, minimum=0.0, strict=True)
-    check_type("params", params, Params)
-    params = Params(as_leaves("params.a", params.a), as_leaves("params.u", params.u))
+    params = as_params(params)
     problem.check(params)
     only_real(params, "params")
     if problem.closed_form(problem.width(params)) is None:

@@ -1,7 +1,7 @@
 """Networks of any inputs that are linear in their outer layer, and their parameters."""
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 
 from .._errors import argument_error, check_finite, check_type
 from .._named import NamedArguments
+from .._numbers import as_leaves
 from .._types import Array, Tree
 from .activations import AbstractActivation
 
@@ -21,6 +22,15 @@ class Params(NamedTuple):
 
     a: Tree
     u: Tree
+
+
+def as_params(params: Any) -> Params:
+    """Return parameters whose leaves have come through the gate for numbers.
+
+    **Raises:** `ValueError` for what is no `Params`, and for leaves that are no real numbers.
+    """
+    check_type("params", params, Params)
+    return Params(as_leaves("params.a", params.a), as_leaves("params.u", params.u))
 
 
 class AbstractNetwork(NamedArguments):

@@ -223,7 +223,8 @@ def _check_elementwise(function: Any) -> None:
         raise argument_error("function", expected, shown(function))
     asked = jax.ShapeDtypeStruct((3,), jnp.result_type(float))
     try:
-        found = jax.eval_shape(function, asked)
+        # A function of the package around it: JAX would keep a reference to the user's object.
+        found = jax.eval_shape(lambda x: function(x), asked)
     except Exception as error:  # of the user's function, which may fail in any way
         got = f"one that fails with {type(error).__name__}: {str(error).splitlines()[0]}"
         raise argument_error("function", expected, got) from error

@@ -13,7 +13,7 @@ from .._errors import OffScaleWarning, argument_error, check_finite, check_type,
 from .._memory import check_memory
 from .._numbers import as_whole, check_key, reals, word
 from .._types import Array, Key, Scalar
-from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
+from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params, as_params
 from ..models.shallow import has_bias
 from ..models.targets import AbstractLabels
 from ..numerics.gram import RIDGE, solve_gram
@@ -56,6 +56,7 @@ class EmpiricalProblem(AbstractProblem):
 
     def risk(self, params: Params) -> Scalar:
         """Return the loss on the whole sample."""
+        params = jax.tree.map(jnp.asarray, as_params(params))
         return self.sample_loss(params, jnp.asarray(self.x), jnp.asarray(self.y))
 
     def predict(self, params: Params, x: Array) -> Array:
@@ -141,14 +142,18 @@ class EmpiricalProblem(AbstractProblem):
         if not is_concrete(self.x) or low < 0 or high > 1:
             return
         least, most = _range_of(self.x)
-        if least < 0 or most > 1:
+        if least < 0 or most > 1 or 0 < most - least < _SMALL_RANGE:
             warnings.warn(
                 f"The inputs `x` lie in [{least:g}, {most:g}], but all neurons start in [0, 1]: "
-                "what lies outside is hardly fitted. Scale the inputs, such as by "
+                "there hardly any neuron is where the inputs are. Scale the inputs, such as by "
                 "`(x - x.min()) / (x.max() - x.min())`, or start with neurons where inputs are.",
                 OffScaleWarning,
                 stacklevel=5,
             )
+
+
+_SMALL_RANGE = 0.05
+"""Part of [0, 1] below which inputs are off the scale: few of 20 neurons start among them."""
 
 
 def _range_of(values: Array) -> tuple[float, float]:
@@ -197,7 +202,8 @@ def _check_labels(target: AbstractLabels, shape: tuple[int, ...]) -> None:
     expected = f"one that labels inputs of shape {shape}"
     asked = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
     try:
-        found = jax.eval_shape(target, asked).shape
+        # A function of the package around it: JAX would keep a reference to the user's object.
+        found = jax.eval_shape(lambda x: target(x), asked).shape
     except Exception as error:  # of the user's target, which may fail in any way
         got = f"a {type(target).__name__}, which fails with {type(error).__name__}"
         raise argument_error("target", expected, got) from error

@@ -20,7 +20,7 @@ from ..closed_forms.pairwise_form import PairwiseForm
 from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.contracts import target_rule_error
-from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
+from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params, as_params
 from ..models.shallow import ShallowNetwork, has_bias
 from ..models.targets import AbstractLabels, PiecewiseConstant, Teacher
 from ..numerics.gram import RIDGE, solve_gram
@@ -71,7 +71,7 @@ class Problem(AbstractProblem):
         return nodes.ravel(), weights.ravel(), wanted.ravel()
 
     def risk(self, params: Params) -> Scalar:
-        check_type("params", params, Params)
+        params = jax.tree.map(jnp.asarray, as_params(params))
         nodes, weights, wanted = self.rule(params.u)
         return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
 
@@ -165,7 +165,10 @@ def _warn_of_coarse_rule(labels: AbstractLabels) -> None:
         return  # the rule is exact, or the activation states its error
     if not is_concrete(target) or is_traced() or not jax.config.jax_enable_x64:  # pyright: ignore
         return
-    error = target_rule_error(target)
+    try:
+        error = target_rule_error(target)
+    except Exception:  # of the user's function, such as one around a number that is traced
+        return
     if error > _RULE_TOLERANCE:
         warnings.warn(
             f"The rule that integrates the risk errs by {error:.2g}, relative to the integral of "

@@ -22,7 +22,7 @@ def sum_of_parameters(problem, params):
 def bare(monkeypatch):
     """Records with the sum of the parameters as their risk and without scales: for tests of where a
     run goes, most of whose time would be the compilation of these."""
-    monkeypatch.setattr(dynamics, "risks", sum_of_parameters)
+    monkeypatch.setattr(dynamics, "recorded_risks", sum_of_parameters)
     monkeypatch.setattr(dynamics, "sgd_scales", lambda *_, **__: {})
     monkeypatch.setattr(dynamics, "_run_outputs", run_outputs)
     monkeypatch.setattr(simulation, "_run_once", run_once)

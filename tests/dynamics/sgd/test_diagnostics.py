@@ -21,6 +21,7 @@ def best():
     return tts.Params(jax.jit(lambda u: PROBLEM.best_outer(u))(U), U)
 
 
+@pytest.mark.thorough
 def test_the_noise_floor_is_the_risk_that_noise_adds(best):
     """With positions at rest, so that the outer layer is stationary around its optimum."""
     sgd = tts.SGD(1e-12, 0.01, noise=0.6)

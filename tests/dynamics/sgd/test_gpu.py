@@ -195,7 +195,7 @@ class Waves(tts.AbstractProblem):
 
 
 def test_a_problem_of_a_user_s_own_and_its_risk(monkeypatch):
-    monkeypatch.setattr(dynamics, "risks", risks)
+    monkeypatch.setattr(dynamics, "recorded_risks", recorded_risks)
     centres, shift = jnp.asarray([0.1, 0.7]), jnp.asarray(0.2)
     params = tts.Params({"height": jnp.asarray([0.5, -0.3])}, (centres, shift))
     run = functools.partial(trained, params, of=Waves(jnp.asarray(2.0)), batch_size=2)

@@ -81,6 +81,7 @@ def test_a_stiff_linear_problem(order):
     assert solution.stats["num_rejected_steps"] < 0.2 * solution.stats["num_accepted_steps"]
 
 
+@pytest.mark.thorough
 def test_robertson():
     def parts(y):
         slow, fast = 0.04 * y[0] - 1e4 * y[1] * y[2], 3e7 * y[1] ** 2

@@ -30,6 +30,7 @@ def test_steps_of_sgd_are_known(epsilon):
     assert expected == int(run.stats["steps"])
 
 
+@pytest.mark.thorough
 def test_steps_of_a_flow_are_expected_about_right(problem):
     """A rule of thumb: on average over starts within a factor of two, at any tolerance."""
     for rtol, epsilon in ((1e-4, 1e-3), (1e-6, 1e-5), (1e-8, 1.0)):

@@ -65,7 +65,7 @@ def test_a_prediction_goes_by_a_part_of_the_time_where_steps_are_equally_long(mo
     """And by the whole where they are not: the runs of such a dynamics have no shorter sample."""
     clock, shares = [0.0], []
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("jax.local_devices", lambda: ["one"])
+    monkeypatch.setattr("jax.local_devices", lambda **_: ["one"])
 
     def runner(points, device, share):
         shares.append(share)

@@ -141,6 +141,7 @@ def test_kills_at_random_moments_lose_nothing(processes, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"first", "usual", "killed.zarr"}
 
 
+@pytest.mark.thorough
 def test_two_at_once_do_not_meet(processes, study, whole, tmp_path, capsys):
     store = tmp_path / "shared.zarr"
     first = begin(processes, "sweep", study, "--out", store)
