@@ -13,6 +13,7 @@ from small_kernels import interpreted
 
 import tts_jax as tts
 from tts_jax import simulation
+from tts_jax._programs import compiled
 from tts_jax.batching import devices, gpu_dispatch
 from tts_jax.dynamics.sgd import gpu as sgd_gpu
 from tts_jax.dynamics.sgd import many_runs
@@ -51,8 +52,8 @@ def as_on(*, gpu: bool, kernels: bool = False):
         patch.setattr(devices, "on_cpu", lambda: not gpu)
         patch.setattr(many_runs, "kernel_step", watched)
         # A function of its own: what was traced elsewhere must not be found again.
-        own = jax.jit(lambda *whole: simulation._traced(*whole), static_argnums=(1, 2))
-        patch.setattr(simulation, "_compiled", own)
+        own = compiled(lambda *given: simulation._traced(*given))
+        patch.setattr(simulation, "_run_once", own)
         if kernels:
             patch.setattr(gpu_dispatch, "by_device", lambda kernel, _, *given: kernel(*given))
             stack.enter_context(interpreted())

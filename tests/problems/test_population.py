@@ -440,7 +440,6 @@ def test_the_risk_of_what_is_no_number_is_refused(problem, a, expected):
         problem.risk(tts.Params(a, jnp.array([0.3, 0.7])))
 
 
-def test_the_risk_of_lists_is_that_of_arrays(problem):
-    plain = tts.Params([0.0, 1.0, 0.5], [0.3, 0.7])
-    arrays = tts.Params(*(jnp.asarray(np.asarray(half)) for half in plain))
-    assert problem.risk(plain) == problem.risk(arrays)
+def test_the_risk_of_lists_is_refused_by_name(problem):
+    with pytest.raises(ValueError, match=r"`params\.a` must be one array, but is a list"):
+        problem.risk(tts.Params([0.0, 1.0, 0.5], [0.3, 0.7]))

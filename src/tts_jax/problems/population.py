@@ -72,6 +72,8 @@ class Problem(AbstractProblem):
 
     def risk(self, params: Params) -> Scalar:
         params = jax.tree.map(jnp.asarray, as_params(params))
+        if not all(isinstance(half, jax.Array) for half in params):
+            self.check(params)  # which says what is wrong with a list, say
         nodes, weights, wanted = self.rule(params.u)
         return jnp.sum(weights * (self.network(params, nodes) - wanted) ** 2)
 

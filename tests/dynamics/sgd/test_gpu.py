@@ -39,6 +39,7 @@ from tts_jax.batching.gpu_kernel import BLOCK_RUNS
 from tts_jax.batching.scalar_program import ScalarValue, scalar_array
 from tts_jax.dynamics.sgd import dynamics, gpu, samples
 from tts_jax.dynamics.sgd.many_runs import MOST_SAMPLES
+from tts_jax.problems.recorded_risks import recorded_risks
 
 pytestmark = pytest.mark.usefixtures("bare", "short_chunks")
 

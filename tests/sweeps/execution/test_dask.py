@@ -1,5 +1,6 @@
 """Sweeps on worker processes, one of which is killed at its work, and what a worker is sent."""
 
+import json
 import os
 import signal
 import threading
