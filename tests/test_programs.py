@@ -154,6 +154,7 @@ def test_simulate_and_the_risk_agree_after_a_change_of_what_a_function_reads(wha
     assert first == again != other
 
 
+@pytest.mark.thorough
 def test_they_agree_where_jax_keeps_what_it_has_traced():
     problem = to_target(lambda x: jitted(x) + checkpointed(x) + scanned(x))
     first, other, again = risks_as_values_change(problem, set_global)

@@ -24,6 +24,7 @@ def test_pictures_are_drawn_from_the_store(store, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["pic", "pic.pdf"])
+@pytest.mark.thorough
 def test_pictures_of_zipped_axes_and_words(tmp_path, name, capsys):
     pair = "width = [5, 6]\nnoise = [0.1, 0.2]\n"
     grid = f"[grid]\nepsilon = 1e-2\nseed = {{ count = 3 }}\n[grid.pair]\n{pair}"

@@ -159,6 +159,7 @@ def test_the_run_is_that_of_another_method_on_the_quadrature():
     np.testing.assert_allclose(run.risk, other.risk, rtol=0, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_start_in_another_order_gives_the_same_run_in_that_order():
     order = np.random.default_rng(2).permutation(WIDTH)
     run = by_cells(numbers_of(), times(0.05))
@@ -412,6 +413,7 @@ def right_or_nan(run):
     np.testing.assert_allclose(np.where(np.isnan(run.risk), risks, run.risk), risks, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_a_start_that_is_too_crowded_stops_there_and_says_so(crowded):
     run = crowded["start"]
     assert needed_bandwidth(run.at(0).u, 0.2) > 14

@@ -37,6 +37,7 @@ def test_covered_from_the_start_and_not_reached_in_time():
     np.testing.assert_array_equal(early, np.full(np.size(target.jumps), np.inf))
 
 
+@pytest.mark.thorough
 def test_a_run_that_cannot_go_on_is_not_a_jump_that_is_never_reached():
     short = tts.GradientFlow(0.01, max_steps=3)
     times = tts.arrival_times(small_problem(), short, spread_start(), 0.5, within=WITHIN)

@@ -71,6 +71,7 @@ def counted_run(flow, *, eta=0.08, jumps=(0.3, 0.65), values=(1.0, 3.0, 0.5), la
     return tts.simulate(problem, flow, nth(starts(4), start), slow_times(last))
 
 
+@pytest.mark.thorough
 def test_new_numbers_of_one_shape_are_traced_once():
     counted_run(tts.GradientFlow(0.1))
     traced = len(TRACED)

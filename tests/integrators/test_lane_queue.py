@@ -149,6 +149,7 @@ def test_a_batch_of_three_levels_is_one_batch():
 # Failure.
 
 
+@pytest.mark.thorough
 def test_runs_that_fail_leave_the_others_as_they_are():
     stiffness, starts = runs(9)
     good = jax.jit(jax.vmap(outcome))(stiffness, starts)

@@ -155,6 +155,7 @@ def test_the_error_that_is_told_is_about_the_error_of_the_risk():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.thorough
 def test_the_remedies_of_the_warning_help():
     fine = tts.Function(FAST.function, cells=640)
     cut = tts.Function(JUMP.function, kinks=[1 / 3])

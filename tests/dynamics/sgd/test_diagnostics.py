@@ -99,6 +99,7 @@ def test_coarse_steps_are_told(best):
         tts.simulate(PROBLEM, tts.SGD(1e-6, 0.3), best, taus, key=jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_runs_side_by_side_have_risks_and_scales_of_their_own(best):
     sgd, taus = tts.SGD(1e-2, 1e-3, noise=0.2), jnp.array([0.0, 1e-3])
     keys = jax.random.split(jax.random.key(0), 3)

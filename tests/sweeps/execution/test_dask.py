@@ -84,6 +84,7 @@ def test_a_killed_worker_loses_nothing_and_does_nothing_twice(client, tmp_path):
     assert same(finished(store), finished(tmp_path / "alone.zarr"))
 
 
+@pytest.mark.thorough
 def test_an_interrupt_keeps_what_is_finished_and_drops_what_is_under_way(client, tmp_path):
     study, store = tts.Study(small_problem(), Apart(), MANY_UNITS, [0.0, 1.0]), tmp_path / "s.zarr"
 

@@ -155,6 +155,7 @@ def test_two_at_once_do_not_meet(processes, study, whole, tmp_path, capsys):
     assert same(finished(store), finished(whole))
 
 
+@pytest.mark.thorough
 def test_an_interrupt_ends_it_well(processes, study, whole, tmp_path):
     store, said = tmp_path / "interrupted.zarr", tmp_path / "said"
     process = begin(processes, "sweep", study, "--out", store, output=said)
