@@ -1,30 +1,18 @@
 """Bad input is refused before anything is traced, with what was expected and what came."""
 
 import re
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loud import Loud
 
 import tts_jax as tts
 
 NAN, INF = float("nan"), float("inf")
 JUMPS, VALUES = [0.3, 0.6], [1.0, 3.0, 2.0]
 TARGET = tts.PiecewiseConstant(JUMPS, VALUES)
-
-
-class Loud(tts.AbstractActivation):
-    """Fails the test if it is evaluated or traced."""
-
-    eta: float = 0.1
-    knots: ClassVar = (-0.5, 0.0, 0.5)
-    degree: ClassVar = 3
-    limits: ClassVar = (0.0, 1.0)
-
-    def __call__(self, z):
-        raise AssertionError("reached the activation")
 
 
 LOUD = tts.ShallowNetwork(Loud())

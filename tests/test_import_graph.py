@@ -96,7 +96,9 @@ def test_only_the_command_prints_and_only_configure_configures_jax():
         for module, source in SOURCES.items()
         if module[0] != "cli" and (calls := set(forbidden(source)))
     }
-    assert found == {("configuration",): {"jax.config.update"}}
+    # `has_started` in _errors only probes: it puts back what it has tried.
+    update = {"jax.config.update"}
+    assert found == {("configuration",): update, ("_errors",): update}
     assert list(forbidden("import jax\njax.config.update('jax_enable_x64', True)\nprint(1)"))
 
 

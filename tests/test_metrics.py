@@ -89,6 +89,7 @@ def test_recovered_is_below_a_multiple_of_the_floor():
     np.testing.assert_array_equal(found, [[True, False, False]])
 
 
+@pytest.mark.thorough
 def test_what_misses_a_jump_has_not_recovered_the_target_where_eta_is_large(problem):
     """Neurons on all jumps but the one at 0.5 of the paper, beside neurons on all jumps."""
     jumps = np.asarray(problem.target.jumps)

@@ -5,28 +5,17 @@ The activation fails when it is traced: what is wrong is to be refused before.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import wrong_values as wrong
 import xarray as xr
+from loud import Loud
 from wrong_values import KEY, Kind
 
 import tts_jax as tts
 from tts_jax import analyses, metrics, plot
-
-
-class Loud(tts.AbstractActivation):
-    """Fails if it is evaluated or traced."""
-
-    eta: float = 0.1
-    knots: ClassVar = (-0.5, 0.0, 0.5)
-    degree: ClassVar = 3
-    limits: ClassVar = (0.0, 1.0)
-
-    def __call__(self, z):
-        raise AssertionError("reached the activation")
 
 
 class Call(NamedTuple):

@@ -98,6 +98,17 @@ def is_traced() -> bool:
     return isinstance(jnp.zeros(()) + 0.0, jax.core.Tracer)
 
 
+def has_started() -> bool:
+    """Return whether JAX computes already: then it refuses another number of CPU devices."""
+    now = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        jax.config.update("jax_num_cpu_devices", now + 1)
+    except RuntimeError:
+        return True
+    jax.config.update("jax_num_cpu_devices", now)
+    return False
+
+
 def argument_error(name: str, expected: str, got: Any) -> ValueError:
     """Return the error for an argument: every such message has this form."""
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")

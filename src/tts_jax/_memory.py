@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from ._errors import argument_error
+from ._errors import argument_error, has_started
 
 
 def check_memory(name: str, count: int, *, at_once: int = 1) -> None:
@@ -46,6 +46,7 @@ def _sizes() -> Iterator[int]:
         yield int(limit) - int(used) + pages
     with contextlib.suppress(AttributeError, OSError, ValueError):  # where neither of them is
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    stats = jax.local_devices()[0].memory_stats() or {}
+    # To ask JAX for its devices would start it, and `tts.configure()` would come too late.
+    stats = (jax.local_devices()[0].memory_stats() if has_started() else None) or {}
     if "bytes_limit" in stats:
         yield stats["bytes_limit"] - stats.get("bytes_in_use", 0)

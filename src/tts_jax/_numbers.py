@@ -21,6 +21,7 @@ import numpy as np
 
 from ._errors import SMALLEST, argument_error, places_in
 from ._memory import check_memory
+from ._types import is_key
 
 _TEXT = (str, bytes, bytearray, memoryview)
 _ONE, _SOME = "a real number", "real numbers"
@@ -151,7 +152,7 @@ def check_key(name: str, key: Any, *, hint: str = "") -> None:
     expected = f"a jax.random.key{hint}"
     if not isinstance(key, jax.Array):
         raise argument_error(name, expected, shown(key))
-    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_typed = is_key(key)
     if not is_typed and key.dtype != np.uint32:
         raise argument_error(name, expected, f"an array of dtype {key.dtype}")
     if key.ndim != (0 if is_typed else 1):

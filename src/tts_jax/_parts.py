@@ -21,11 +21,11 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.extend.core
-import jax.numpy as jnp
 import numpy as np
 
 from ._code import Chain, meaning_of
 from ._library import at_name, library_of, name_in_library
+from ._types import is_key
 
 
 class Parts(NamedTuple):
@@ -158,11 +158,6 @@ def _array(thing: Any) -> Parts:
         return Parts((label, array.shape), _numbered(array.ravel()))
     numbers = hashlib.sha256(np.ascontiguousarray(array).data.cast("B")).digest()
     return Parts((label, str(array.dtype), array.shape, numbers), foreign=foreign)
-
-
-def is_key(leaf: Any) -> bool:
-    """Return whether a leaf is a key of `jax.random`, or an array of them."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _module(module: types.ModuleType) -> Parts:

@@ -17,6 +17,20 @@ class Fixed(NamedTuple):
     structure: Any
     leaves: tuple
 
+    @classmethod
+    def of(cls, tree: Any, as_number: Callable[[Any], Any]) -> "tuple[Fixed, list]":
+        """Part a tree: all but its numbers, and those, with None in place of what is none.
+
+        `as_number` makes an array of a leaf, and leaves what is no number as it is.
+        """
+        leaves, structure = jax.tree.flatten(tree)
+        numbers, others = [], []
+        for leaf in map(as_number, leaves):
+            is_number = isinstance(leaf, np.ndarray | np.generic | jax.Array)
+            numbers.append(leaf if is_number else None)
+            others.append(None if is_number else leaf)
+        return cls(structure, tuple(others)), numbers
+
     def tree(self, numbers: list) -> Any:
         """Return the tree with these numbers."""
         pairs = zip(self.leaves, numbers, strict=True)
@@ -52,13 +66,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any) -> Any:
         # In one pass over the leaves: `eqx.filter_jit` does more than a short flow can hide.
-        leaves, structure = jax.tree.flatten(arguments)
-        numbers, others = [], []
-        for leaf in map(as_array, leaves):
-            is_number = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-            numbers.append(leaf if is_number else None)
-            others.append(None if is_number else leaf)
-        return program(numbers, _known(Fixed(structure, tuple(others))))
+        fixed, numbers = Fixed.of(arguments, as_array)
+        return program(numbers, _known(fixed))
 
     return call
 

@@ -69,6 +69,11 @@ def varying_as(like: Any, tree: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
+def is_key(leaf: Any) -> bool:
+    """Return whether a leaf is a key of `jax.random`, or an array of them."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def is_sharded(tree: Any) -> bool:
     """Return whether an array counts as different between devices, inside `jax.shard_map`."""
     return any(map(_manual_axes, jax.tree.leaves(tree)))
@@ -93,6 +98,7 @@ __all__ = [
     "Tree",
     "as_array",
     "as_arrays",
+    "is_key",
     "is_sharded",
     "pick",
     "put",

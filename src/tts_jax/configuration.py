@@ -9,7 +9,7 @@ from typing import Literal
 
 import jax
 
-from ._errors import SlowSettingsWarning, argument_error
+from ._errors import SlowSettingsWarning, argument_error, has_started
 from ._numbers import as_flag, as_whole, shown
 from .batching.devices import on_cpu
 
@@ -143,7 +143,7 @@ def _xla_flags() -> list[str]:
 
 def _check_in_time(flags: list[str]) -> None:
     """Raise if JAX computes already and can no longer take flags, but for what it has anyway."""
-    if not flags or not _has_started():
+    if not flags or not has_started():
         return
     devices = sum(device.platform == "cpu" for device in jax.local_devices())
     late = [flag for flag in flags if flag != f"{_DEVICES}={devices}"]
@@ -152,14 +152,3 @@ def _check_in_time(flags: list[str]) -> None:
             f"JAX has begun to compute and takes no more settings: too late for {' '.join(late)}. "
             "Call `tts.configure()` before the first computation of the process."
         )
-
-
-def _has_started() -> bool:
-    """Whether JAX computes already: then it refuses another number of CPU devices."""
-    now = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        jax.config.update("jax_num_cpu_devices", now + 1)
-    except RuntimeError:
-        return True
-    jax.config.update("jax_num_cpu_devices", now)
-    return False

@@ -87,7 +87,7 @@ def simulate(
     everything = (problem, dynamics, params, taus, key, samples)
     file = None if checkpoint is None else _checkpoint(checkpoint, everything)
     if progress is not None and (not is_concrete(everything) or is_traced()):
-        raise argument_error("progress", "None under a jax transformation", repr(progress))
+        raise argument_error("progress", "None under a jax transformation", shown(progress))
     # Through the classes: bound, a method of an equinox module costs more than it does here.
     type(problem).check(problem, params)
     check_finite("params", params)
@@ -165,7 +165,7 @@ def _as_samples(samples: Any) -> Samples:
     if not isinstance(samples, tuple | list) or len(samples) != 2:
         raise argument_error("samples", "a pair (x, noise) of arrays", shown(samples))
     # The numbers of samples stay whole numbers, also in a list.
-    x = np.asarray(samples[0]) if isinstance(samples[0], list) else samples[0]
+    x = np.asarray(samples[0]) if isinstance(samples[0], list | tuple) else samples[0]
     return as_leaf("samples[0]", x), as_leaf("samples[1]", samples[1])
 
 

@@ -93,6 +93,13 @@ def test_what_is_not_there_is_told(tmp_path, capsys, words, complaint):
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["export", "{}"], ["plot", "{}", "--out"]])
+def test_a_file_in_a_folder_that_is_not_there_is_refused(store, tmp_path, capsys, words):
+    file = tmp_path / "none" / "x.nc"
+    assert cli.main([*(word.format(store) for word in words), str(file)]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_a_damaged_store_is_told_and_resumed(store, tmp_path, capsys):
     broken = tmp_path / "broken.zarr"
     for name in ("status/c/3/0", "epsilon/c/0", "u/zarr.json", "zarr.json"):
@@ -193,7 +200,7 @@ def test_export_writes_one_file_with_the_same_numbers(store, tmp_path):
     for name in original.variables:
         assert np.array_equal(data[name], original[name], equal_nan=True), name
     assert '"SGD"' in data.attrs["study"]
-    assert cli.main(["export", str(store), str(tmp_path / "no" / "x.nc")]) == 1
+    assert cli.main(["export", str(store), str(tmp_path / "no" / "x.nc")]) == 2
 
 
 def test_a_store_of_anothers_functions_is_resumed_in_python(tmp_path, capsys):

@@ -251,6 +251,7 @@ def test_the_reduced_flow_records_the_best_outer_layer(reduced):
     np.testing.assert_allclose(reduced.risk, risks, rtol=0, atol=1e-11)
 
 
+@pytest.mark.thorough
 def test_the_gradient_flow_tends_to_the_reduced_one(reduced):
     state_of = []
     for epsilon in (1e-4, 1e-5):

@@ -96,6 +96,7 @@ def steps(y, h, epsilon):
     return jax.vmap(lambda y, h: system(epsilon).step(y, h), in_axes=-1, out_axes=-1)(y, h)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("gpu")
 def test_runs_together_take_it_and_one_alone_does_not():
     assert "mosaic_gpu" in lowered(lambda *a: steps(*a, 1e-2), START, H)
@@ -142,6 +143,7 @@ class RootStep(tts.AbstractStep):
         return tts.CubicStep(1.0).overlap(jnp.where(t < 0, -1.0, 1.0) * jnp.sqrt(t * t))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("gpu")
 def test_other_numbers_and_activations():
     """Single precision is taken as double; what a kernel cannot be made of goes by XLA."""
@@ -153,6 +155,7 @@ def test_other_numbers_and_activations():
     assert "mosaic_gpu" not in lowered(each, START, H)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("gpu")
 def test_it_lowers_for_the_widest():
     width = WIDEST

@@ -90,6 +90,7 @@ def test_the_numbers_of_the_problem_may_be_a_run_s_own(accelerator, monkeypatch)
     assert_same_runs(batch, each(jax.jit(moved), etas, values))
 
 
+@pytest.mark.thorough
 def test_flows_that_fail_are_labelled_and_leave_the_others_alone(alone, accelerator):
     a = STARTS.a.at[1].set(1e200).at[9].set(jnp.nan)
     slowest = int(np.argmax(alone.stats["steps"]))

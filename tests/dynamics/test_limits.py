@@ -61,6 +61,7 @@ def test_a_run_that_its_limit_cannot_hold_is_tried_again(bands, monkeypatch):
     assert simulated(throw=False).status == tts.Status.CROWDED
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("activation", [tts.CubicStep(0.06), tts.Tanh(0.06)])
 def test_inside_another_transformation_known_numbers_choose_nothing(bands, activation):
     problem = tts.Problem(tts.ShallowNetwork(activation), small_problem().target)

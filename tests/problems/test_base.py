@@ -87,6 +87,7 @@ START = tts.Params(jnp.asarray([0.1, -0.2, 0.3]), jnp.asarray([-1.5, 0.2, 1.0]))
 TAUS = np.linspace(0.0, 2.0, 5)
 
 
+@pytest.mark.thorough
 def test_what_the_user_wrote_is_the_gradient_and_the_hessian():
     system = bumps().closed_form(3).system(jnp.asarray(0.1), jnp.zeros(()))
     flat, whole = ravel_pytree(START)

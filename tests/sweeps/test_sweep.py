@@ -229,7 +229,10 @@ def test_the_runs_of_a_seed_are_the_same_whatever_generator_is_the_default():
     with jax.default_prng_impl("rbg"):
         other = tts.sweep(small_problem(), Drift(), grid, TAUS)
         alone = tts.sweep(small_problem(), Drift(), {**grid, "seed": [2]}, TAUS)
+    with jax.threefry_partitionable(False):
+        older = tts.sweep(small_problem(), Drift(), grid, TAUS)
     assert same(other.drop_attrs(), usual.drop_attrs())
+    assert same(older.drop_attrs(), usual.drop_attrs())
     assert same(alone.drop_attrs(), usual.sel(seed=[2]).drop_attrs())
 
 
@@ -329,6 +332,17 @@ def test_progress_ends_at_one_and_never_falls():
     assert seen[-1] == pytest.approx(1.0)
     with pytest.raises(ValueError, match="`progress`"):
         tts.sweep(small_problem(), Drift(), grid, TAUS, progress=3)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_error_of_a_users_progress_is_not_taken_for_one_of_the_disk(tmp_path, stored):
+    def broken(fraction):
+        raise ConnectionError("the dashboard is away")
+
+    store = {"store": tmp_path / "s.zarr"} if stored else {}
+    grid = {"seed": [0], "width": 3}
+    with pytest.raises(ConnectionError, match="dashboard"):
+        tts.sweep(small_problem(), Drift(), grid, TAUS, progress=broken, **store)
 
 
 def test_what_it_was_made_with_is_kept(tmp_path):

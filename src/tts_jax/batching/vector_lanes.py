@@ -37,20 +37,28 @@ def vmap_in_lanes(
 
     def run(tree: Tree) -> Tree:
         arrays, static = eqx.partition(tree, eqx.is_array)
+        # In a list: a tangent of a tree with None in it fails in `custom_vmap`.
+        leaves, structure = jax.tree.flatten(arrays)
 
         @jax.custom_batching.custom_vmap
-        def mapped(arrays: Tree) -> Tree:
-            return alone(eqx.combine(arrays, static))
+        def mapped(leaves: list) -> Tree:
+            return alone(eqx.combine(jax.tree.unflatten(structure, leaves), static))
 
         @mapped.def_vmap
-        def _(size: int, flags: list, arrays: Tree) -> tuple[Tree, Tree]:
-            (is_batched,) = flags
+        def _(size: int, flags: list, leaves: list) -> tuple[Tree, Tree]:
+            arrays = jax.tree.unflatten(structure, leaves)
+            is_batched = jax.tree.unflatten(structure, *flags)
+            if not any(jax.tree.leaves(is_batched)):  # only tangents differ, as in `jax.jacfwd`
+                out = alone(eqx.combine(arrays, static))
+                return out, jax.tree.map(lambda _: False, out)
             batched, shared = eqx.partition(arrays, is_batched)
 
             def in_loop(batched: Tree) -> Tree:
                 # Off a CPU not `mapped`, whose vmap would come back to this rule.
                 arrays = eqx.combine(batched, shared)
-                return mapped(arrays) if _device.on_cpu() else one(eqx.combine(arrays, static))
+                if _device.on_cpu():
+                    return mapped(jax.tree.leaves(arrays))
+                return one(eqx.combine(arrays, static))
 
             @jax.custom_batching.sequential_vmap
             def in_lanes(batched: Tree, shared: Tree) -> Tree:
@@ -70,7 +78,7 @@ def vmap_in_lanes(
                 out = in_lanes(batched, shared)
             return out, jax.tree.map(lambda _: True, out)
 
-        return mapped(arrays)
+        return mapped(leaves)
 
     return run
 

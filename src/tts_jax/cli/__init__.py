@@ -1,12 +1,11 @@
 """The command `tts-jax`. Nothing here imports JAX until a command needs it."""
 
-import difflib
 import os
 import sys
 
 import tyro
 
-from .errors import UsageError
+from .errors import UsageError, unknown
 from .figures import figures, load_experiments
 from .studies import studies
 from .sweeps import export, plot, resume, status, sweep
@@ -77,6 +76,4 @@ def _version_of(name: str) -> str:
 
 def _check_command(word: str, names: list[str]) -> None:
     if word not in names:
-        near = difflib.get_close_matches(word, names, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no command `{word}`. {hint}All: {', '.join(names)}.")
+        raise unknown("command", word, names)

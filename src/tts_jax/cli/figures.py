@@ -1,6 +1,5 @@
 """`tts-jax figures`: the figures of the paper."""
 
-import difflib
 import importlib.util
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .errors import UsageError, path_of
+from .errors import UsageError, path_of, unknown
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 
@@ -44,11 +43,7 @@ def figures(
     experiments = load_experiments()
     for name in names:
         if name not in experiments.FIGURES:
-            near = difflib.get_close_matches(name, experiments.FIGURES, n=3, cutoff=0.4)
-            hint = f"Did you mean {', '.join(near)}? " if near else ""
-            raise UsageError(
-                f"there is no figure `{name}`. {hint}All: {', '.join(experiments.FIGURES)}."
-            )
+            raise unknown("figure", name, experiments.FIGURES)
     usual = Path("figures-quick" if quick else "figures")
     folder = usual if out is None else path_of("out", out)
     check_writable(folder)

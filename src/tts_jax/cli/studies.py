@@ -1,12 +1,11 @@
 """`tts-jax studies`: the studies that come with the package."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from .errors import UsageError
+from .errors import unknown
 from .figures import experiments_folder
 
 
@@ -47,9 +46,7 @@ def shipped_study(name: str) -> Path:
     names = {file.stem: file for file in _files()}
     if name in names:
         return names[name]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"Did you mean {', '.join(near)}? " if near else ""
-    raise UsageError(f"there is no study `{name}`. {hint}All: {', '.join(names)}.")
+    raise unknown("study", name, names)
 
 
 def _files() -> list[Path]:

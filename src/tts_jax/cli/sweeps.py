@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from .errors import UsageError, path_of
+from .errors import UsageError, file_of, path_of
 from .figures import Flag
 from .progress import duration, shown_progress
 from .studies import study_file
@@ -119,7 +119,7 @@ def plot(
         limit = None if limit is None else path_of("limit", limit)
         place = folder.resolve()
         usual = place.with_name(f"{place.stem}-{kind}.png")
-        file = usual if out is None else path_of("out", out)
+        file = usual if out is None else file_of("out", out)
         print(picture(folder, kind, over, below, limit, file))
     return 0
 
@@ -138,9 +138,7 @@ def export(
     from ..sweeps.storage.report import export_netcdf
 
     with _explained():
-        file = path_of("file", file)
-        if file.is_dir():
-            raise UsageError(f"{file} is a folder: name a file in it.")
+        file = file_of("file", file)
         export_netcdf(path_of("folder", folder), file)
         print(file)
     return 0

@@ -210,10 +210,6 @@ class PairwiseRisk(AbstractStepIntegrals):
             2 * self.per_eta * half.hess_uu,
         )
 
-    def clipped(self, u: Array) -> Array:
-        """Return positions (m,) clipped to those where a transition touches [0, 1]."""
-        return jnp.clip(u, -0.5 * self.eta, 1.0 + 0.5 * self.eta)
-
     def effective(self, y: PairwiseState) -> PairwiseState:
         """Return the state in which the formulas are written: that of the same residual f - f*.
 
@@ -222,11 +218,8 @@ class PairwiseRisk(AbstractStepIntegrals):
         """
         left = jnp.sum(jnp.where(y.u <= -0.5 * self.eta, y.a, 0.0))
         bias = y.bias - self.offset + left
-        return PairwiseState(bias, self.moving(y), self.clipped(y.u))
-
-    def moving(self, y: PairwiseState) -> Array:
-        """Return the weights (m,), with 0 for neurons outside [0, 1], which do not move."""
-        return jnp.where(self.inside(y.u), y.a, 0.0)
+        a = jnp.where(self.inside(y.u), y.a, 0.0)
+        return PairwiseState(bias, a, jnp.clip(y.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta))
 
     def inside(self, u: Array) -> Array:
         """Return which neurons (m,) have at least a part of their transition inside [0, 1]."""

@@ -1,5 +1,7 @@
 """The first root of a polynomial on [0, 1], found without missing a pair of roots."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +37,8 @@ def bernstein_minimum(coefficients: Float[Array, "n+1 *shape"]) -> Float[Array, 
     matrix = np.zeros((degree + 1, degree + 1))
     for i in range(degree + 1):
         for k in range(i + 1):
-            matrix[i, k] = _binomial(i, k) / _binomial(degree, k)
+            matrix[i, k] = math.comb(i, k) / math.comb(degree, k)
     return jnp.min(jnp.tensordot(jnp.asarray(matrix), coefficients, 1), axis=0)
-
-
-def _binomial(n: int, k: int) -> float:
-    return float(np.prod([(n - i) / (i + 1) for i in range(k)]))
 
 
 def _roots_between(coefficients: Array, ends: Array) -> Array:

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import check_64_bit, check_type
 from .._types import Array, Tree
+from ..models.contracts import contract_error
 from ..models.network import Params
 from ..numerics.gram import RIDGE
 from .base import AbstractProblem
@@ -50,12 +51,8 @@ def check_problem(problem: AbstractProblem, params: Params) -> float:
     return error
 
 
-def _failure(problem: AbstractProblem, what: str, got: object) -> ValueError:
-    return ValueError(f"{type(problem).__name__}: {what}, but got {got}.")
-
-
 def _check_risk(problem: AbstractProblem, params: Params) -> float:
-    fail = functools.partial(_failure, problem)
+    fail = functools.partial(contract_error, problem)
     value = problem.risk(params)
     if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise fail("`risk` must return one real number", f"{value!r}")
@@ -81,7 +78,7 @@ def _check_risk(problem: AbstractProblem, params: Params) -> float:
 
 
 def _check_samples(problem: AbstractProblem, params: Params, way: str) -> None:
-    fail, key = functools.partial(_failure, problem), jax.random.key(0)
+    fail, key = functools.partial(contract_error, problem), jax.random.key(0)
     if way == "draw":
         x, y = problem.draw(key, _SAMPLES)
     else:
@@ -122,7 +119,7 @@ def _check_best_outer(problem: AbstractProblem, params: Params) -> None:
         other = float(risk(back(moved)))
         if other < least - 1e-9 * abs(least) - 1e-14:
             what = f"no outer layer must have a smaller risk than `best_outer`, {least:g}"
-            raise _failure(problem, what, f"{other:g} beside it")
+            raise contract_error(problem, what, f"{other:g} beside it")
 
 
 def _check_closed_form(problem: AbstractProblem, params: Params) -> None:
@@ -133,7 +130,7 @@ def _check_closed_form(problem: AbstractProblem, params: Params) -> None:
     value, exact = float(form.risks(several)[0]), float(problem.risk(params))
     if not np.isclose(value, exact, rtol=1e-7, atol=1e-12):
         what = f"the risk of `closed_form` must be that of the problem, {exact:g}"
-        raise _failure(problem, what, value)
+        raise contract_error(problem, what, value)
     state, kept = form.to_state(params)
     system = form.system(jnp.ones(()), jnp.zeros(()))
     velocity = jax.jit(lambda y: system.velocity(y))(state)
@@ -149,4 +146,4 @@ def _check_closed_form(problem: AbstractProblem, params: Params) -> None:
         pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
         if not all(np.allclose(g, e, rtol=1e-6, atol=1e-9) for g, e in pairs):
             what = f"the velocity of `closed_form` at epsilon = 1 must be -dL/d{name}"
-            raise _failure(problem, what, got)
+            raise contract_error(problem, what, got)

@@ -24,8 +24,9 @@ def recorded_risks(
 ) -> Times:
     """Return the risks (T,) of parameters with a leading axis (T,).
 
-    They are those of a closed form, by default that of the problem if there is one, and equal
-    `problem.risk` to a relative error of `PRECISION`. Derivatives are those of the closed form.
+    They are those of a closed form, by default that of the problem if there is one. Where its
+    rounding error may be above `PRECISION`, they are `problem.risk`. Derivatives are those of the
+    closed form.
     """
     if form is None:
         form = problem.closed_form(problem.width(jax.tree.map(lambda leaf: leaf[0], params)))

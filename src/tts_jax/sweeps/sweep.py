@@ -1,6 +1,5 @@
 """`sweep`: a grid of runs as one labelled data set, which survives kills and damage."""
 
-import dataclasses
 import errno
 import os
 import tempfile
@@ -93,12 +92,12 @@ def sweep(
 
 
 def _in_memory(study: Study, cluster: Any, progress: Progress | None) -> xr.Dataset:
-    _check_progress(progress)
+    progress = _Progress.of(progress)
     with _client(cluster) as client, tempfile.TemporaryDirectory() as folder:
         layout = _layout_of(study)
         advice = "Name a `store` where there is room, or a larger TMPDIR"
         # Of nobody else: there is nothing to lock, repair or extend.
-        with _told(Path(folder), advice):
+        with _told(Path(folder), progress, advice):
             place = create_store(Path(folder, "sweep"), layout)
             return _run(study, place, layout, client, progress).load()
 
@@ -115,8 +114,8 @@ def run_study(
 
     `announce` is called with the `Plan` before the first run.
     """
-    _check_progress(progress)
-    with _client(cluster) as client, _told(folder):
+    progress = _Progress.of(progress)
+    with _client(cluster) as client, _told(folder, progress):
         store = _store_of(study, folder)
         with locked(store.folder):
             store = _store_of(study, store.folder)  # from here on nobody else changes it
@@ -136,9 +135,25 @@ def cautions_of(study: Study, data: xr.Dataset) -> list[Warning]:
     return study.dynamics.cautions(stats)
 
 
-def _check_progress(progress: Any) -> None:
-    if progress is not None and not callable(progress):
-        raise argument_error("progress", "a function or None", shown(progress))
+class _Progress:
+    """A user's function of the fraction done. Its `error` is known as one that no disk has made."""
+
+    def __init__(self, function: Progress):
+        self.function = function
+        self.error: BaseException | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> "_Progress | None":
+        if given is not None and not callable(given):
+            raise argument_error("progress", "a function or None", shown(given))
+        return None if given is None else cls(given)
+
+    def __call__(self, fraction: float) -> None:
+        try:
+            self.function(fraction)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _client(cluster: Any) -> Any:
@@ -150,11 +165,13 @@ _ADVICE = "What was finished is kept: make room, and resume"
 
 
 @contextmanager
-def _told(folder: Path, advice: str = _ADVICE) -> Iterator[None]:
+def _told(folder: Path, progress: _Progress | None = None, advice: str = _ADVICE) -> Iterator[None]:
     """Raise a `SweepError` that says what to do where a folder cannot be written."""
     try:
         yield
     except OSError as error:
+        if progress is not None and error is progress.error:
+            raise
         raise _explained(error, folder, advice) from error
 
 
@@ -224,7 +241,7 @@ def store_study(store: Store, study: Study) -> Study:
             f"{store.folder} has the target `{label}`, too, which cannot be built from its "
             "description: pass it with the others."
         ) from error
-    return dataclasses.replace(study, grid=grid)
+    return study.with_grid(grid)
 
 
 def _store_of(study: Study, folder: Path) -> Store:

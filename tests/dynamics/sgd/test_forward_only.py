@@ -61,3 +61,16 @@ def test_a_gradient_through_a_run_of_sgd_is_refused_and_forward_mode_is_not():
         jax.grad(final)(0.0)
     _, slope = jax.eval_shape(lambda shift: jax.jvp(final, (shift,), (1.0,)), 0.0)
     assert slope.shape == ()
+
+
+def test_all_directions_at_once_are_those_one_by_one():
+    start = jnp.array([0.1, 1.0, 0.3])
+
+    def final(a):
+        sgd = tts.SGD(epsilon=0.1, step_size=0.1)
+        params = tts.Params(a, jnp.array([0.2, 0.7]))
+        return tts.simulate(PROBLEM, sgd, params, [0.02], key=KEY).risk[-1]
+
+    one_by_one = [jax.jvp(final, (start,), (row,))[1] for row in jnp.eye(3)]
+    assert min(map(abs, one_by_one)) > 0
+    np.testing.assert_allclose(jax.jacfwd(final)(start), one_by_one, rtol=1e-12)

@@ -90,7 +90,13 @@ def plateau():
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("optimiser", [optax.polyak_sgd(0.5), plateau()], ids=["polyak", "plateau"])
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        pytest.param(optax.polyak_sgd(0.5), id="polyak", marks=pytest.mark.thorough),
+        pytest.param(plateau(), id="plateau"),
+    ],
+)
 def test_the_value_of_the_loss_is_that_of_the_batch(optimiser):
     problem, start, samples = sample()
     wanted = by_hand(optimiser, start, batches(problem, samples))

@@ -100,6 +100,7 @@ def test_an_interrupt_keeps_what_is_finished_and_drops_what_is_under_way(client,
     assert [session["runs"] for session in json.loads(data.attrs["sessions"])] == [4, 156]
 
 
+@pytest.mark.thorough
 def test_the_command_takes_a_cluster(client, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     monkeypatch.setenv("JAX_ENABLE_X64", "1")

@@ -98,6 +98,7 @@ def one_program(monkeypatch):
     monkeypatch.setattr(tts_variables, "_traced", traced)
 
 
+@pytest.mark.thorough
 def test_programs_that_many_others_came_after_are_forgotten(one_program):
     """With all that the functions in them hold."""
 

@@ -15,9 +15,8 @@ import numpy as np
 from ..._digest import digest
 from ..._errors import CheckpointWarning, argument_error
 from ..._files import HeldError, held, scratch_prefix, whole
-from ..._parts import is_key
 from ..._programs import compiled
-from ..._types import Array, Count, Tree
+from ..._types import Array, Count, Tree, is_key
 from ...models.network import Params
 from ..base import Progress, RunInputs
 from .gpu import kernel_step
@@ -95,11 +94,9 @@ class Checkpoint(NamedTuple):
             raise self._refused("a file that `simulate` wrote, or none", "altered: ")
         state, ys = jax.tree.unflatten(structure, leaves)
         same = np.array_equal(recorded, self.stops[: len(recorded)])
-        if (
-            not same
-            or np.any(self.stops[len(recorded) :] < state.step)
-            or (self.stops[-1] < state.step)
-        ):
+        # Of the last one also where all times are recorded, which is then the only one left.
+        left = [*self.stops[len(recorded) :], self.stops[-1]]
+        if not same or min(left) < state.step:
             raise argument_error(
                 "taus",
                 "those that the run in `checkpoint` was recorded at so far, and then later ones",

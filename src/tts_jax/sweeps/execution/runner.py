@@ -47,7 +47,9 @@ class Runner:
         """
         structure, numbers = self._on_device(kind_of(points[0]), device)
         given = (numbers, *jax.device_put(self._arguments(points, share), device))
-        out = _PROGRAMS.of(structure, given)(given, device)
+        # What a seed draws depends on this setting of JAX.
+        with jax.threefry_partitionable(True):
+            out = _PROGRAMS.of(structure, given)(given, device)
         return {name: np.asarray(values)[: len(points)] for name, values in out.items()}
 
     def compiled_on(self, points: Sequence[Point]) -> set[Any]:

@@ -77,26 +77,20 @@ class Settings:
         if label is not None:
             values["target"] = self.targets[label]
         problem, dynamics = with_values(self.problem, self.dynamics, values)
-        leaves, tree = jax.tree.flatten((problem, dynamics))
-        numbers = [_number(leaf) for leaf in leaves]
-        pairs = zip(leaves, numbers, strict=True)
-        fixed = Fixed(tree, tuple(leaf if number is None else None for leaf, number in pairs))
+        fixed, numbers = Fixed.of((problem, dynamics), _as_number)
         problem, dynamics = fixed.tree([None] * len(numbers))
         code = code_of({"problem": problem, "dynamics": dynamics, "start": self.start})
         structure = Structure(fixed, self.start, code, width, self.keep, self.precision)
         return structure, numbers
 
 
-def _number(leaf: Any) -> Any:
-    """A leaf as an array, or None if it is no number.
+def _as_number(leaf: Any) -> Any:
+    """Return a leaf as an array if it is a number.
 
     A plain zero is none: it may switch something off, such as the noise of SGD, and what a run
     asks for then is looked at while it is traced.
     """
-    if isinstance(leaf, float) and leaf == 0.0:
-        return None
-    array = as_array(leaf)
-    return array if isinstance(array, np.ndarray | np.generic | jax.Array) else None
+    return float(leaf) if isinstance(leaf, float) and leaf == 0.0 else as_array(leaf)
 
 
 def one_run(

@@ -34,8 +34,8 @@ def check_links(folder: Path) -> None:
 
 def remove_partial(folder: Path, names: Iterable[str]) -> None:
     """Remove what a killed process was writing: in the folder and its arrays, and nothing else."""
-    inside = (file for name in names for file in (folder / name).rglob("*.partial"))
-    for file in [*folder.glob("*.partial"), *inside]:
+    inside = (file for name in names for file in (folder / name).rglob("*"))
+    for file in [*folder.iterdir(), *inside]:
         if PARTIAL.fullmatch(file.name):
             file.unlink(missing_ok=True)
 

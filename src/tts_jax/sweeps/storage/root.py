@@ -8,11 +8,11 @@ import hashlib
 import json
 import re
 import shlex
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..._files import whole
 from ..errors import SweepError
 
 FORMAT = 2
@@ -24,8 +24,8 @@ _TABLES = ("study", "layout", "statuses", "sessions")
 """Attributes that are tables. They stand there as JSON, so that a file of any format can hold
 them, such as netCDF."""
 
-PARTIAL = re.compile(r"(?:zarr|c|\d+)\.[0-9a-f]{32}\.partial")
-"""Names of files that Zarr, and what is here, writes before they get their own."""
+PARTIAL = re.compile(r"(?:zarr|c|\d+)\.[0-9a-f]{32}\.partial|\.tts-[0-9a-f]{16}-[0-9a-f]{8}")
+"""Names of files that Zarr, and `whole`, write before they get their own."""
 
 
 class Root(NamedTuple):
@@ -117,14 +117,8 @@ def check_names(names: Iterable[Any], folder: Path) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a file so that no reader sees half of it."""
-    half = file.with_name(f"zarr.{uuid.uuid4().hex}.partial")
-    try:
-        with half.open("x") as opened:
-            json.dump(content, opened, indent=1)
-        half.replace(file)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
+    with whole(file) as half:
+        half.write_text(json.dumps(content, indent=1))
 
 
 def _json(file: Path) -> Any:

@@ -1,5 +1,6 @@
 """A study: everything that decides what a sweep computes."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -148,7 +149,15 @@ class Study:
     def extended(self, other: "Study") -> "Study":
         """Return this study with the values that another one, which is equal but for the values
         of its axes, has more."""
-        return dataclasses.replace(self, grid=self.axes.extended(other.axes))
+        return self.with_grid(self.axes.extended(other.axes))
+
+    def with_grid(self, grid: Grid | Mapping[Any, Any]) -> "Study":
+        """Return this study with other values on its axes, which are checked alone."""
+        found = copy.copy(self)
+        object.__setattr__(found, "grid", make_grid(grid))
+        found._check_names()
+        found._check_values()
+        return found
 
     def description(self) -> dict[str, Any]:
         """Return the study as a plain table, as a TOML file may have it, too."""
