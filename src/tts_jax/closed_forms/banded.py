@@ -68,16 +68,14 @@ class BandedRisk(AbstractStepIntegrals):
     bandwidth: int = eqx.field(static=True)
 
     def __call__(self, y: CellState) -> Scalar:
-        x, c = self._place(y.u), self.effective(y)
-        a = jnp.diff(c)
+        x, (c, a) = self._place(y.u), self._cells_and_steps(y)
         value, _ = self._sums(x, a)
         lengths, sums = self._by_cell(self._step_terms(x))
         cells = jnp.sum(c * (c * lengths - 2 * sums))
         return cells - self.eta * (a @ value) + self._moments()[1]
 
     def gradient(self, y: CellState) -> CellState:
-        x, c = self._place(y.u), self.effective(y)
-        a = jnp.diff(c)
+        x, (c, a) = self._place(y.u), self._cells_and_steps(y)
         value, slope = self._sums(x, a)
         terms = self._step_terms(x)
         lengths, sums = self._by_cell(terms._replace(phi=terms.phi - self.eta * value))
@@ -85,8 +83,7 @@ class BandedRisk(AbstractStepIntegrals):
         return CellState(2 * (c * lengths - sums), -2 * a * over_a)
 
     def hessian(self, y: CellState) -> BandedHessian:
-        x, c, k = self._place(y.u), self.effective(y), self.bandwidth
-        a = jnp.diff(c)
+        x, (c, a), k = self._place(y.u), self._cells_and_steps(y), self.bandwidth
         terms, (value, once, both, twice) = self._step_terms(x), self._pairs(x)
         others = self._neighbours(a)
         on_diagonal = np.arange(-k, k + 1)[:, None] == 0
@@ -129,6 +126,16 @@ class BandedRisk(AbstractStepIntegrals):
         )
         return jnp.where(index < first, at_first, jnp.where(index > last + 1, at_last, c))
 
+    def _cells_and_steps(self, y: CellState) -> tuple[Array, Array]:
+        """Return the values of the cells (m+1,) less the first value of the target, and the steps
+        (m,) between them, with 0 before the first neuron inside [0, 1] and after the last.
+
+        However large the values of cells outside are, no digits of the others are lost: their
+        lengths and slopes are 0. `effective` would take longer.
+        """
+        (first, last), index, c = self._inside(y.u), np.arange(y.u.size), y.c - self.offset
+        return c, jnp.where((index >= first) & (index <= last), jnp.diff(c), 0.0)
+
     def _inside(self, u: Array) -> tuple[Array, Array]:
         """Return the index of the first neuron that is not left of 0 altogether, and of the last
         that is not right of 1."""
@@ -146,15 +153,21 @@ class BandedRisk(AbstractStepIntegrals):
 
     def _step_terms(self, x: Array) -> _StepTerms:
         end, last = 1.0 / self.eta, self.values[-1]
+        is_left, is_right = x <= -0.5, x >= end + 0.5
         x = jnp.clip(x, -0.5, end + 0.5)
         u = self.eta * x
+
+        def exact(left: Scalar | float, right: Scalar | float, between: Array) -> Array:
+            # Outside not up to rounding, which a large value of a cell there would enlarge.
+            return jnp.where(is_left, left, jnp.where(is_right, right, between))
+
         left, right = self.activation.primitive(-x), self.activation.primitive(x - end)
         (below, below_slope), (above, above_slope) = self._jet(-x), self._jet(x - end)
         return _StepTerms(
-            place=u + self.eta * (left - right),
+            place=exact(0.0, 1.0, u + self.eta * (left - right)),
             slope=1.0 - below - above,
             bend=(below_slope - above_slope) / self.eta,
-            phi=self._primitive(u) - self.eta * last * right,
+            phi=exact(0.0, self._moments()[0], self._primitive(u) - self.eta * last * right),
             level=self.smoothed(u) - last * above,
             rise=self.slope(u) - last * above_slope / self.eta,
         )
