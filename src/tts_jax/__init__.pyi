@@ -29,12 +29,13 @@ from .models.activations import (
     CubicStep,
     Erf,
     Logistic,
+    Probit,
     ReLU,
     Tanh,
 )
 from .models.additive import AdditiveNetwork
 from .models.contracts import check_activation, check_network, check_target
-from .models.initialisers import init_uniform
+from .models.initialisers import init_two_layer, init_uniform
 from .models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from .models.shallow import ShallowNetwork
 from .models.targets import (
@@ -45,10 +46,12 @@ from .models.targets import (
     PiecewiseConstant,
     Teacher,
 )
+from .models.two_layer import TwoLayerNetwork
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
 from .problems.population import Problem
+from .problems.separable import SeparableProblem
 from .progress import ProgressBar
 from .simulation import simulate
 from .sweeps.errors import StudyError, SweepError
@@ -87,12 +90,14 @@ __all__ = [
     "OffScaleWarning",
     "Params",
     "PiecewiseConstant",
+    "Probit",
     "Problem",
     "ProgressBar",
     "QuadratureWarning",
     "ReLU",
     "ReducedFlow",
     "Rodas5P",
+    "SeparableProblem",
     "ShallowNetwork",
     "SimulationError",
     "SlowSettingsWarning",
@@ -103,6 +108,7 @@ __all__ = [
     "Tanh",
     "Teacher",
     "Trajectory",
+    "TwoLayerNetwork",
     "analyses",
     "arrival_times",
     "check_activation",
@@ -111,6 +117,7 @@ __all__ = [
     "check_target",
     "configure",
     "hit_times",
+    "init_two_layer",
     "init_uniform",
     "map_runs",
     "metrics",

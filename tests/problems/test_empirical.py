@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.problems.empirical import BLOCK
+from tts_jax.problems.separable import BLOCK
 
 ETA = 0.2
 

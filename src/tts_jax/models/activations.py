@@ -134,7 +134,7 @@ class Logistic(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=real("eta"))
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
     knots: ClassVar = _graded(1.5, 3.0, 5.0, 8.0, 13.0, 20.0, 36.0)
     degree: ClassVar = None
     limits: ClassVar = (0.0, 1.0)
@@ -149,7 +149,7 @@ class Tanh(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=real("eta"))
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
     knots: ClassVar = _graded(0.75, 1.5, 2.5, 4.0, 6.5, 10.0, 18.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)
@@ -164,13 +164,29 @@ class Erf(AbstractActivation):
     The composite rule of `Problem.risk` errs by less than 1e-12 |a|^2.
     """
 
-    eta: Real = eqx.field(converter=real("eta"))
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
     knots: ClassVar = _graded(0.75, 1.5, 2.25, 3.0, 4.0, 6.0)
     degree: ClassVar = None
     limits: ClassVar = (-1.0, 1.0)
 
     def __call__(self, z: Array) -> Array:
         return jax.scipy.special.erf(z)
+
+
+class Probit(AbstractActivation):
+    """The distribution function of the standard normal, (1 + erf(z / sqrt 2))/2.
+
+    A smooth step from 0 to 1 that is known in closed form for Gaussian inputs. The composite rule
+    of `Problem.risk` errs by less than 1e-12 |a|^2.
+    """
+
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
+    knots: ClassVar = _graded(1.0, 2.0, 3.2, 4.5, 6.0, 9.0)
+    degree: ClassVar = None
+    limits: ClassVar = (0.0, 1.0)
+
+    def __call__(self, z: Array) -> Array:
+        return jax.scipy.special.ndtr(z)
 
 
 @jax.custom_jvp

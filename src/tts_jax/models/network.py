@@ -59,6 +59,10 @@ class AbstractNetwork(NamedArguments):
         has none."""
         del u
 
+    def has_outer_bias(self) -> bool:
+        """Return whether the first feature is the constant 1. By default none is."""
+        return False
+
     @abc.abstractmethod
     def check(self, params: Params) -> None:
         """Raise `ValueError` unless the shapes of the parameters fit the network."""

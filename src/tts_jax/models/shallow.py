@@ -9,7 +9,7 @@ from .._numbers import as_floats, flag
 from .._types import Array, Float
 from ..batching.summation import plain_sum, sum_rows
 from .activations import AbstractActivation
-from .network import AbstractNetwork, AbstractOneInputNetwork, Params, check_shapes
+from .network import AbstractOneInputNetwork, Params, check_shapes
 
 
 class ShallowNetwork(AbstractOneInputNetwork):
@@ -46,6 +46,10 @@ class ShallowNetwork(AbstractOneInputNetwork):
             return total(outer * sigma)
         return outer[0] + total(outer[1:] * sigma)
 
+    def has_outer_bias(self) -> bool:
+        # Not for a subclass by the user, whose features may be others.
+        return type(self) is ShallowNetwork and self.bias
+
     def outer_shape(self, u: Array) -> tuple[int, ...]:
         return (np.shape(u)[0] + int(self.bias),)
 
@@ -62,11 +66,6 @@ class ShallowNetwork(AbstractOneInputNetwork):
 
     def check(self, params: Params) -> None:
         check_shapes(self, params, 1, "(m,)")
-
-
-def has_bias(network: AbstractNetwork) -> bool:
-    """Return whether the first outer weight of a network is a bias."""
-    return type(network) is ShallowNetwork and network.bias
 
 
 def _add_input_axes(values: Array, u: Array, x: Array) -> Array:

@@ -11,11 +11,12 @@ enough not to change what is computed from the solution."""
 
 
 def solve_gram(
-    gram: Float[Array, "p p"], moments: Float[Array, " p"], *, ridge: float | Scalar = RIDGE
-) -> Float[Array, " p"]:
-    """Return the a that minimises a.H.a - 2 b.a + ridge * sum_i H_ii a_i^2, H = gram, b = moments.
+    gram: Float[Array, "p p"], moments: Array, *, ridge: float | Scalar = RIDGE
+) -> Array:
+    """Return the a (p,) that minimises a.H.a - 2 b.a + ridge * sum_i H_ii a_i^2.
 
-    The ridge is relative: scaling a feature scales its weight and changes nothing else. Features
+    H is `gram`, and b the `moments`, (p,); those of shape (p, K) have an a in each column. The
+    ridge is relative: scaling a feature scales its weight and changes nothing else. Features
     that coincide share their weight; a feature that vanishes gets none. Never NaN for finite
     input: the ridge is at least p times the rounding unit.
     """
@@ -27,4 +28,5 @@ def solve_gram(
     # A feature that vanishes leaves a row of zeros: with a one on the diagonal its weight is 0.
     shift = jnp.where(present, ridge, 1.0)
     factor = cho_factor(scaled + jnp.diag(shift.astype(gram.dtype)), lower=True)
-    return scale * cho_solve(factor, scale * moments)
+    columns = scale.reshape(-1, *(1 for _ in moments.shape[1:]))
+    return columns * cho_solve(factor, columns * moments)

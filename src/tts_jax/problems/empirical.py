@@ -9,26 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import OffScaleWarning, argument_error, check_finite, check_type, is_concrete
+from .._errors import OffScaleWarning, argument_error, check_type, is_concrete
 from .._memory import check_memory
-from .._numbers import as_whole, check_key, reals, word
-from .._types import Array, Key, Scalar
-from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params, as_params
-from ..models.shallow import has_bias
+from .._numbers import as_whole, check_key, real, reals, word
+from .._types import Array, Key, Real, Scalar, Tree
+from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels
 from ..numerics.gram import RIDGE, solve_gram
-from .base import AbstractProblem
-
-BLOCK = 256
-"""The largest number of inputs that a network is evaluated for at once."""
+from .separable import AbstractSampleProblem
 
 
-class EmpiricalProblem(AbstractProblem):
+class EmpiricalProblem(AbstractSampleProblem):
     """A network fitted to a sample (x_i, y_i), i = 1..N.
 
-    **Arguments:** `network`; `x` (N,) for a `ShallowNetwork` or (N, d) for an `AdditiveNetwork`;
-    `y` (N,); `loss`: with residuals r_i = f(x_i) - y_i of the n samples in a batch, "squared" is
-    the mean of r_i^2 and "norm" is ||r||_2 / n, the loss of the paper's notebooks.
+    **Arguments:** `network`; `x` (N,) for a `ShallowNetwork` or (N, d) for networks of d inputs;
+    `y` (N,), or (N, K) for a network of K outputs; `loss`: with residuals r_i = f(x_i) - y_i of the
+    n samples in a batch, "squared" is the mean of |r_i|^2 and "norm" is ||r||_2 / n, the loss of
+    the paper's notebooks; `weights` (N,): how much each sample counts, by default all the same;
+    `penalty`: the factor of |a|^2, which is added to the loss.
 
     **Raises:** `ValueError` where shapes do not match or numbers are not finite.
     """
@@ -39,86 +37,48 @@ class EmpiricalProblem(AbstractProblem):
     loss: Literal["squared", "norm"] = eqx.field(
         static=True, default="squared", kw_only=True, converter=word("loss", "squared", "norm")
     )
+    weights: Array | None = eqx.field(
+        default=None, kw_only=True, converter=lambda w: w if w is None else reals("weights")(w)
+    )
+    penalty: Real = eqx.field(default=0.0, kw_only=True, converter=real("penalty"))
 
     def __check_init__(self):
         check_type("network", self.network, AbstractNetwork)
-        if np.ndim(self.x) not in (1, 2) or np.shape(self.x)[0] == 0:
+        if np.ndim(self.x) not in (1, 2):
             raise argument_error("x", "of shape (N,) or (N, d)", f"of shape {np.shape(self.x)}")
         if isinstance(self.network, AbstractOneInputNetwork) and np.ndim(self.x) != 1:
             expected = f"of shape (N,) for a {type(self.network).__name__}, which has one input"
             one = " (`x[:, 0]` has it)" if np.shape(self.x)[1] == 1 else ""
             raise argument_error("x", expected + one, f"of shape {np.shape(self.x)}")
-        check_finite("x", self.x)
-        if np.shape(self.y) != np.shape(self.x)[:1]:
-            expected = f"of shape {np.shape(self.x)[:1]}, one number for each input"
-            raise argument_error("y", expected, f"of shape {np.shape(self.y)}")
-        check_finite("y", self.y)
+        if self.loss == "norm" and self.weights is not None:
+            raise argument_error("weights", 'None for the loss "norm"', "given")
 
-    def risk(self, params: Params) -> Scalar:
-        """Return the loss on the whole sample."""
-        params = jax.tree.map(jnp.asarray, as_params(params))
-        return self.sample_loss(params, jnp.asarray(self.x), jnp.asarray(self.y))
+    def features(self, u: Tree, x: Array) -> Array:
+        features = self.network.features(u, x)
+        return features.reshape(features.shape[0], -1)
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return f(x; a, u) for inputs x (n,) or (n, d)."""
         return self.network(params, x)
 
-    def draw(self, key: Key, count: int) -> tuple[Array, Array]:
-        """Return `count` of the samples, drawn with replacement."""
-        index = jax.random.randint(key, (count,), 0, self.x.shape[0])
-        return jnp.asarray(self.x)[index], jnp.asarray(self.y)[index]
-
-    def replayed(self, x: Array) -> tuple[Array, Array]:
-        """Return the samples of given numbers."""
-        return jnp.asarray(self.x)[x], jnp.asarray(self.y)[x]
-
-    def check_samples(self, x: Array) -> None:
-        count = self.x.shape[0]
-        if not jnp.issubdtype(x.dtype, jnp.integer):
-            expected = f"(index, noise), the index of whole numbers from 0 to {count - 1}"
-            raise argument_error("samples", expected, f"of dtype {x.dtype}")
-        if is_concrete(x) and np.size(x):
-            # As NumPy's: inside a transformation JAX would trace the minimum of any array.
-            low, high = int(np.min(np.asarray(x))), int(np.max(np.asarray(x)))
-            if low < 0 or high >= count:
-                expected = f"with an index from 0 to {count - 1}"
-                raise argument_error("samples", expected, f"from {low} to {high}")
-
-    def _in_blocks(self, params: Params, x: Array) -> Array:
-        """Return f(x), computed for one block of inputs after the other.
-
-        The features of a block fit into the cache. With checkpoints the backward pass computes them
-        again instead of reading them from memory, so that memory does not grow with the inputs.
-        """
-        count = x.shape[0]
-        blocks = -(-count // BLOCK)
-        if blocks == 1:
-            return self.network(params, x)
-        size = -(-count // blocks)
-        padded = jnp.pad(x, [(0, blocks * size - count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-        parts = padded.reshape(blocks, size, *x.shape[1:])
-        values = jax.lax.map(jax.checkpoint(lambda part: self.network(params, part)), parts)
-        return values.ravel()[:count]
-
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
-        residual = self._in_blocks(params, x) - y
         if self.loss == "squared":
-            return jnp.mean(residual**2)
-        square = jnp.sum(residual**2)
+            return super().sample_loss(params, x, y)
+        square = jnp.sum((self._in_blocks(params, x) - y) ** 2)
         # The norm has no derivative at an exact fit: zero is taken, so that the fit stays exact.
         positive = square > 0
-        return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0) / y.shape[0]
+        norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+        return self.penalised(norm / y.shape[0], params)
 
-    def best_outer(self, u: Array, *, ridge: float | Scalar = RIDGE) -> Array:
+    def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         """Return the a of least squares, which minimises either loss."""
-        features = self.network.features(u, jnp.asarray(self.x))
-        count = features.shape[0]
-        flat = jnp.reshape(features, (count, -1))
+        shape = self.network.outer_shape(u)
+        if not self.network.has_outer_bias() or not _is_zero(self.penalty):
+            return jnp.reshape(super().best_outer(u, ridge=ridge), (*shape, *self.y.shape[1:]))
         # The ridge would pull the bias from a large common value of all labels to 0.
-        offset = jnp.asarray(self.y)[0] if has_bias(self.network) else 0.0
-        moments = (jnp.asarray(self.y) - offset) @ flat / count
-        a = solve_gram(flat.T @ flat / count, moments, ridge=ridge).at[0].add(offset)
-        return jnp.reshape(a, features.shape[1:])
+        y = jnp.asarray(self.y)
+        gram, moments = self._normal_equations(u, y - y[0])
+        return solve_gram(gram, moments, ridge=ridge).at[0].add(y[0])
 
     def check(self, params: Params) -> None:
         self.network.check(params)
@@ -131,8 +91,12 @@ class EmpiricalProblem(AbstractProblem):
             raise argument_error(
                 "params.u",
                 f"made for inputs x of shape {self.x.shape}",
-                f"of shape {np.shape(params.u)}",
+                f"for inputs of shape {wanted}",
             )
+        outputs = np.shape(params.a)[len(self.network.outer_shape(params.u)) :]
+        if outputs != self.y.shape[1:]:
+            expected = f"of shape {(*self.x.shape[:1], *outputs)} for a of {np.shape(params.a)}"
+            raise argument_error("y", expected, f"of shape {self.y.shape}")
         positions = self.network.positions(params.u)
         if positions is not None and np.size(positions) and is_concrete(positions):
             self.warn_off_scale(*_range_of(positions))
@@ -150,6 +114,10 @@ class EmpiricalProblem(AbstractProblem):
                 OffScaleWarning,
                 stacklevel=5,
             )
+
+
+def _is_zero(penalty: Real) -> bool:
+    return is_concrete(penalty) and float(penalty) == 0.0
 
 
 _SMALL_RANGE = 0.05

@@ -21,7 +21,7 @@ from ..closed_forms.sgd_padding import padded_neurons
 from ..models.activations import AbstractStep
 from ..models.contracts import target_rule_error
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params, as_params
-from ..models.shallow import ShallowNetwork, has_bias
+from ..models.shallow import ShallowNetwork
 from ..models.targets import AbstractLabels, PiecewiseConstant, Teacher
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.quadrature import cell_rule, points_per_cell
@@ -93,7 +93,7 @@ class Problem(AbstractProblem):
         return features.T @ weighted, (wanted - offset) @ weighted
 
     def best_outer(self, u: Float[Array, " m"], *, ridge: float | Scalar = RIDGE) -> Array:
-        if not has_bias(self.network):
+        if not self.network.has_outer_bias():
             return solve_gram(*self.normal_equations(u), ridge=ridge)
         # The ridge would pull the bias from a large common value of all labels to 0.
         offset = self.label(jnp.zeros(()))

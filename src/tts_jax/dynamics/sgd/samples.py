@@ -100,7 +100,9 @@ class Drawn(AbstractSource):
         noise = jax.random.uniform(noise_key, y.shape, y.dtype, -1.0, 1.0)
         y = y + self.noise.astype(y.dtype) * noise
         x = x.reshape(self.chunk_length, self.size, *x.shape[1:])
-        return x.astype(self.dtype), y.reshape(self.chunk_length, self.size).astype(self.dtype)
+        return x.astype(self.dtype), y.reshape(self.chunk_length, self.size, *y.shape[1:]).astype(
+            self.dtype
+        )
 
 
 class Hashed(AbstractSource):
