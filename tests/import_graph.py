@@ -57,13 +57,21 @@ FILES_OF = {
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
     ),
     "models": (
-        *("cubic_step", "activations", "network", "shallow", "additive", "two_layer", "initialisers"),
+        *(
+            "cubic_step",
+            "activations",
+            "network",
+            "shallow",
+            "additive",
+            "two_layer",
+            "initialisers",
+        ),
         *("targets", "contracts"),
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
-        *("pairwise_form", "banded_form", "sgd_padding"),
+        *("pairwise_form", "banded_form", "sgd_padding", "two_layer"),
     ),
     "problems": ("base", "population", "separable", "empirical", "recorded_risks", "contracts"),
     "dynamics": (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.special import erf, expit
+from scipy.special import erf, expit, ndtr
 
 import tts_jax as tts
 from tts_jax.models.activations import BoxGradient
@@ -45,6 +45,7 @@ def test_the_second_derivative_of_the_cubic_step_is_autodiff_of_its_definition()
         (tts.Logistic(1.0), expit),
         (tts.Tanh(1.0), np.tanh),
         (tts.Erf(1.0), erf),
+        (tts.Probit(), ndtr),
     ],
 )
 def test_the_other_activations_are_their_formulas(activation, formula):
@@ -60,6 +61,7 @@ def test_the_other_activations_are_their_formulas(activation, formula):
         (tts.Logistic(0.1), 1e-12),
         (tts.Tanh(0.1), 1e-12),
         (tts.Erf(0.1), 1e-12),
+        (tts.Probit(0.1), 1e-12),
     ],
     ids=lambda value: type(value).__name__,
 )

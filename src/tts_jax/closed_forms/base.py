@@ -58,6 +58,14 @@ class AbstractClosedForm(eqx.Module):
         For the plan of a sweep: an order of magnitude is enough.
         """
 
+    def hessian_work(self) -> float | None:
+        """Return the time of a solver's step per parameter, in gradients of the risk.
+
+        None, the default, where the step is always worth its time. Else a flow that is not stiff
+        for its size takes an explicit method.
+        """
+        return None
+
     def limit_for(self, params: Params) -> int | None:
         """Return a limit within which runs from these parameters, which are numbers, are expected
         to stay. A form that is `limited` to it compiles faster. None, the default, is no limit."""

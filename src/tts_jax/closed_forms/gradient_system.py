@@ -13,6 +13,9 @@ from ..integrators.rosenbrock import AbstractRosenbrockSystem
 from ..models.network import Params
 from ..numerics.symmetric import symmetric_solver
 
+MOST_DENSE = 500
+"""Parameters up to which a dense Hessian is formed without asking what it costs."""
+
 
 class AbstractGradientSystem(AbstractRosenbrockSystem):
     """The system epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and Hessian of L.

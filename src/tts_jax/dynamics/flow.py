@@ -80,7 +80,8 @@ class AbstractFlow(AbstractDynamics):
         Not under a transformation, where the status does not tell whether to try again.
         """
         if type(form).limit_for is AbstractClosedForm.limit_for:
-            _remember(given)
+            if form.hessian_work() is None:  # else a method is to be chosen
+                _remember(given)
             return given
         if not is_concrete(self, given) or is_traced():
             return given

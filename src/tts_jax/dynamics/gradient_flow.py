@@ -12,11 +12,12 @@ import numpy as np
 from .._errors import CostlyRunWarning, is_concrete, is_traced
 from .._numbers import check_scalar, real
 from .._types import Real, as_arrays
+from ..closed_forms.gradient_system import MOST_DENSE
 from ..problems.recorded_risks import recorded_risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow, has_choice
-from .recommend import MOST_DENSE, explicit_pays, explicit_solver, largest_rate
+from .recommend import AUTODIFF_HESSIAN, explicit_pays, explicit_solver, largest_rate
 
 
 class GradientFlow(AbstractFlow):
@@ -75,14 +76,16 @@ class GradientFlow(AbstractFlow):
         if self.solver is not None or not has_choice(given):
             return self, given
         form = self._form(given)
-        if form is not None:
+        hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
+        if hessian is None:
+            assert form is not None
             return self, self._limited(form, given)
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus) and not is_traced():
             rate = float(largest_rate(*as_arrays((problem, params, self.epsilon))))
-            explicit = explicit_pays(rate, float(given.taus[-1]), count)
+            explicit = explicit_pays(rate, float(given.taus[-1]), count, hessian)
             if not explicit and count > MOST_DENSE:
                 warnings.warn(
                     f"This flow is stiff and has {count} parameters: every step forms and inverts "

@@ -16,15 +16,12 @@ from .._errors import check_type
 from .._numbers import as_real, as_whole, check_scalar
 from .._programs import compiled
 from .._types import Array, Real, Scalar, varying_as
+from ..closed_forms.gradient_system import MOST_DENSE
 from ..models.network import Params
 from ..problems.base import AbstractProblem
 
 if TYPE_CHECKING:
     import diffrax
-
-MOST_DENSE = 500
-"""Parameters up to which a dense Hessian is formed where the numbers are not known, as under a
-transformation; where they are known, a warning is given above it."""
 
 _MOST = 2**31 - 1
 """Neurons or parameters that an answer is given for: there is memory for no more."""
@@ -32,8 +29,9 @@ _MOST = 2**31 - 1
 _STEPS = 300.0
 """Steps of the Rosenbrock method in a run, about, at any epsilon."""
 
-_HESSIAN = 4.0
-"""Gradients, per parameter, that a Hessian and its factors take the time of (measured: 2 to 9)."""
+AUTODIFF_HESSIAN = 4.0
+"""Gradients, per parameter, that a Hessian by automatic differentiation and its factors take the
+time of (measured: 2 to 9)."""
 
 _STABLE = 3.3
 """The size of a step of Tsit5, times the largest rate, up to which it is stable."""
@@ -72,28 +70,33 @@ def recommended_solver(
     check_type("problem", problem, AbstractProblem)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
     width = as_whole("width", width, most=_MOST)
-    if problem.closed_form(width) is not None:
+    form = problem.closed_form(width)
+    hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
+    if hessian is None:
         return None
     count = 2 * width + 1 if parameters is None else as_whole("parameters", parameters, most=_MOST)
     # Features of size one: the eigenvalues of twice their Gram matrix sum up to twice their number.
     rate = (width + 1) / float(epsilon)
-    return explicit_solver() if explicit_pays(rate, float(horizon), count) else None
+    return explicit_solver() if explicit_pays(rate, float(horizon), count, hessian) else None
 
 
-def explicit_pays(rate: float, horizon: float, parameters: int) -> bool:
+def explicit_pays(
+    rate: float, horizon: float, parameters: int, hessian: float = AUTODIFF_HESSIAN
+) -> bool:
     """Return whether an explicit method is expected to be cheaper up to slow time `horizon`.
 
-    `rate`: the largest rate of the flow, in slow time; `parameters`: how many numbers it moves.
+    `rate`: the largest rate of the flow, in slow time; `parameters`: how many numbers it moves;
+    `hessian`: the time of a Hessian and its factors per parameter, in gradients.
     """
     if not math.isfinite(rate):  # the start is no place to judge by
         return parameters > MOST_DENSE
     explicit = _STAGES * max(_STEPS, horizon * rate / _STABLE)
-    return explicit < implicit_gradients(parameters)
+    return explicit < implicit_gradients(parameters, hessian)
 
 
-def implicit_gradients(parameters: int) -> float:
+def implicit_gradients(parameters: int, hessian: float = AUTODIFF_HESSIAN) -> float:
     """Return how many gradients of the risk a run of the Rosenbrock method costs, about."""
-    return _STEPS * (8.0 + _HESSIAN * parameters)
+    return _STEPS * (8.0 + hessian * parameters)
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":

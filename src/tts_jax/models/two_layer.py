@@ -48,7 +48,7 @@ class TwoLayerNetwork(AbstractNetwork):
     def preactivations(self, u: Tree, x: Array) -> Array:
         """Return z = (w_j . x + b_j)/eta, the axes of x but its last, then the neurons (m,)."""
         z = _product(x, jnp.asarray(u["w"]).T)
-        return (z + u["b"] if self.bias else z) / self.activation.eta
+        return (_plus(z, u["b"]) if self.bias else z) / self.activation.eta
 
     def features(self, u: Tree, x: Array) -> Array:
         width = np.shape(u["w"])[0]
@@ -68,7 +68,7 @@ class TwoLayerNetwork(AbstractNetwork):
         sigma = self.activation(self.preactivations(params.u, x))
         inner = a[1:] if self.outer_bias else a
         total = _product(sigma, self.scale(sigma.shape[-1]) * inner)
-        return total + a[0] if self.outer_bias else total
+        return _plus(total, a[0]) if self.outer_bias else total
 
     def has_outer_bias(self) -> bool:
         return type(self) is TwoLayerNetwork and self.outer_bias
@@ -109,6 +109,11 @@ class TwoLayerNetwork(AbstractNetwork):
             wanted = f"of shape {shapes['w'][:1]} for w of shape {shapes['w']}"
             raise argument_error('params.u["b"]', wanted, f"of shape {shapes['b']}")
         return shapes
+
+
+def _plus(rows: Array, row: Array) -> Array:
+    """Return rows (..., *k), to each of which a row (*k) is added."""
+    return rows + jnp.reshape(row, (1,) * (rows.ndim - jnp.ndim(row)) + jnp.shape(row))
 
 
 def _product(left: Array, right: Array) -> Array:

@@ -13,8 +13,12 @@ from .._errors import OffScaleWarning, argument_error, check_type, is_concrete
 from .._memory import check_memory
 from .._numbers import as_whole, check_key, real, reals, word
 from .._types import Array, Key, Real, Scalar, Tree
+from ..closed_forms.base import AbstractClosedForm
+from ..closed_forms.gradient_system import MOST_DENSE
+from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels
+from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE, solve_gram
 from .separable import AbstractSampleProblem
 
@@ -79,6 +83,20 @@ class EmpiricalProblem(AbstractSampleProblem):
         y = jnp.asarray(self.y)
         gram, moments = self._normal_equations(u, y - y[0])
         return solve_gram(gram, moments, ridge=ridge).at[0].add(y[0])
+
+    def closed_form(self, width: int) -> AbstractClosedForm | None:
+        """Return the gradient and the Hessian of a two-layer network, where that is not large."""
+        network = self.network
+        # Not for a subclass by the user, whose risk or features may be others.
+        if type(self) is not EmpiricalProblem or type(network) is not TwoLayerNetwork:
+            return None
+        count, y = np.shape(self.x)[0], jnp.asarray(self.y)
+        y = y.reshape(count, -1)
+        size = parameters_of(network, width, np.shape(self.x)[1], y.shape[1])
+        if self.loss != "squared" or size > MOST_DENSE:
+            return None
+        sample = Sample(jnp.asarray(self.x), y, self._shares())
+        return TwoLayerForm(network, sample, jnp.asarray(self.penalty), self.risk)
 
     def check(self, params: Params) -> None:
         self.network.check(params)
