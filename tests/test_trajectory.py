@@ -42,3 +42,38 @@ def test_a_trajectory_prints_a_summary(good):
 def test_final_and_at_pick_times(good):
     np.testing.assert_array_equal(good.final.u, good.params.u[-1])
     np.testing.assert_array_equal(good.at(3).a, good.params.a[3])
+
+
+ONES = {"taus": np.ones(1), "risk": np.ones(1), "status": 0, "stats": {}}
+
+
+@pytest.mark.parametrize(
+    ("a", "u", "axes"),
+    [
+        (
+            np.ones((1, 5)),
+            {"w": np.ones((1, 4, 3)), "b": np.ones((1, 4))},
+            {"a": ("outer",), "u_b": ("neuron",), "u_w": ("neuron", "input")},
+        ),
+        (
+            np.ones((1, 5, 2)),
+            {"w": np.ones((1, 4, 3))},
+            {"a": ("outer", "output"), "u_w": ("neuron", "input")},
+        ),
+        (
+            {"last": [np.ones((1, 2))]},
+            {"first": np.ones((1, 3)), "inner": {"b": np.ones(1)}},
+            {"a_last_0": ("a_last_0_0",), "u_first": ("u_first_0",), "u_inner_b": ()},
+        ),
+        (
+            np.ones((1, 2)),
+            {"b_c": np.ones((1, 3)), "b": {"c": np.ones((1, 2))}},
+            {"a": ("outer",), "u['b_c']": ("u['b_c']_0",), "u['b']['c']": ("u['b']['c']_0",)},
+        ),
+    ],
+    ids=["two-layer", "outputs", "a user's own", "names that meet"],
+)
+def test_halves_of_any_pytrees_have_names(a, u, axes):
+    data = tts.Trajectory(params=tts.Params(a, u), method="", solver="", **ONES).variables()
+    found = {name: dims[1:] for name, (dims, _) in data.items() if name[0] in "au"}
+    assert found == axes

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._errors import Status, is_concrete
 from ._numbers import as_whole
-from ._types import Array, Times
+from ._types import Array, Times, Tree
 from .models.network import Params
 
 if TYPE_CHECKING:
@@ -72,17 +72,19 @@ class Trajectory(eqx.Module):
         """Return every recorded array by its name, with the names of its axes after the batch axes.
 
         A single array a or u gets the last axis `outer` or `neuron` (and `input` before it if
-        there are d inputs); leaves of other pytrees get axes of their own. Works under a jax
+        there are d inputs). The halves of a `TwoLayerNetwork` are `a` (outer), with K outputs
+        (outer, output), `u_w` (neuron, input) and `u_b` (neuron). Leaves of other pytrees are named
+        by their place, such as `u_layers_0_bias`, and get axes of their own. Works under a jax
         transformation too.
         """
         batch = jnp.ndim(self.risk) - 1
         found: dict[str, tuple[tuple[str, ...], Array]] = {"risk": (("tau",), self.risk)}
+        of_neurons = isinstance(self.params.u, dict) and set(self.params.u) <= {"w", "b"}
         for name, half in zip(("a", "u"), self.params, strict=True):
-            leaves = jax.tree_util.tree_flatten_with_path(half)[0]
-            for path, leaf in leaves:
-                label = name + jax.tree_util.keystr(path)
-                axes = _axes(label, np.ndim(leaf) - batch - 1, single=len(leaves) == 1)
-                if "outer" in axes and np.shape(self.params.u) == np.shape(leaf):
+            for label, leaf, is_single in _labelled(name, half):
+                count = np.ndim(leaf) - batch - 1
+                axes = _axes(label, count, single=is_single, of_neurons=of_neurons)
+                if "outer" in axes and getattr(self.params.u, "shape", None) == np.shape(leaf):
                     axes = tuple("neuron" if axis == "outer" else axis for axis in axes)
                 found[label] = (("tau", *axes), leaf)
         return (
@@ -151,7 +153,32 @@ def _amount(name: str, value: Array) -> str:
     return f"{int(value)} {name}" if _is_whole(value) else f"{name} {float(value):.3g}"
 
 
-def _axes(label: str, count: int, *, single: bool) -> tuple[str, ...]:
+def _labelled(name: str, half: Tree) -> list[tuple[str, Array, bool]]:
+    """Return the leaves of a half of the parameters by their names, and whether each is alone."""
+    leaves = jax.tree_util.tree_flatten_with_path(half)[0]
+    labels = ["_".join([name, *map(_word, path)]) for path, _ in leaves]
+    if len(set(labels)) < len(labels):  # such as of "a_b" beside "b" in "a"
+        labels = [name + jax.tree_util.keystr(path) for path, _ in leaves]
+    single = len(leaves) == 1
+    return [(label, leaf, single) for label, (_, leaf) in zip(labels, leaves, strict=True)]
+
+
+def _word(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True)
+
+
+_OF_NEURONS = {
+    ("a", 1): ("outer",),
+    ("a", 2): ("outer", "output"),
+    ("u_w", 2): ("neuron", "input"),
+    ("u_b", 1): ("neuron",),
+}
+"""The axes of a `TwoLayerNetwork`, by the name of an array and how many axes it has."""
+
+
+def _axes(label: str, count: int, *, single: bool, of_neurons: bool) -> tuple[str, ...]:
+    if of_neurons and (label, count) in _OF_NEURONS:
+        return _OF_NEURONS[label, count]
     if single and count in (1, 2) and label in ("a", "u"):
         return ("input", "neuron")[2 - count :] if label == "u" else ("input", "outer")[2 - count :]
     return tuple(f"{label}_{i}" for i in range(count))
