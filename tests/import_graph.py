@@ -73,7 +73,10 @@ FILES_OF = {
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding", "two_layer"),
     ),
-    "problems": ("base", "population", "separable", "empirical", "recorded_risks", "contracts"),
+    "problems": (
+        *("base", "population", "losses", "separable", "empirical", "recorded_risks"),
+        "contracts",
+    ),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),

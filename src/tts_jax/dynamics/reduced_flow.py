@@ -11,7 +11,6 @@ from .._numbers import check_scalar, real
 from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
-from ..problems.base import AbstractProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow, has_choice
 
@@ -44,12 +43,10 @@ class ReducedFlow(AbstractFlow):
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "ReducedFlow")
         only_real(given.params.u, "params.u")
-        if type(given.problem).best_outer is AbstractProblem.best_outer:
-            raise argument_error(
-                "problem",
-                "one with a `best_outer(u, ridge=...)`",
-                f"a {type(given.problem).__name__}",
-            )
+        if not given.problem.has_best_outer():
+            kind, loss = type(given.problem).__name__, getattr(given.problem, "loss", None)
+            got = f"a {kind}" if loss is None else f"a {kind} with the loss {loss!r}"
+            raise argument_error("problem", "one with a `best_outer(u, ridge=...)`", got)
 
     def prepared(self, given: RunInputs) -> tuple["ReducedFlow", RunInputs]:
         form = self._form(given) if self.solver is None and has_choice(given) else None

@@ -56,6 +56,14 @@ class AbstractProblem(NamedArguments):
             f"{type(self).__name__} has no `best_outer(u, ridge=...)`: ReducedFlow needs it."
         )
 
+    def has_best_outer(self) -> bool:
+        """Return whether there is a `best_outer`: by default where a class defines it."""
+        return type(self).best_outer is not AbstractProblem.best_outer
+
+    def takes_noise(self) -> bool:
+        """Return whether noise can be added to the targets, which classes do not allow."""
+        return True
+
     def label(self, x: Array) -> Array:
         """Return the targets without noise of given inputs. For SGD that replays samples."""
         raise NotImplementedError(

@@ -45,7 +45,7 @@ def check_problem(problem: AbstractProblem, params: Params) -> float:
         _check_samples(problem, params, "draw")
     if kind.from_uniform is not AbstractProblem.from_uniform:
         _check_samples(problem, params, "from_uniform")
-    if kind.best_outer is not AbstractProblem.best_outer:
+    if problem.has_best_outer():
         _check_best_outer(problem, params)
     _check_closed_form(problem, params)
     return error

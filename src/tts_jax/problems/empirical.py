@@ -12,7 +12,7 @@ import numpy as np
 from .._errors import OffScaleWarning, argument_error, check_type, is_concrete
 from .._memory import check_memory
 from .._numbers import as_whole, check_key, real, reals, word
-from .._types import Array, Key, Real, Scalar, Tree
+from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
@@ -20,6 +20,7 @@ from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE, solve_gram
+from .losses import LOSSES, check_targets, outputs_for
 from .separable import AbstractSampleProblem
 
 
@@ -27,10 +28,15 @@ class EmpiricalProblem(AbstractSampleProblem):
     """A network fitted to a sample (x_i, y_i), i = 1..N.
 
     **Arguments:** `network`; `x` (N,) for a `ShallowNetwork` or (N, d) for networks of d inputs;
-    `y` (N,), or (N, K) for a network of K outputs; `loss`: with residuals r_i = f(x_i) - y_i of the
-    n samples in a batch, "squared" is the mean of |r_i|^2 and "norm" is ||r||_2 / n, the loss of
-    the paper's notebooks; `weights` (N,): how much each sample counts, by default all the same;
-    `penalty`: the factor of |a|^2, which is added to the loss.
+    `y` (N,), or (N, K) for a network of K outputs; `weights` (N,): how much each sample counts, by
+    default all the same; `penalty`: the factor of |a|^2, which is added to the loss; `loss`: what
+    the mean over the n samples of a batch is taken of, with residuals r_i = f(x_i) - y_i,
+
+    - "squared": |r_i|^2; only for this one, and "norm", there is a best outer layer;
+    - "huber": r_i^2/2 where |r_i| <= 1, and |r_i| - 1/2 elsewhere;
+    - "logistic": the cross-entropy of y_i in [0, 1] and the probability 1/(1 + exp(-f(x_i)));
+    - "softmax": the cross-entropy of a class y_i in 0, ..., K-1 (or shares (N, K)) and softmax(f);
+    - "norm": no mean, but ||r||_2 / n, the loss of the paper's notebooks.
 
     **Raises:** `ValueError` where shapes do not match or numbers are not finite.
     """
@@ -38,8 +44,8 @@ class EmpiricalProblem(AbstractSampleProblem):
     network: AbstractNetwork
     x: Array = eqx.field(converter=reals("x"))
     y: Array = eqx.field(converter=reals("y"))
-    loss: Literal["squared", "norm"] = eqx.field(
-        static=True, default="squared", kw_only=True, converter=word("loss", "squared", "norm")
+    loss: Literal["squared", "huber", "logistic", "softmax", "norm"] = eqx.field(
+        static=True, default="squared", kw_only=True, converter=word("loss", *LOSSES, "norm")
     )
     weights: Array | None = eqx.field(
         default=None, kw_only=True, converter=lambda w: w if w is None else reals("weights")(w)
@@ -56,6 +62,7 @@ class EmpiricalProblem(AbstractSampleProblem):
             raise argument_error("x", expected + one, f"of shape {np.shape(self.x)}")
         if self.loss == "norm" and self.weights is not None:
             raise argument_error("weights", 'None for the loss "norm"', "given")
+        check_targets(self.loss, self.y)
 
     def features(self, u: Tree, x: Array) -> Array:
         features = self.network.features(u, x)
@@ -65,14 +72,23 @@ class EmpiricalProblem(AbstractSampleProblem):
         """Return f(x; a, u) for inputs x (n,) or (n, d)."""
         return self.network(params, x)
 
+    def losses(self, f: Array, y: Array) -> Float[Array, " n"]:
+        return LOSSES[self.loss](f, y)
+
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
-        if self.loss == "squared":
+        if self.loss != "norm":
             return super().sample_loss(params, x, y)
         square = jnp.sum((self._in_blocks(params, x) - y) ** 2)
         # The norm has no derivative at an exact fit: zero is taken, so that the fit stays exact.
         positive = square > 0
         norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
         return self.penalised(norm / y.shape[0], params)
+
+    def has_best_outer(self) -> bool:
+        return self.loss in ("squared", "norm")
+
+    def takes_noise(self) -> bool:
+        return self.loss not in ("logistic", "softmax")
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         """Return the a of least squares, which minimises either loss."""
@@ -112,12 +128,24 @@ class EmpiricalProblem(AbstractSampleProblem):
                 f"for inputs of shape {wanted}",
             )
         outputs = np.shape(params.a)[len(self.network.outer_shape(params.u)) :]
-        if outputs != self.y.shape[1:]:
-            expected = f"of shape {(*self.x.shape[:1], *outputs)} for a of {np.shape(params.a)}"
-            raise argument_error("y", expected, f"of shape {self.y.shape}")
+        self._check_outputs(outputs, np.shape(params.a))
         positions = self.network.positions(params.u)
         if positions is not None and np.size(positions) and is_concrete(positions):
             self.warn_off_scale(*_range_of(positions))
+
+    def _check_outputs(self, outputs: tuple[int, ...], outer: tuple[int, ...]) -> None:
+        """Raise unless the targets fit the outputs of an outer layer of a shape."""
+        wanted = outputs_for(self.loss, self.y)
+        if wanted == (None,) and len(outputs) == 1:
+            if is_concrete(self.y) and np.max(np.asarray(self.y)) >= outputs[0]:
+                expected = f"classes below {outputs[0]}, the number of outputs"
+                raise argument_error("y", expected, f"up to {np.max(np.asarray(self.y)):g}")
+        elif outputs != wanted:
+            if wanted == (None,):
+                expected = "of shape (p, K) for a softmax of K classes"
+                raise argument_error("params.a", expected, f"of shape {outer}")
+            expected = f"of shape {(*self.x.shape[:1], *outputs)} for a of shape {outer}"
+            raise argument_error("y", expected, f"of shape {self.y.shape}")
 
     def warn_off_scale(self, low: float, high: float) -> None:
         # Starts elsewhere than on [0, 1] are somebody's choice, who knows the inputs.

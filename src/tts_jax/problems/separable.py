@@ -14,6 +14,7 @@ from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..models.network import Params, as_params
 from ..numerics.gram import RIDGE, solve_gram
 from .base import AbstractProblem
+from .losses import squared
 
 BLOCK = 256
 """The largest number of inputs that features are computed for at once, about."""
@@ -75,6 +76,10 @@ class AbstractSampleProblem(AbstractSeparableProblem):
         """Return f(x; a, u) for inputs (n, ...): (n,), or (n, K)."""
         return self.features(params.u, x) @ params.a
 
+    def losses(self, f: Array, y: Array) -> Float[Array, " n"]:
+        """Return the loss (n,) of each prediction: by default |f - y|^2."""
+        return squared(f, y)
+
     def __check_init__(self):
         check_scalar("penalty", self.penalty, minimum=0.0, strict=False)
         if np.ndim(self.x) < 1 or np.shape(self.x)[0] == 0:
@@ -101,12 +106,12 @@ class AbstractSampleProblem(AbstractSeparableProblem):
         x, y = jnp.asarray(self.x), jnp.asarray(self.y)
         if self.weights is None:
             return self.sample_loss(params, x, y)
-        squares = _squares(self._in_blocks(params, x) - y)
-        return self.penalised(jnp.sum(self._shares() * squares), params)
+        losses = self.losses(self._in_blocks(params, x), y)
+        return self.penalised(jnp.sum(self._shares() * losses), params)
 
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
-        """Return the mean over the batch of |f(x) - y|^2, with the penalty."""
-        return self.penalised(jnp.mean(_squares(self._in_blocks(params, x) - y)), params)
+        """Return the mean loss of a batch, with the penalty."""
+        return self.penalised(jnp.mean(self.losses(self._in_blocks(params, x), y)), params)
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         return self._normal_equations(u, jnp.asarray(self.y))
@@ -216,11 +221,6 @@ class SeparableProblem(AbstractSampleProblem):
         if np.shape(params.a) != wanted:
             got = f"of shape {np.shape(params.a)}"
             raise argument_error("params.a", f"of shape {wanted}, as the features and y", got)
-
-
-def _squares(residual: Array) -> Float[Array, " n"]:
-    """Return the squared lengths (n,) of residuals (n,) or (n, K)."""
-    return jnp.sum(residual.reshape(residual.shape[0], -1) ** 2, axis=1)
 
 
 def _block_size(count: int) -> int:

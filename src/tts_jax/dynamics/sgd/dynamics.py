@@ -135,6 +135,9 @@ class SGD(AbstractDynamics):
         if self.batch_size != "full":
             entries = sum(map(np.size, jax.tree.leaves(given.params)))
             check_memory("batch_size", self.batch_size * entries)
+        silent = is_concrete(self.noise) and self.noise == 0
+        if not silent and not problem.takes_noise():
+            raise argument_error("noise", "0 where the targets are classes", shown(self.noise))
         self._check_clock(given.taus, dtype)
         needed = ("sample_loss", "label" if samples is not None else "draw")
         for name in needed if self.batch_size != "full" else ():
