@@ -128,3 +128,25 @@ def test_parameters_that_do_not_fit_are_refused():
 
     with pytest.raises(ValueError, match=r"with features of shape \(37, p\)"):
         Flat(X, Y).check(START)
+
+
+def test_memory_does_not_grow_with_the_features_of_a_large_sample():
+    count, inputs, width = 1_000_000, 20, 200
+    x, y = np.zeros((count, inputs), np.float32), np.zeros(count, np.float32)
+    start = tts.init_two_layer(KEYS[3], tts.TwoLayerNetwork(tts.Tanh()), inputs, width)
+
+    def compiled(of_problem):
+        def program(x, y, params):
+            network = tts.TwoLayerNetwork(tts.Tanh())
+            return of_problem(tts.EmpiricalProblem(network, x, y), params)
+
+        shapes = (jax.ShapeDtypeStruct(v.shape, np.float64) for v in (x, y))
+        return jax.jit(program).lower(*shapes, start).compile()
+
+    data, features = 8 * count * inputs, 8 * count * width
+    for program in (
+        compiled(lambda problem, params: jax.grad(problem.risk)(params)),
+        compiled(lambda problem, params: problem.normal_equations(params.u)),
+    ):
+        most = program.memory_analysis().temp_size_in_bytes
+        assert most < 2 * data < 0.25 * features
