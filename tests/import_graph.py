@@ -51,7 +51,7 @@ FILES_OF = {
         *("thread_settings", "threads", "multi_device"),
         *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
-    "numerics": ("quadrature", "gram", "symmetric", "banded", "first_root"),
+    "numerics": (*("quadrature", "gram", "symmetric", "banded", "first_root", "bivariate_normal"),),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
@@ -72,9 +72,10 @@ FILES_OF = {
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding", "two_layer"),
+        *("gaussian_pairs", "gaussian_relu", "gaussian_moments"),
     ),
     "problems": (
-        *("base", "population", "losses", "separable", "empirical", "recorded_risks"),
+        *("base", "population", "losses", "separable", "empirical", "gaussian", "recorded_risks"),
         "contracts",
     ),
     "dynamics": (

@@ -50,6 +50,7 @@ from .models.two_layer import TwoLayerNetwork
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
+from .problems.gaussian import GaussianProblem
 from .problems.population import Problem
 from .problems.separable import SeparableProblem
 from .progress import ProgressBar
@@ -84,6 +85,7 @@ __all__ = [
     "EmpiricalProblem",
     "Erf",
     "Function",
+    "GaussianProblem",
     "GradientFlow",
     "LimitFlow",
     "Logistic",

@@ -1,0 +1,235 @@
+"""The problem of a two-layer network and a teacher over all Gaussian inputs: its risk is exact."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import argument_error, check_finite, check_type, is_concrete
+from .._numbers import as_floats, check_scalar, real
+from .._types import Array, Float, Key, Real, Scalar, Tree
+from ..closed_forms.gaussian_moments import (
+    GaussianNeurons,
+    covariances,
+    gaussian_kind,
+    gaussian_neurons,
+    joined,
+    means,
+    second_moments,
+)
+from ..models.network import Params, as_params
+from ..models.targets import Teacher
+from ..models.two_layer import TwoLayerNetwork
+from .separable import AbstractSeparableProblem
+
+
+class GaussianProblem(AbstractSeparableProblem):
+    """A `TwoLayerNetwork` that learns another one, on inputs x ~ N(0, covariance) in d dimensions.
+
+    **Arguments:**
+
+    - `network`: the student, with the activation Erf, Probit or ReLU.
+    - `target`: a `Teacher` of a `TwoLayerNetwork` of any width, with or without biases, and with
+      any scaling and eta. Its activation is that of the student; Erf and Probit go together.
+    - `covariance` (d, d) of the inputs, positive definite; by default the identity.
+    - `noise`: the standard deviation of the Gaussian noise in the labels that `draw` returns for
+      SGD, beside that of `SGD(noise=...)`. The risk is that without noise; so are `label`, and the
+      labels of samples that SGD replays.
+    - `penalty`: the factor of |a|^2, which is added to the risk and to the loss of samples.
+
+    The risk is exact: L(a, u) = E |f(x; a, u) - f*(x)|^2 + penalty |a|^2, without a factor 1/2, as
+    a quadratic form of the covariances of all neurons, of the student and the teacher. Its rounding
+    error is about 1e-16 times (sum_j |s a_j| |sigma_j| + sum_k |s* a*_k| |sigma_k|)^2. Gradients
+    and Hessians are those of the formula, also where neurons coincide, are opposite or vanish. A
+    ReLU with w = 0, b = 0 has no derivative: there the mean of those from either side counts, and a
+    second derivative of 0. One product of matrices grows with d, and nothing else.
+
+    **Raises:** `ValueError` for another network, target or activation, for a covariance that is not
+    symmetric and positive definite or of another d, and for a negative noise or penalty.
+    """
+
+    network: TwoLayerNetwork
+    target: Teacher
+    factor: Float[Array, "d d"] | None
+    """The Cholesky factor of the covariance, lower triangular, or None for the identity."""
+    noise: Real = eqx.field(default=0.0, kw_only=True, converter=real("noise"))
+    penalty: Real = eqx.field(default=0.0, kw_only=True, converter=real("penalty"))
+
+    def __init__(
+        self,
+        network: TwoLayerNetwork,
+        target: Teacher,
+        covariance: Array | None = None,
+        *,
+        noise: Real = 0.0,
+        penalty: Real = 0.0,
+    ):
+        self.network = network
+        self.target = target
+        self.noise = noise
+        self.penalty = penalty  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.factor = None if covariance is None else _factor(covariance)
+
+    def __check_init__(self):
+        _check_network("network", self.network)
+        check_type("target", self.target, Teacher)
+        _check_network("target.network", self.target.network)
+        of_student, of_teacher = self.network.activation, self.target.network.activation
+        if gaussian_kind(of_student) != gaussian_kind(of_teacher):
+            expected = f"one of a network with the activation {type(of_student).__name__}"
+            raise argument_error("target", expected, f"one with {type(of_teacher).__name__}")
+        check_scalar("noise", self.noise, minimum=0.0, strict=False)
+        check_scalar("penalty", self.penalty, minimum=0.0, strict=False)
+        d = self.inputs
+        if self.factor is not None and self.factor.shape != (d, d):
+            expected = f"of shape {(d, d)} for a teacher of {d} inputs"
+            raise argument_error("covariance", expected, f"of shape {self.factor.shape}")
+
+    @property
+    def inputs(self) -> int:
+        """The number d of inputs."""
+        return self.target.network.input_shape(self.target.params.u)[0]
+
+    @property
+    def covariance(self) -> Float[Array, "d d"]:
+        """The covariance of the inputs."""
+        if self.factor is None:
+            return jnp.eye(self.inputs)
+        return _product(jnp.asarray(self.factor), jnp.asarray(self.factor).T)
+
+    def risk(self, params: Params) -> Scalar:
+        params = jax.tree.map(jnp.asarray, as_params(params))
+        outer, inner = _split(self.network, params)
+        wanted_outer, wanted = _split(self._teacher_network, self._taught())
+        student, teacher = self._neurons(params.u), self._teachers()
+        neurons, weights = joined(student, teacher), jnp.concatenate([inner, -wanted])
+        # The square of the mean and the variance: two sums that do not cancel each other.
+        bias = outer - wanted_outer + _product(means(neurons), weights)
+        variance = jnp.sum(weights * _product(covariances(neurons, neurons), weights))
+        total = jnp.sum(bias**2) + variance
+        # Rounding may make it negative, never far from 0. The derivative is that of the formula.
+        total = total + jax.lax.stop_gradient(jnp.maximum(total, 0.0) - total)
+        return self.penalised(total, params)
+
+    def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
+        u = jax.tree.map(jnp.asarray, u)
+        student, teacher = self._neurons(u), self._teachers()
+        outer, inner = _split(self._teacher_network, self._taught())
+        scale = self.network.scale(student.w.shape[0])
+        first = means(student)
+        gram = second_moments(student, student)
+        wanted = first[:, None] * outer[None, :]
+        wanted = wanted + _product(second_moments(student, teacher), inner)
+        gram, wanted = scale**2 * gram, scale * wanted
+        if self.network.outer_bias:
+            mean = outer + _product(means(teacher), inner)
+            row = scale * first[None, :]
+            gram = jnp.block([[jnp.ones((1, 1), gram.dtype), row], [row.T, gram]])
+            wanted = jnp.concatenate([mean[None, :], wanted])
+        return gram, wanted.reshape(-1, *np.shape(self.target.params.a)[1:])
+
+    def draw(self, key: Key, count: int) -> tuple[Array, Array]:
+        """Return `count` random inputs (count, d), and their labels with the noise."""
+        of_x, of_y = jax.random.split(key)
+        x = jax.random.normal(of_x, (count, self.inputs), jnp.result_type(float))
+        if self.factor is not None:
+            x = _product(x, jnp.asarray(self.factor, x.dtype).T)
+        y = self.label(x)
+        if is_concrete(self.noise) and float(self.noise) == 0.0:
+            return x, y
+        return x, y + jnp.asarray(self.noise, y.dtype) * jax.random.normal(of_y, y.shape, y.dtype)
+
+    def label(self, x: Array) -> Array:
+        return self._teacher_network(self._taught(), x)
+
+    def predict(self, params: Params, x: Array) -> Array:
+        """Return f(x; a, u) for inputs (..., d): (...), or (..., K)."""
+        return self.network(params, x)
+
+    def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
+        """Return the mean over the batch of |f(x) - y|^2, with the penalty."""
+        residual = self.predict(params, x) - y
+        return self.penalised(jnp.sum(residual**2) / y.shape[0], params)
+
+    def check_samples(self, x: Array) -> None:
+        if x.shape[-1:] != (self.inputs,):
+            expected = f"with x of {self.inputs} inputs on the last axis"
+            raise argument_error("samples", expected, f"with x of shape {x.shape}")
+
+    def check(self, params: Params) -> None:
+        self.network.check(params)
+        shape = np.shape(params.u["w"])
+        if shape[1] != self.inputs:
+            expected = f"of shape (m, {self.inputs}), as the inputs of the teacher"
+            raise argument_error('params.u["w"]', expected, f"of shape {shape}")
+        outputs = np.shape(self.target.params.a)[1:]
+        if np.shape(params.a)[1:] != outputs:
+            wanted = (*self.network.outer_shape(params.u), *outputs)
+            expected = f"of shape {wanted}, with the outputs of the teacher"
+            raise argument_error("params.a", expected, f"of shape {np.shape(params.a)}")
+
+    @property
+    def _teacher_network(self) -> TwoLayerNetwork:
+        network = self.target.network
+        assert isinstance(network, TwoLayerNetwork)
+        return network
+
+    def _taught(self) -> Params:
+        return jax.tree.map(jnp.asarray, self.target.params)
+
+    def _teachers(self) -> GaussianNeurons:
+        return self._whitened(self._teacher_network, self._taught().u)
+
+    def _neurons(self, u: Tree) -> GaussianNeurons:
+        return self._whitened(self.network, u)
+
+    def _whitened(self, network: TwoLayerNetwork, u: Tree) -> GaussianNeurons:
+        """Return the neurons as functions of inputs of covariance 1, of which x is `factor` times.
+
+        w.x = (factor^T w).(these inputs).
+        """
+        w = u["w"] if self.factor is None else _product(u["w"], jnp.asarray(self.factor))
+        return gaussian_neurons(network.activation, w, u["b"] if network.bias else None)
+
+
+def _split(network: TwoLayerNetwork, params: Params) -> tuple[Array, Array]:
+    """Return the outer bias (K,) and the weights (m, K) of the values of neurons, scaled; K is 1
+    for one output."""
+    a = params.a.reshape(params.a.shape[0], -1)
+    outer, inner = (a[0], a[1:]) if network.outer_bias else (jnp.zeros_like(a[0]), a)
+    return outer, network.scale(inner.shape[0]) * inner
+
+
+def _check_network(name: str, network: object) -> None:
+    check_type(name, network, TwoLayerNetwork)
+    assert isinstance(network, TwoLayerNetwork)
+    if gaussian_kind(network.activation) is None:
+        expected = "one with the activation Erf, Probit or ReLU, whose risk is known exactly"
+        got = f"one with {type(network.activation).__name__} (EmpiricalProblem takes any)"
+        raise argument_error(name, expected, got)
+
+
+def _factor(covariance: Array) -> Array:
+    """Return the Cholesky factor of a covariance (d, d), which is checked where it is known."""
+    covariance = as_floats("covariance", covariance)
+    shape = np.shape(covariance)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise argument_error("covariance", "of shape (d, d)", f"of shape {shape}")
+    check_finite("covariance", covariance)
+    if not is_concrete(covariance):
+        return jnp.linalg.cholesky(covariance)
+    known = np.asarray(covariance, np.float64)
+    if not np.allclose(known, known.T, rtol=1e-10, atol=1e-14 * float(np.max(np.abs(known)))):
+        raise argument_error("covariance", "symmetric", "not")
+    try:
+        factor = np.linalg.cholesky(known)
+    except np.linalg.LinAlgError:
+        least = float(np.linalg.eigvalsh(known)[0])
+        got = f"one whose least eigenvalue is {least:.3g}"
+        raise argument_error("covariance", "positive definite", got) from None
+    factor.setflags(write=False)
+    return factor  # pyright: ignore[reportReturnType]
+
+
+def _product(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
