@@ -75,8 +75,8 @@ FILES_OF = {
         *("gaussian_pairs", "gaussian_relu", "gaussian_moments"),
     ),
     "problems": (
-        *("base", "population", "losses", "separable", "empirical", "gaussian", "recorded_risks"),
-        "contracts",
+        *("base", "population", "losses", "separable", "empirical", "gaussian", "additive"),
+        *("recorded_risks", "contracts"),
     ),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),

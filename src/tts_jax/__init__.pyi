@@ -47,6 +47,7 @@ from .models.targets import (
     Teacher,
 )
 from .models.two_layer import TwoLayerNetwork
+from .problems.additive import AdditiveProblem
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
@@ -77,6 +78,7 @@ __all__ = [
     "AbstractStep",
     "AbstractTarget",
     "AdditiveNetwork",
+    "AdditiveProblem",
     "AdditiveSteps",
     "CheckpointWarning",
     "CoarseStepsWarning",
