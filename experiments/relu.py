@@ -25,7 +25,7 @@ def problem(key: jax.Array) -> tts.EmpiricalProblem:
 
 
 def data(run: Run) -> xr.Dataset:
-    data = additive.train(run, problem, (additive.WIDTH,))
+    data = additive.train(run, problem, tts.Problem(NETWORK, TEACHER), (additive.WIDTH,))
     x = np.linspace(0.0, 1.0, 401)
     data["f_star"] = ("x", np.asarray(TEACHER(jnp.asarray(x))))
     return data.assign_coords(x=x)

@@ -20,7 +20,8 @@ def problem(key: jax.Array) -> tts.EmpiricalProblem:
 
 
 def data(run: Run) -> xr.Dataset:
-    return additive.train(run, problem, (INPUTS, additive.WIDTH))
+    population = tts.AdditiveProblem(NETWORK, TARGET, INPUTS)
+    return additive.train(run, problem, population, (INPUTS, additive.WIDTH))
 
 
 def plot(data: xr.Dataset) -> dict[str, Any]:
