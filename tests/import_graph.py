@@ -57,15 +57,18 @@ FILES_OF = {
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
     ),
     "models": (
-        *("cubic_step", "activations", "network", "shallow", "additive", "two_layer", "initialisers"),
-        *("targets", "contracts"),
+        *("cubic_step", "activations", "network", "adapters", "shallow", "additive", "two_layer"),
+        *("initialisers", "targets", "contracts"),
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding"),
     ),
-    "problems": ("base", "population", "separable", "empirical", "recorded_risks", "contracts"),
+    "problems": (
+        *("base", "population", "separable", "affine", "model", "from_model", "empirical"),
+        *("recorded_risks", "contracts"),
+    ),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),

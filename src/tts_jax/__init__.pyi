@@ -50,6 +50,8 @@ from .models.two_layer import TwoLayerNetwork
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
+from .problems.from_model import NotSeparableWarning, from_apply, from_module
+from .problems.model import ModelProblem, SeparableModelProblem
 from .problems.population import Problem
 from .problems.separable import SeparableProblem
 from .progress import ProgressBar
@@ -87,6 +89,8 @@ __all__ = [
     "GradientFlow",
     "LimitFlow",
     "Logistic",
+    "ModelProblem",
+    "NotSeparableWarning",
     "OffScaleWarning",
     "Params",
     "PiecewiseConstant",
@@ -97,6 +101,7 @@ __all__ = [
     "ReLU",
     "ReducedFlow",
     "Rodas5P",
+    "SeparableModelProblem",
     "SeparableProblem",
     "ShallowNetwork",
     "SimulationError",
@@ -116,6 +121,8 @@ __all__ = [
     "check_problem",
     "check_target",
     "configure",
+    "from_apply",
+    "from_module",
     "hit_times",
     "init_two_layer",
     "init_uniform",
