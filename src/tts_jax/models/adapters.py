@@ -175,8 +175,8 @@ def kinds_of(
     **Arguments:** the `name` of the argument that the tree is; for each leaf its label among the
     fast ones, and whether it is frozen: True and "fast", or True and "fixed", pick it.
 
-    **Raises:** `ValueError` where an array is picked that cannot be trained, or that is frozen too,
-    and where nothing is fast or nothing is slow.
+    **Raises:** `ValueError` where an array is fast that cannot be trained and is not frozen, where
+    one is fast that is frozen too, and where nothing is fast or nothing is slow.
     """
     paths, leaves, _ = flat_with_paths(tree)
     kinds: list[Kind] = []
@@ -185,13 +185,13 @@ def kinds_of(
         if not is_array(leaf):
             kinds.append(FIXED)
             continue
-        if is_fast and is_frozen:
-            raise argument_error("fast", "apart from what is `frozen`", f"a choice with {path}")
         is_number = jnp.issubdtype(leaf.dtype, jnp.inexact)
-        if is_fast and not is_number:
-            expected = "leaves of real numbers"
-            raise argument_error("fast", expected, f"a choice with {path} of {leaf.dtype}")
-        if is_fast:
+        if is_fast and is_frozen and is_number:
+            raise argument_error("fast", "apart from what is `frozen`", f"a choice with {path}")
+        if is_fast and not is_number and not is_frozen:
+            expected = "a choice of real numbers (others in a fast layer must be `frozen`)"
+            raise argument_error("fast", expected, f"one with {path} of {leaf.dtype}")
+        if is_fast and is_number:
             kinds.append(FAST)
         else:
             kinds.append(SLOW if is_number and not is_frozen and label != FIXED else FIXED)

@@ -118,14 +118,14 @@ class SeparableModelProblem(ModelProblem, AbstractSampleProblem):
         """Return the fast leaves of least squares."""
         targets, bias = self._targets(u), self.head.bias
         # The ridge would pull the bias from a large common value of all labels to 0.
-        common = jnp.zeros_like(targets[0]) if bias is None else targets[0]
+        common = jnp.zeros_like(targets[:1]) if bias is None else targets[:1]
         gram, moments = self._equations(u, targets - common)
         penalty = jnp.asarray(self.penalty).astype(gram.dtype)
         gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
         if bias is not None:
-            moments = moments.at[bias].add(-penalty * common)
+            moments = moments.at[bias].add(-penalty * common[0])
         flat = solve_gram(gram, moments, ridge=ridge)
-        return self._leaves(flat if bias is None else flat.at[bias].add(common))
+        return self._leaves(flat if bias is None else flat.at[bias].add(common[0]))
 
     def check(self, params: Params) -> None:
         self.halves.check(params)
