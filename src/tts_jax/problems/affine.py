@@ -76,7 +76,7 @@ def head_of(predict: Predict, params: Params, x: Array) -> Head:
     zeros = jax.tree.map(jnp.zeros_like, params.a)
     points = _points(predict, params, x, random)
     outputs = [np.asarray(predict(Params(zeros, u), x)) for u in points]
-    slopes = [_slopes(predict, zeros, u, x) for u in points]
+    slopes = _slopes(predict, zeros, points, x)
     axes = _shared_axes(slopes)
     bias = None
     if axes is not None or slopes[0][0].shape[1] == 1:
@@ -92,14 +92,14 @@ def spread(x: Any) -> Any:
     return x[np.unique(np.linspace(0, count - 1, SAMPLES).astype(int))]
 
 
-def _slopes(predict: Predict, zeros: Tree, u: Tree, x: Array) -> list[np.ndarray]:
-    """Return the derivative of all K outputs by every fast leaf, (n, K, ...) each."""
+def _slopes(predict: Predict, zeros: Tree, points: list[Tree], x: Array) -> list[list[np.ndarray]]:
+    """Return the derivative of all K outputs by every fast leaf, (n, K, ...) each, for some u."""
 
-    def one(a: Tree, x: Array) -> Array:
+    def one(a: Tree, u: Tree, x: Array) -> Array:
         return predict(Params(a, u), x[None]).reshape(-1)
 
-    found = jax.vmap(jax.jacrev(one), in_axes=(None, 0))(zeros, x)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+    each = jax.jit(jax.vmap(jax.jacrev(one), in_axes=(None, None, 0)))
+    return [[np.asarray(v) for v in jax.tree.leaves(each(zeros, u, x))] for u in points]
 
 
 def _shared_axes(points: list[list[np.ndarray]]) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ from ..models.adapters import (
     picked_by,
 )
 from ..models.network import Params
-from .affine import head_of, not_affine_in, spread
+from .affine import Predict, head_of, not_affine_in, spread
 from .model import ModelProblem, SeparableModelProblem
 
 
@@ -168,8 +168,8 @@ def _problem(
         more = {"weights": problem.weights, "penalty": problem.penalty}
         return SeparableModelProblem(apply, halves, problem.x, problem.y, **more), params
     some = jnp.asarray(spread(problem.x)).astype(kind)
-    _check_numbers(name, problem, params, some)
     predict = jax.jit(lambda params, x: problem.predict(params, x))
+    _check_numbers(name, predict, params, some)
     wrong = not_affine_in(predict, params, some)
     if not wrong:
         head = head_of(predict, params, some)
@@ -200,13 +200,7 @@ def _check_output(name: str, problem: ModelProblem, params: Params, dtype: np.dt
     """
     shape, wanted = np.shape(problem.x), np.shape(problem.y)
     expected = f"one that predicts for inputs of shape {shape}"
-    asked = jax.ShapeDtypeStruct(shape, dtype)
-    try:
-        found = jax.eval_shape(lambda p, x: problem.apply(problem.to_model(p), x), params, asked)
-    except Exception as error:  # of the user's model, which may fail in any way
-        text = str(error).strip().splitlines()
-        got = f"one that fails with {type(error).__name__}: {text[0] if text else ''}"
-        raise argument_error(name, expected, got) from error
+    found = _traced(name, expected, problem, params, jax.ShapeDtypeStruct(shape, dtype))
     if not isinstance(found, jax.ShapeDtypeStruct):
         got = f"one that returns a {type(found).__name__}"
         raise argument_error(name, f"{expected} and returns one array", got)
@@ -221,16 +215,40 @@ def _check_output(name: str, problem: ModelProblem, params: Params, dtype: np.dt
         expected = f"one that computes in {dtype}, as its parameters and inputs are"
         got = f"one that returns {found.dtype}: if the model states a dtype of its own, change it"
         raise argument_error(name, expected, got)
+    one = jax.ShapeDtypeStruct((1, *shape[1:]), dtype)
+    alone = _traced(
+        name,
+        f"one that predicts for any number of inputs, also for {one.shape}",
+        problem,
+        params,
+        one,
+    )
+    if alone.shape != (1, *found.shape[1:]):
+        expected = f"one that returns {(1, *found.shape[1:])} for inputs of shape {one.shape}"
+        raise argument_error(name, expected, f"one that returns {alone.shape}")
 
 
-def _check_numbers(name: str, problem: ModelProblem, params: Params, x: Array) -> None:
+def _traced(
+    name: str, expected: str, problem: ModelProblem, params: Params, x: jax.ShapeDtypeStruct
+) -> Any:
+    """Return what the model returns for inputs, without their numbers."""
+    try:
+        return jax.eval_shape(lambda p, x: problem.apply(problem.to_model(p), x), params, x)
+    except Exception as error:  # of the user's model, which may fail in any way
+        text = str(error).strip().splitlines()
+        got = f"one that fails with {type(error).__name__}: {text[0] if text else ''}"
+        raise argument_error(name, expected, got) from error
+
+
+def _check_numbers(name: str, predict: Predict, params: Params, x: Array) -> None:
     """Raise unless predictions are finite, and each depends on its own input alone."""
-    found = np.asarray(problem.predict(params, x))
+    found = np.asarray(predict(params, x))
     if not np.all(np.isfinite(found)):
         raise argument_error(name, "one that predicts finite numbers", "one that predicts NaN")
-    alone = np.asarray(problem.predict(params, x[:1]))
+    # As many inputs again: for another number of them all would be compiled once more.
+    alone = np.asarray(predict(params, jnp.broadcast_to(x[:1], x.shape)))
     allowed = np.sqrt(np.finfo(found.dtype).eps) * np.max(np.abs(found))
-    if np.any(np.abs(alone - found[:1]) > allowed):
+    if np.any(np.abs(alone - found)[0] > allowed):
         expected = "one that predicts for each input by itself: samples are drawn in any batch"
-        got = "one that predicts otherwise for one input alone than among others"
+        got = "one that predicts otherwise for an input among others than among its like"
         raise argument_error(name, expected, got)
