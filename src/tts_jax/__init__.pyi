@@ -50,7 +50,7 @@ from .models.two_layer import TwoLayerNetwork
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
-from .problems.from_model import NotSeparableWarning, from_apply, from_module
+from .problems.from_model import from_apply, from_module
 from .problems.model import ModelProblem, SeparableModelProblem
 from .problems.population import Problem
 from .problems.separable import SeparableProblem
@@ -90,7 +90,6 @@ __all__ = [
     "LimitFlow",
     "Logistic",
     "ModelProblem",
-    "NotSeparableWarning",
     "OffScaleWarning",
     "Params",
     "PiecewiseConstant",

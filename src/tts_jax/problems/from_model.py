@@ -24,10 +24,6 @@ from .affine import Predict, head_of, not_affine_in, spread
 from .model import ModelProblem, SeparableModelProblem
 
 
-class NotSeparableWarning(UserWarning):
-    """A model is not affine in its fast leaves: `ReducedFlow` will not run on it."""
-
-
 def from_module(
     model: Any,
     x: Any,
@@ -68,7 +64,7 @@ def from_module(
     its fast leaves; and `Params(a, u)`, two modules with None in the place of each other's leaves.
     `problem.to_model(params)` is a module again, and so is that of a trajectory's.
 
-    **Warns:** `NotSeparableWarning`, naming the leaves that the model is not affine in.
+    **Warns:** `UserWarning`, naming the leaves that the model is not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -115,7 +111,7 @@ def from_apply(
     in the fast leaves; and `Params(a, u)`, two trees like `params` with None in the place of each
     other's leaves. `problem.to_model(params)` is a tree like `params` again.
 
-    **Warns:** `NotSeparableWarning`, naming the leaves that the predictions are not affine in.
+    **Warns:** `UserWarning`, naming the leaves that the predictions are not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -186,7 +182,6 @@ def _problem(
         "not ReducedFlow, which needs the best fast leaves by least squares. Choose other leaves "
         "as `fast`, such as a last layer without an activation after it, or say "
         "`separable=False` if this is meant.",
-        NotSeparableWarning,
         stacklevel=3,
     )
     more = {"weights": problem.weights, "penalty": problem.penalty, "not_affine": paths}
