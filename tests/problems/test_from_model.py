@@ -356,6 +356,12 @@ def function(**changed):
         (function, {"fast": False}, "`fast`.*picks no array"),
         (function, {"frozen": lambda path: path[0] != "n"}, r"`fast`.*`frozen`.*\['a'\]"),
         (function, {"fast": lambda path: path[0]}, "`fast`.*True, False"),
+        (function, {"fast": lambda path: path[1]}, r"`fast`.*paths such as \('a',\).*IndexError"),
+        (
+            function,
+            {"params": {"a": np.ones(4), "u": np.ones((INPUTS, 4)), "s": np.array(["one"])}},
+            r"`params`.*numbers.*<U3 in \['s'\]",
+        ),
         (
             function,
             {"params": {"a": jnp.full(4, jnp.nan), "u": jnp.ones((INPUTS, 4))}},

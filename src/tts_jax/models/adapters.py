@@ -137,6 +137,10 @@ def in_halves(name: str, model: Tree, kinds: Sequence[Kind], dtype: Any) -> tupl
         if not is_array(leaf):
             skeleton.append(leaf)
             continue
+        if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in _NUMBERS:
+            raise argument_error(
+                name, "without arrays of anything but numbers", f"{leaf.dtype} in {path}"
+            )
         if kind != FIXED and jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             expected = "without complex numbers, unless they are `frozen`"
             raise argument_error(name, expected, f"{leaf.dtype} in {path}")
@@ -152,6 +156,10 @@ def in_halves(name: str, model: Tree, kinds: Sequence[Kind], dtype: Any) -> tupl
     whole = Skeleton(jax.tree.unflatten(structure, skeleton))
     params = Params(whole.filled(FAST, parts[FAST]), whole.filled(SLOW, parts[SLOW]))
     return Halves(whole, parts[FIXED]), params
+
+
+_NUMBERS = "biufcV"
+"""Kinds of arrays of NumPy that JAX has too; the short floats are V."""
 
 
 def flat_with_paths(tree: Tree) -> tuple[list[str], list[Any], Any]:
@@ -259,7 +267,12 @@ def labels_by(argument: str, choice: Any, tree: Tree) -> list[Kind | bool]:
         return _below(argument, choice, paths)
     labels: list[Any]
     if callable(choice):
-        labels = [choice(path) for path in paths]
+        try:
+            labels = [choice(path) for path in paths]
+        except Exception as error:  # of the user's function, which may fail in any way
+            got = f"one that fails with {type(error).__name__}: {error}"
+            expected = f"a function of paths such as {paths[0]}"
+            raise argument_error(argument, expected, got) from error
     else:
         try:
             labels = jax.tree.leaves(jax.tree.broadcast(choice, tree))

@@ -76,10 +76,14 @@ def head_of(predict: Predict, params: Params, x: Array) -> Head:
     zeros = jax.tree.map(jnp.zeros_like, params.a)
     points = _points(predict, params, x, random)
     outputs = [np.asarray(predict(Params(zeros, u), x)) for u in points]
-    slopes = _slopes(predict, zeros, points, x)
-    axes = _shared_axes(slopes)
+    count = outputs[0].size // outputs[0].shape[0]
+    # Of the first output, and of all of them in random shares: a derivative of each would be K
+    # times as large.
+    shares = np.stack([np.eye(count)[0], random.normal(size=count)])
+    slopes = _slopes(predict, zeros, points, x, jnp.asarray(shares, outputs[0].dtype))
+    axes = _shared_axes(slopes, shares)
     bias = None
-    if axes is not None or slopes[0][0].shape[1] == 1:
+    if axes is not None or count == 1:
         features = np.concatenate([_first_output(rows, axes) for rows in slopes])
         ones = np.flatnonzero(np.all(features == 1.0, axis=0))
         bias = int(ones[0]) if ones.size else None
@@ -92,39 +96,43 @@ def spread(x: Any) -> Any:
     return x[np.unique(np.linspace(0, count - 1, SAMPLES).astype(int))]
 
 
-def _slopes(predict: Predict, zeros: Tree, points: list[Tree], x: Array) -> list[list[np.ndarray]]:
-    """Return the derivative of all K outputs by every fast leaf, (n, K, ...) each, for some u."""
+def _slopes(
+    predict: Predict, zeros: Tree, points: list[Tree], x: Array, shares: Array
+) -> list[list[np.ndarray]]:
+    """Return the derivatives of sums of the K outputs, with these shares (s, K), by every fast
+    leaf, (n, s, ...) each, for some u."""
 
-    def one(a: Tree, u: Tree, x: Array) -> Array:
-        return predict(Params(a, u), x[None]).reshape(-1)
+    def one(u: Tree, x: Array) -> Tree:
+        _, pull = jax.vjp(lambda a: predict(Params(a, u), x[None]).reshape(-1), zeros)
+        return jax.vmap(lambda share: pull(share)[0])(shares)
 
-    each = jax.jit(jax.vmap(jax.jacrev(one), in_axes=(None, None, 0)))
-    return [[np.asarray(v) for v in jax.tree.leaves(each(zeros, u, x))] for u in points]
+    each = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+    return [[np.asarray(v) for v in jax.tree.leaves(each(u, x))] for u in points]
 
 
-def _shared_axes(points: list[list[np.ndarray]]) -> tuple[int, ...] | None:
+def _shared_axes(points: list[list[np.ndarray]], shares: np.ndarray) -> tuple[int, ...] | None:
     """Return the axis of each leaf along which every output has its own numbers, and all outputs
     the same features; None if there is none for some leaf, and for one output."""
-    outputs = points[0][0].shape[1]
+    outputs = shares.shape[1]
     if outputs == 1:
         return None
     axes = []
     for i in range(len(points[0])):
-        shape = points[0][i].shape[2:]
-        fitting = [axis for axis, size in enumerate(shape) if size == outputs]
-        fitting = [axis for axis in fitting if all(_is_shared(rows[i], axis) for rows in points)]
+        sizes = points[0][i].shape[2:]
+        fitting = [axis for axis, size in enumerate(sizes) if size == outputs]
+        fitting = [a for a in fitting if all(_is_shared(rows[i], a, shares) for rows in points)]
         if not fitting:
             return None
         axes.append(fitting[0])
     return tuple(axes)
 
 
-def _is_shared(slope: np.ndarray, axis: int) -> bool:
+def _is_shared(slope: np.ndarray, axis: int, shares: np.ndarray) -> bool:
     by_output = np.moveaxis(slope, 2 + axis, 2)
-    count, outputs = by_output.shape[:2]
-    rows = by_output.reshape(count, outputs, outputs, -1)
-    shared = np.eye(outputs)[None, :, :, None] * rows[:, :1, :1]
-    return _is_close(rows, shared, float(np.max(np.abs(rows), initial=0.0)))
+    rows = by_output.reshape(*by_output.shape[:3], -1)
+    wanted = shares[None, :, :, None] * rows[:, :1, :1]
+    allowed = np.sqrt(np.finfo(rows.dtype).eps) * np.max(np.abs(rows), initial=0.0)
+    return bool(np.all(np.abs(rows - wanted) <= allowed))
 
 
 def _first_output(slopes: list[np.ndarray], axes: tuple[int, ...] | None) -> np.ndarray:
@@ -164,9 +172,3 @@ def _lie_on_a_line(first: np.ndarray, second: np.ndarray, along: np.ndarray) -> 
 
 _ROUNDING = 1e3
 """Rounding units that an output may be off."""
-
-
-def _is_close(found: np.ndarray, wanted: np.ndarray, size: float) -> bool:
-    """Return whether two arrays differ by rounding only, of numbers up to a size."""
-    tolerance = float(np.sqrt(np.finfo(found.dtype).eps))
-    return bool(np.all(np.abs(found - wanted) <= tolerance * size))
