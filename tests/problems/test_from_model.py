@@ -185,6 +185,30 @@ def test_fixed_leaves_are_not_trained():
     assert problem.head.has_offset
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_normalisation_by_kept_means_only(training):
+    linen = pytest.importorskip("flax.linen")
+
+    class Normalised(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.BatchNorm(use_running_average=not training)(linen.Dense(WIDTH)(x))
+            return linen.Dense(1)(jnp.tanh(x))
+
+    def apply(variables, x):
+        return Normalised().apply(variables, x, mutable=["batch_stats"])[0]
+
+    variables = Normalised().init(jax.random.key(0), X)
+    if training:
+        with pytest.raises(ValueError, match=r"`apply`.*for each input by itself"):
+            tts.from_apply(apply, variables, X, Y, "Dense_1", frozen="batch_stats")
+        return
+    problem, start = tts.from_apply(apply, variables, X, Y, "Dense_1", frozen="batch_stats")
+    assert type(problem) is tts.SeparableModelProblem
+    assert [len(jax.tree.leaves(half)) for half in start] == [2, 4]
+    assert jax.tree.leaves(start.u["batch_stats"]) == []
+
+
 def test_a_model_that_is_not_affine_is_told_and_still_trains():
     def apply(p, x):
         return jax.nn.relu(x @ p["w"]) @ p["v"]["in"] * p["v"]["out"]
