@@ -155,17 +155,19 @@ def _problem(
     halves, params = in_halves(owner, model, kinds, kind)
     problem = ModelProblem(apply, halves, x, y, weights=weights, penalty=penalty)
     _check_output(name, problem, params, kind)
-    if separable is False:
-        return problem, params
-    if not is_concrete(params, halves, problem.x, problem.y) or is_traced():
-        if separable is None:
-            expected = "True or False under a jax transformation, where numbers are unknown"
-            raise argument_error("separable", expected, "None")
-        more = {"weights": problem.weights, "penalty": problem.penalty}
-        return SeparableModelProblem(apply, halves, problem.x, problem.y, **more), params
+    is_known = is_concrete(params, halves, problem.x, problem.y) and not is_traced()
+    if separable is None and not is_known:
+        expected = "True or False under a jax transformation, where numbers are unknown"
+        raise argument_error("separable", expected, "None")
     some = jnp.asarray(spread(problem.x)).astype(kind)
     predict = jax.jit(lambda params, x: problem.predict(params, x))
-    _check_numbers(name, predict, params, some)
+    if is_known:
+        _check_numbers(name, predict, params, some)
+    if separable is False:
+        return problem, params
+    if not is_known:
+        more = {"weights": problem.weights, "penalty": problem.penalty}
+        return SeparableModelProblem(apply, halves, problem.x, problem.y, **more), params
     wrong = not_affine_in(predict, params, some)
     if not wrong:
         head = head_of(predict, params, some)
