@@ -57,16 +57,8 @@ FILES_OF = {
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
     ),
     "models": (
-        *(
-            "cubic_step",
-            "activations",
-            "network",
-            "shallow",
-            "additive",
-            "two_layer",
-            "initialisers",
-        ),
-        *("targets", "contracts"),
+        *("cubic_step", "activations", "network", "adapters", "shallow", "additive", "two_layer"),
+        *("initialisers", "targets", "contracts"),
     ),
     "closed_forms": (
         *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
@@ -75,8 +67,8 @@ FILES_OF = {
         *("gaussian_pairs", "gaussian_relu", "gaussian_moments"),
     ),
     "problems": (
-        *("base", "population", "losses", "separable", "empirical", "gaussian", "additive"),
-        *("recorded_risks", "contracts"),
+        *("base", "population", "losses", "penalised", "sample", "separable", "affine", "model"),
+        *("from_model", "empirical", "gaussian", "additive", "recorded_risks", "contracts"),
     ),
     "dynamics": (
         *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),

@@ -51,7 +51,9 @@ from .problems.additive import AdditiveProblem
 from .problems.base import AbstractProblem
 from .problems.contracts import check_problem
 from .problems.empirical import EmpiricalProblem, sample_problem
+from .problems.from_model import from_apply, from_module
 from .problems.gaussian import GaussianProblem
+from .problems.model import ModelProblem, SeparableModelProblem
 from .problems.population import Problem
 from .problems.separable import SeparableProblem
 from .progress import ProgressBar
@@ -91,6 +93,7 @@ __all__ = [
     "GradientFlow",
     "LimitFlow",
     "Logistic",
+    "ModelProblem",
     "OffScaleWarning",
     "Params",
     "PiecewiseConstant",
@@ -101,6 +104,7 @@ __all__ = [
     "ReLU",
     "ReducedFlow",
     "Rodas5P",
+    "SeparableModelProblem",
     "SeparableProblem",
     "ShallowNetwork",
     "SimulationError",
@@ -120,6 +124,8 @@ __all__ = [
     "check_problem",
     "check_target",
     "configure",
+    "from_apply",
+    "from_module",
     "hit_times",
     "init_two_layer",
     "init_uniform",

@@ -117,3 +117,14 @@ def test_an_object_that_cannot_be_referred_to_weakly_is_a_function_too():
 
     for k in (1.0, 9.0):
         assert float(tts.Function(Slope(k))(jnp.asarray(2.0))) == 2 * k
+
+
+def test_a_teacher_of_several_inputs_is_its_network():
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    params = tts.init_two_layer(jax.random.key(0), network, 3, 4, outer_scale=1.0, bias_scale=1.0)
+    x = jax.random.normal(jax.random.key(1), (7, 3))
+    np.testing.assert_array_equal(tts.Teacher(network, params)(x), network(params, x))
+    drawn = tts.sample_problem(
+        jax.random.key(2), network, tts.Teacher(network, params), 5, inputs=3
+    )
+    np.testing.assert_array_equal(drawn.risk(params), 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.problems.separable import BLOCK
+from tts_jax.problems.sample import BLOCK
 
 ETA = 0.2
 
@@ -176,3 +176,21 @@ def test_inputs_on_the_scale_and_starts_that_cover_others_are_not_warned_of():
         return params_of(a, 10 * u - 3)
 
     tts.Study(problem, tts.GradientFlow(0.1), {"width": 4}, [0.1], start=start)
+
+
+def test_the_ridge_does_not_pull_the_bias_also_inside_a_run_and_with_a_penalty():
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    keys = jax.random.split(jax.random.key(5), 2)
+    x = jax.random.normal(keys[0], (40, 2))
+    start = tts.init_two_layer(keys[1], network, 2, 3, bias_scale=1.0)
+    low = tts.EmpiricalProblem(network, x, jnp.sin(x[:, 0]))
+    high = tts.EmpiricalProblem(network, x, jnp.sin(x[:, 0]) + 1000.0)
+    risks = [
+        jax.jit(lambda p, u: p.risk(tts.Params(p.best_outer(u, ridge=1e-4), u)))(each, start.u)
+        for each in (low, high)
+    ]
+    np.testing.assert_allclose(risks[1], risks[0], rtol=1e-6)
+    heavy = tts.EmpiricalProblem(network, x, jnp.sin(x[:, 0]) + 3.0, penalty=0.1)
+    best = heavy.best_outer(start.u)
+    slope = jax.grad(lambda a: heavy.risk(tts.Params(a, start.u)))(best)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tts_jax as tts
-from tts_jax.problems import separable
+from tts_jax.problems import sample
 
 KEYS = jax.random.split(jax.random.key(1), 6)
 COUNT = 37
@@ -30,10 +30,10 @@ def least_squares(penalty):
     return np.linalg.lstsq(rows, np.concatenate([root * np.asarray(Y), np.zeros((4, 2))]))[0]
 
 
-@pytest.mark.parametrize("block", [separable.BLOCK, 10], ids=["at once", "in blocks"])
+@pytest.mark.parametrize("block", [sample.BLOCK, 10], ids=["at once", "in blocks"])
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 def test_the_risk_and_its_minimiser_are_those_of_numpy(penalty, block, monkeypatch):
-    monkeypatch.setattr(separable, "BLOCK", block)
+    monkeypatch.setattr(sample, "BLOCK", block)
     problem = Mine(X, Y, weights=WEIGHTS, penalty=penalty)
     residual = np.asarray(problem.features(START.u, X) @ START.a - Y)
     shares = np.asarray(WEIGHTS / WEIGHTS.sum())
@@ -68,18 +68,6 @@ def test_it_moves_as_the_network_of_the_package(dynamics):
     np.testing.assert_allclose(runs[0].risk, runs[1].risk, rtol=1e-8)
 
 
-def test_samples_are_drawn_by_their_weights():
-    weights = np.zeros(COUNT)
-    weights[[3, 8]] = 1.0, 3.0
-    problem = Mine(X, Y, weights=weights)
-    x, y = problem.draw(KEYS[5], 4000)
-    is_third, is_eighth = (np.all(np.asarray(x) == np.asarray(X[i]), axis=1) for i in (3, 8))
-    assert np.all(is_third | is_eighth)
-    # Within four standard errors.
-    assert abs(is_eighth.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 4000)
-    np.testing.assert_array_equal(np.asarray(y)[is_third][0], Y[3])
-
-
 def test_one_feature_twice_shares_its_weight():
     class Twins(tts.SeparableProblem):
         def features(self, u, x):
@@ -90,28 +78,6 @@ def test_one_feature_twice_shares_its_weight():
     best = problem.best_outer(jnp.ones(3))
     assert float(best[0]) == pytest.approx(float(best[1]), rel=1e-3)  # the ridge decides
     assert best[2] == 0.0
-
-
-NAN = np.where(np.arange(COUNT) == 5, np.nan, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"x": X[:0], "y": Y[:0]}, "`x` must be of shape"),
-        ({"y": Y[:5]}, r"`y` must be of shape \(37,\) or \(37, K\)"),
-        ({"y": NAN}, "`y` must be finite.*5"),
-        ({"x": np.stack([NAN, NAN], axis=1)}, "`x` must be finite"),
-        ({"weights": np.ones(3)}, r"`weights` must be of shape \(37,\)"),
-        ({"weights": -np.ones(COUNT)}, "`weights` must be at least 0"),
-        ({"weights": np.zeros(COUNT)}, "`weights` must be at least 0, and not all 0"),
-        ({"penalty": -1.0}, "`penalty` must be"),
-    ],
-)
-def test_bad_data_are_refused(given, message):
-    arguments = {"x": X, "y": Y} | given
-    with pytest.raises(ValueError, match=message):
-        Mine(arguments.pop("x"), arguments.pop("y"), **arguments)
 
 
 def test_parameters_that_do_not_fit_are_refused():
@@ -128,25 +94,3 @@ def test_parameters_that_do_not_fit_are_refused():
 
     with pytest.raises(ValueError, match=r"with features of shape \(37, p\)"):
         Flat(X, Y).check(START)
-
-
-def test_memory_does_not_grow_with_the_features_of_a_large_sample():
-    count, inputs, width = 1_000_000, 20, 200
-    x, y = np.zeros((count, inputs), np.float32), np.zeros(count, np.float32)
-    start = tts.init_two_layer(KEYS[3], tts.TwoLayerNetwork(tts.Tanh()), inputs, width)
-
-    def compiled(of_problem):
-        def program(x, y, params):
-            network = tts.TwoLayerNetwork(tts.Tanh())
-            return of_problem(tts.EmpiricalProblem(network, x, y), params)
-
-        shapes = (jax.ShapeDtypeStruct(v.shape, np.float64) for v in (x, y))
-        return jax.jit(program).lower(*shapes, start).compile()
-
-    data, features = 8 * count * inputs, 8 * count * width
-    for program in (
-        compiled(lambda problem, params: jax.grad(problem.risk)(params)),
-        compiled(lambda problem, params: problem.normal_equations(params.u)),
-    ):
-        most = program.memory_analysis().temp_size_in_bytes
-        assert most < 2 * data < 0.25 * features

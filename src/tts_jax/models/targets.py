@@ -178,7 +178,7 @@ class Teacher(AbstractLabels):
         self.network.check(self.params)
 
     def __call__(self, x: Array) -> Array:
-        return self.network(Params(*map(jnp.asarray, self.params)), x)
+        return self.network(jax.tree.map(jnp.asarray, self.params), x)
 
     def as_target(self) -> "AbstractTarget | None":
         network = self.network
@@ -201,7 +201,7 @@ class _OneInputTeacher(AbstractTarget):
         return self.network.cuts(jnp.asarray(self.params.u))
 
     def __call__(self, x: Array) -> Array:
-        return self.network(Params(*map(jnp.asarray, self.params)), x)
+        return self.network(jax.tree.map(jnp.asarray, self.params), x)
 
     def on_cells(self, x: Array, lower: Array) -> Array:
         del lower

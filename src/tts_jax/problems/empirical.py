@@ -21,10 +21,11 @@ from ..models.targets import AbstractLabels
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE, solve_gram
 from .losses import LOSSES, check_targets, outputs_for
-from .separable import AbstractSampleProblem
+from .sample import as_weights
+from .separable import AbstractSeparableSample
 
 
-class EmpiricalProblem(AbstractSampleProblem):
+class EmpiricalProblem(AbstractSeparableSample):
     """A network fitted to a sample (x_i, y_i), i = 1..N.
 
     **Arguments:** `network`; `x` (N,) for a `ShallowNetwork` or (N, d) for networks of d inputs;
@@ -47,9 +48,7 @@ class EmpiricalProblem(AbstractSampleProblem):
     loss: Literal["squared", "huber", "logistic", "softmax", "norm"] = eqx.field(
         static=True, default="squared", kw_only=True, converter=word("loss", *LOSSES, "norm")
     )
-    weights: Array | None = eqx.field(
-        default=None, kw_only=True, converter=lambda w: w if w is None else reals("weights")(w)
-    )
+    weights: Array | None = eqx.field(default=None, kw_only=True, converter=as_weights)
     penalty: Real = eqx.field(default=0.0, kw_only=True, converter=real("penalty"))
 
     def __check_init__(self):
@@ -92,13 +91,14 @@ class EmpiricalProblem(AbstractSampleProblem):
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         """Return the a of least squares, which minimises either loss."""
-        shape = self.network.outer_shape(u)
-        if not self.network.has_outer_bias() or not _is_zero(self.penalty):
-            return jnp.reshape(super().best_outer(u, ridge=ridge), (*shape, *self.y.shape[1:]))
+        shape, y = self.network.outer_shape(u), jnp.asarray(self.y)
+        if not self.network.has_outer_bias():
+            return jnp.reshape(super().best_outer(u, ridge=ridge), (*shape, *y.shape[1:]))
         # The ridge would pull the bias from a large common value of all labels to 0.
-        y = jnp.asarray(self.y)
-        gram, moments = self._normal_equations(u, y - y[0])
-        return solve_gram(gram, moments, ridge=ridge).at[0].add(y[0])
+        shift, penalty = y[0], jnp.asarray(self.penalty)
+        gram, moments = self._normal_equations(u, y - shift[None])
+        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        return solve_gram(gram, moments.at[0].add(-penalty * shift), ridge=ridge).at[0].add(shift)
 
     def closed_form(self, width: int) -> AbstractClosedForm | None:
         """Return the gradient and the Hessian of a two-layer network, where that is not large."""
@@ -160,10 +160,6 @@ class EmpiricalProblem(AbstractSampleProblem):
                 OffScaleWarning,
                 stacklevel=5,
             )
-
-
-def _is_zero(penalty: Real) -> bool:
-    return is_concrete(penalty) and float(penalty) == 0.0
 
 
 _SMALL_RANGE = 0.05

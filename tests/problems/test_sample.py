@@ -1,0 +1,74 @@
+"""Samples: drawn by their weights, worked on in blocks, and refused where they are no data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tts_jax as tts
+
+KEYS = jax.random.split(jax.random.key(1), 6)
+COUNT = 37
+X = jax.random.normal(KEYS[0], (COUNT, 3))
+Y = jax.random.normal(KEYS[1], (COUNT, 2))
+
+
+class Mine(tts.SeparableProblem):
+    def features(self, u, x):
+        return jnp.tanh(x @ u)
+
+
+def test_samples_are_drawn_by_their_weights():
+    weights = np.zeros(COUNT)
+    weights[[3, 8]] = 1.0, 3.0
+    problem = Mine(X, Y, weights=weights)
+    x, y = problem.draw(KEYS[5], 4000)
+    is_third, is_eighth = (np.all(np.asarray(x) == np.asarray(X[i]), axis=1) for i in (3, 8))
+    assert np.all(is_third | is_eighth)
+    # Within four standard errors.
+    assert abs(is_eighth.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 4000)
+    np.testing.assert_array_equal(np.asarray(y)[is_third][0], Y[3])
+
+
+NAN = np.where(np.arange(COUNT) == 5, np.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"x": X[:0], "y": Y[:0]}, "`x` must be of shape"),
+        ({"y": Y[:5]}, r"`y` must be of shape \(37,\) or \(37, K\)"),
+        ({"y": NAN}, "`y` must be finite.*5"),
+        ({"x": np.stack([NAN, NAN], axis=1)}, "`x` must be finite"),
+        ({"weights": np.ones(3)}, r"`weights` must be of shape \(37,\)"),
+        ({"weights": -np.ones(COUNT)}, "`weights` must be at least 0"),
+        ({"weights": np.zeros(COUNT)}, "`weights` must be at least 0, and not all 0"),
+        ({"penalty": -1.0}, "`penalty` must be"),
+    ],
+)
+def test_bad_data_are_refused(given, message):
+    arguments = {"x": X, "y": Y} | given
+    with pytest.raises(ValueError, match=message):
+        Mine(arguments.pop("x"), arguments.pop("y"), **arguments)
+
+
+def test_memory_does_not_grow_with_the_features_of_a_large_sample():
+    count, inputs, width = 1_000_000, 20, 200
+    x, y = np.zeros((count, inputs), np.float32), np.zeros(count, np.float32)
+    start = tts.init_two_layer(KEYS[3], tts.TwoLayerNetwork(tts.Tanh()), inputs, width)
+
+    def compiled(of_problem):
+        def program(x, y, params):
+            network = tts.TwoLayerNetwork(tts.Tanh())
+            return of_problem(tts.EmpiricalProblem(network, x, y), params)
+
+        shapes = (jax.ShapeDtypeStruct(v.shape, np.float64) for v in (x, y))
+        return jax.jit(program).lower(*shapes, start).compile()
+
+    data, features = 8 * count * inputs, 8 * count * width
+    for program in (
+        compiled(lambda problem, params: jax.grad(problem.risk)(params)),
+        compiled(lambda problem, params: problem.normal_equations(params.u)),
+    ):
+        most = program.memory_analysis().temp_size_in_bytes
+        assert most < 2 * data < 0.25 * features
