@@ -82,7 +82,8 @@ MOMENTS = jax.jit(lambda left, right: (means(left), means(right), second_moments
     ("activation", "sigma", "fine"),
     [
         (Erf(0.7), erf, 1e-10),
-        (ReLU(0.7), lambda z: np.maximum(z, 0.0), 2e-4),  # the error of the rule at a kink
+        # The error of the rule at a kink.
+        pytest.param(ReLU(0.7), lambda z: np.maximum(z, 0.0), 2e-4, marks=thorough),
         pytest.param(Probit(0.7), ndtr, 1e-10, marks=thorough),
     ],
     ids=["erf", "relu", "probit"],
