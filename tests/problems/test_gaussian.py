@@ -75,9 +75,9 @@ def test_the_risk_is_the_mean_over_samples(activation, other, outputs):
 @pytest.mark.parametrize(
     ("activation", "bias", "outputs"),
     [
-        (ERF, True, None),
         (ERF, False, 2),
         (RELU, False, None),
+        pytest.param(ERF, True, None, marks=pytest.mark.thorough),
         pytest.param(RELU, True, 2, marks=pytest.mark.thorough),
     ],
 )
@@ -204,6 +204,12 @@ def small():
     return tts.GaussianProblem(SMALL, tts.Teacher(SMALL, TAUGHT))
 
 
+def test_the_gradient_flow_goes_down(small):
+    run = tts.simulate(small, tts.GradientFlow(0.1), START, TAUS)
+    assert np.all(np.diff(run.risk) < 0)
+
+
+@pytest.mark.thorough
 def test_the_gradient_flow_meets_the_reduced_flow(small):
     reduced = tts.simulate(small, tts.ReducedFlow(ridge=1e-10), START, TAUS)
     assert np.all(np.diff(reduced.risk) < 0)
