@@ -25,13 +25,16 @@ from tts_jax.models.activations import ReLU
 
 ONE = ReLU()
 H = B / np.linalg.norm(W)
+BIAS = pytest.mark.parametrize(
+    "bias", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["bias", "no bias"]
+)
 
 
 def density(h):
     return np.exp(-h * h / 2) / np.sqrt(2 * np.pi)
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@BIAS
 def test_value_gradient_and_hessian_are_those_of_quadrature(bias):
     rows = random_rows(0)
     found = evaluate(closed, ONE, ONE, rows, bias=bias)
@@ -40,7 +43,7 @@ def test_value_gradient_and_hessian_are_those_of_quadrature(bias):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@BIAS
 def test_derivatives_are_finite_and_symmetric_everywhere(bias):
     cases = {**SPECIAL, **KINKED}
     value, slope, bend = evaluate(closed, ONE, ONE, list(cases.values()), bias=bias)
@@ -51,7 +54,7 @@ def test_derivatives_are_finite_and_symmetric_everywhere(bias):
         assert np.max(np.abs(parts[2])) < 10, name
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@BIAS
 @pytest.mark.parametrize("name", list(SPECIAL))
 def test_the_hessian_exists_where_neurons_coincide_or_vanish(name, bias):
     if not bias and "vanish" in name:

@@ -58,7 +58,7 @@ SLOPE = jax.jit(lambda problem, params: jax.value_and_grad(problem.risk)(params)
     ],
     ids=["erf", "relu", "probit"],
 )
-@pytest.mark.parametrize("outputs", [None, 2])
+@pytest.mark.parametrize("outputs", [2, pytest.param(None, marks=pytest.mark.thorough)])
 def test_the_risk_is_the_mean_over_samples(activation, other, outputs):
     problem, params = problem_of(activation, other=other, outputs=outputs)
     count = 200_000
@@ -74,7 +74,12 @@ def test_the_risk_is_the_mean_over_samples(activation, other, outputs):
 
 @pytest.mark.parametrize(
     ("activation", "bias", "outputs"),
-    [(ERF, True, None), (ERF, False, 2), (RELU, True, 2), (RELU, False, None)],
+    [
+        (ERF, False, 2),
+        (RELU, False, None),
+        pytest.param(ERF, True, None, marks=pytest.mark.thorough),
+        pytest.param(RELU, True, 2, marks=pytest.mark.thorough),
+    ],
 )
 def test_the_normal_equations_are_those_of_the_risk(activation, bias, outputs):
     """Their quadratic form is the risk, up to the risk of a = 0."""
@@ -199,6 +204,12 @@ def small():
     return tts.GaussianProblem(SMALL, tts.Teacher(SMALL, TAUGHT))
 
 
+def test_the_gradient_flow_goes_down(small):
+    run = tts.simulate(small, tts.GradientFlow(0.1), START, TAUS)
+    assert np.all(np.diff(run.risk) < 0)
+
+
+@pytest.mark.thorough
 def test_the_gradient_flow_meets_the_reduced_flow(small):
     reduced = tts.simulate(small, tts.ReducedFlow(ridge=1e-10), START, TAUS)
     assert np.all(np.diff(reduced.risk) < 0)

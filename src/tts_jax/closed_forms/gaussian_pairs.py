@@ -3,11 +3,11 @@
 What is known about two neurons with Gaussian inputs depends on their weights w and v through |w|^2,
 |v|^2 and w.v alone. From these three the angle t loses half of its digits where w and v are nearly
 parallel (arccos is off by 1e-8 there), and its derivative is none at t = 0. Here the angle has a
-value from the difference of the unit vectors, and derivatives from the three products: nothing but
-one product of matrices grows with the number of inputs when derivatives are taken.
+value from the difference of the unit vectors, and derivatives from the three products: derivatives
+of any order pass through one product of matrices, and through nothing else that grows with the
+number of inputs.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,9 @@ FLOOR = 1e-60
 
 _PARALLEL = 1e-13
 """The sine of an angle below which two vectors count as parallel: rounding errors turn it."""
+
+_UNROLLED = 4
+"""Inputs that one turn of the loop over inputs takes."""
 
 
 class Pairs(NamedTuple):
@@ -73,22 +76,23 @@ def floored(square: Array) -> Array:
 
 
 def _half_angles(w: Array, v: Array) -> tuple[Array, Array]:
-    """Return cos(t/2) and sin(t/2), (m, k) each, as half the lengths of the sum and the difference
-    of the unit vectors."""
-    same = v is w
+    """Return cos(t/2) and sin(t/2), (m, k) each: half the lengths of the sum and the difference of
+    the unit vectors."""
     some_w, some_v = (jnp.sum(x * x, axis=1) > FLOOR for x in (w, v))
-    units = [_units(w)] if same else [_units(w), _units(v)]
-    stacked = jnp.concatenate(units)
-    if stacked.shape[1] > stacked.shape[0]:
-        # Coordinates in the span of all: differences of fewer numbers.
-        stacked = jnp.linalg.qr(stacked.T, mode="r").T
-    first, second = (stacked, stacked) if same else jnp.split(stacked, [w.shape[0]])
-    first, second = first[:, None, :], second[None, :, :]
-    near = 0.5 * jnp.sqrt(jnp.sum((first + second) ** 2, axis=-1))
-    far = 0.5 * jnp.sqrt(jnp.sum((first - second) ** 2, axis=-1))
+    zero = jnp.zeros((w.shape[0], v.shape[0]), w.dtype)
+
+    def add(sums: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple[tuple, None]:
+        one, two = inputs[0][:, None], inputs[1][None, :]
+        return (sums[0] + (one + two) ** 2, sums[1] + (one - two) ** 2), None
+
+    # One input after the other: at once these squares would not fit into the cache. A QR
+    # decomposition to fewer inputs first takes longer, on cores that other work keeps busy.
+    columns = (_units(w).T, _units(v).T)
+    sums = jax.lax.scan(add, (zero, zero), columns, unroll=min(_UNROLLED, w.shape[1]))[0]
     there = some_w[:, None] & some_v[None, :]
-    right = math.sqrt(0.5)
-    return jnp.where(there, near, right), jnp.where(there, far, right)
+    near, far = (jnp.where(there, jnp.sqrt(total), 1.0) for total in sums)
+    length = jnp.sqrt(near * near + far * far)  # 2 but for rounding errors, which grow with d
+    return near / length, far / length
 
 
 def _units(w: Array) -> Array:

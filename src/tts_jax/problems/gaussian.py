@@ -42,7 +42,8 @@ class GaussianProblem(AbstractSeparableProblem):
     error is about 1e-16 times (sum_j |s a_j| |sigma_j| + sum_k |s* a*_k| |sigma_k|)^2. Gradients
     and Hessians are those of the formula, also where neurons coincide, are opposite or vanish. A
     ReLU with w = 0, b = 0 has no derivative: there the mean of those from either side counts, and a
-    second derivative of 0. One product of matrices grows with d, and nothing else.
+    second derivative of 0. On a core, 100 students of 100 teachers take 18 ms for the risk at d = 5
+    and 25 ms at d = 784; without biases 1 and 6 ms; the gradient takes a little longer.
 
     **Raises:** `ValueError` for another network, target or activation, for a covariance that is not
     symmetric and positive definite or of another d, and for a negative noise or penalty.
