@@ -51,7 +51,10 @@ FILES_OF = {
         *("thread_settings", "threads", "multi_device"),
         *("scalar_program", "gpu_kernel", "gpu_dispatch"),
     ),
-    "numerics": (*("quadrature", "gram", "symmetric", "banded", "first_root", "bivariate_normal"),),
+    "numerics": (
+        *("products", "quadrature", "gram", "symmetric", "banded", "first_root"),
+        "bivariate_normal",
+    ),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),

@@ -1,5 +1,6 @@
 """What a simulation returns."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -71,21 +72,21 @@ class Trajectory(eqx.Module):
     def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
         """Return every recorded array by its name, with the names of its axes after the batch axes.
 
-        A single array a or u gets the last axis `outer` or `neuron` (and `input` before it if
-        there are d inputs). The halves of a `TwoLayerNetwork` are `a` (outer), with K outputs
-        (outer, output), `u_w` (neuron, input) and `u_b` (neuron). Leaves of other pytrees are named
-        by their place, such as `u_layers_0_bias`, and get axes of their own. Works under a jax
-        transformation too.
+        A single array u gets the last axis `neuron` (and `input` before it if there are d inputs),
+        and so does an a of its shape; any other a gets `outer` (and `output` after it). The halves
+        of a `TwoLayerNetwork` are `a` (outer), with K outputs (outer, output), `u_w` (neuron,
+        input) and `u_b` (neuron). Leaves of other pytrees are named by their place, such as
+        `u_layers_0_bias`, and get axes of their own. Works under a jax transformation too.
         """
         batch = jnp.ndim(self.risk) - 1
         found: dict[str, tuple[tuple[str, ...], Array]] = {"risk": (("tau",), self.risk)}
-        of_neurons = isinstance(self.params.u, dict) and set(self.params.u) <= {"w", "b"}
+        of_neurons = _is_two_layer(self.params, batch + 1)
         for name, half in zip(("a", "u"), self.params, strict=True):
             for label, leaf, is_single in _labelled(name, half):
                 count = np.ndim(leaf) - batch - 1
                 axes = _axes(label, count, single=is_single, of_neurons=of_neurons)
-                if "outer" in axes and getattr(self.params.u, "shape", None) == np.shape(leaf):
-                    axes = tuple("neuron" if axis == "outer" else axis for axis in axes)
+                if name == "a" and getattr(self.params.u, "shape", None) == np.shape(leaf):
+                    axes = _axes("u", count, single=is_single, of_neurons=False)  # one for each u
                 found[label] = (("tau", *axes), leaf)
         return (
             found
@@ -164,7 +165,20 @@ def _labelled(name: str, half: Tree) -> list[tuple[str, Array, bool]]:
 
 
 def _word(key: Any) -> str:
-    return jax.tree_util.keystr((key,), simple=True)
+    # A variable of netCDF has no "/" in its name, which layers of Haiku have.
+    return re.sub(r"\W+", "_", jax.tree_util.keystr((key,), simple=True))
+
+
+def _is_two_layer(params: Params, lead: int) -> bool:
+    """Return whether parameters, with `lead` leading axes, have the shapes of a two-layer network:
+    w (m, d), b (m,) or none, and a (m,) or (m+1,), with outputs on a second axis or without."""
+    a, u = params
+    if not isinstance(u, dict) or "w" not in u or not set(u) <= {"w", "b"} or isinstance(a, dict):
+        return False
+    shapes = {name: np.shape(leaf)[lead:] for name, leaf in (("a", a), *u.items())}
+    width = shapes["w"][:1]
+    fits = len(shapes["w"]) == 2 and shapes.get("b", width) == width
+    return fits and len(shapes["a"]) in (1, 2) and shapes["a"][0] - width[0] in (0, 1)
 
 
 _OF_NEURONS = {
@@ -179,6 +193,8 @@ _OF_NEURONS = {
 def _axes(label: str, count: int, *, single: bool, of_neurons: bool) -> tuple[str, ...]:
     if of_neurons and (label, count) in _OF_NEURONS:
         return _OF_NEURONS[label, count]
-    if single and count in (1, 2) and label in ("a", "u"):
-        return ("input", "neuron")[2 - count :] if label == "u" else ("input", "outer")[2 - count :]
+    if single and count in (1, 2) and label == "u":
+        return ("input", "neuron")[2 - count :]
+    if single and count in (1, 2) and label == "a":
+        return ("outer", "output")[:count]
     return tuple(f"{label}_{i}" for i in range(count))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array, Float
+from ..numerics import products
 
 FLOOR = 1e-60
 """The square of a length from which on a weight vector counts as 0."""
@@ -63,7 +64,7 @@ def pairs(w: Float[Array, "m d"], v: Float[Array, "k d"]) -> Pairs:
     """Return the pairs of two sets of weight vectors; for one set and itself give it twice."""
     square = jnp.sum(w * w, axis=1)[:, None]
     other = square.T if v is w else jnp.sum(v * v, axis=1)[None, :]
-    product = jnp.matmul(w, v.T, precision=jax.lax.Precision.HIGHEST)
+    product = products.product(w, v.T)
     fixed = jax.lax.stop_gradient(w)
     near, far = _half_angles(fixed, fixed if v is w else jax.lax.stop_gradient(v))
     near, far = _with_slopes(near, far, floored(square), floored(other), product)

@@ -21,6 +21,7 @@ import numpy as np
 from .._types import Array, Float, Scalar, Times, Tree
 from ..models.network import Params
 from ..models.two_layer import TwoLayerNetwork
+from ..numerics.products import product, summed_over_blocks
 from .base import AbstractClosedForm
 from .gradient_system import AbstractGradientSystem
 
@@ -29,7 +30,7 @@ _BLOCK = 2048
 
 
 _HESSIAN = 0.1
-"""Gradients, per parameter, that a step takes the time of (measured: .1 to .2)."""
+"""The time of a solver's step per parameter, in gradients of the risk (measured: .1 to .2)."""
 
 
 class Sample(NamedTuple):
@@ -46,22 +47,25 @@ class TwoLayerSystem(AbstractGradientSystem):
     network: TwoLayerNetwork
     sample: Sample
     penalty: Scalar
+    common: Float[Array, " K"]
+    """What the outer biases of a state lack."""
     epsilon: Scalar
     ridge: Scalar
 
     def gradient(self, params: Params) -> Params:
-        a, _, inner = self._halves(params)
+        a, outer, inner = self._halves(params)
 
         def of_block(sample: Sample) -> tuple[Array, Tree]:
             z, back = jax.vjp(lambda u: self.network.preactivations(u, sample.x), params.u)
             sigma, slope = _jet(self.network.activation, z)
             phi = self._features(sigma)
-            weighted = sample.shares[:, None] * (phi @ a - sample.y)
-            by_z = self._scale(z) * slope * (weighted @ inner.T)
-            return phi.T @ weighted, back(by_z)[0]
+            weighted = sample.shares[:, None] * (product(phi, a) - sample.y)
+            by_z = self._scale(z) * slope * product(weighted, inner.T)
+            return product(phi.T, weighted), back(by_z)[0]
 
         by_a, by_u = self._summed(of_block)
-        by_a = 2 * (by_a + self.penalty * a)
+        whole = a.at[:outer].add(self.common[None]) if outer else a
+        by_a = 2 * (by_a + self.penalty * whole)
         return Params(by_a.reshape(params.a.shape), jax.tree.map(lambda leaf: 2 * leaf, by_u))
 
     def hessian(self, params: Params) -> Float[Array, "P P"]:
@@ -76,10 +80,10 @@ class TwoLayerSystem(AbstractGradientSystem):
             of_inner = factor * (slope[:, None, :] * with_one[:, :, None]).reshape(z.shape[0], -1)
             root = jnp.sqrt(sample.shares)[:, None]
             both = root * jnp.concatenate([phi, of_inner], axis=1)
-            weighted = sample.shares[:, None] * (phi @ a - sample.y)
-            curved = factor / self.network.activation.eta * bend * (weighted @ inner.T)
-            squares = (with_one[:, :, None] * with_one[:, None, :]).reshape(z.shape[0], -1)
-            return both.T @ both, weighted.T @ of_inner, curved.T @ squares
+            weighted = sample.shares[:, None] * (product(phi, a) - sample.y)
+            curved = factor / self.network.activation.eta * bend * product(weighted, inner.T)
+            blocks = jax.vmap(lambda c: product(with_one.T, c[:, None] * with_one))(curved.T)
+            return product(both.T, both), product(weighted.T, of_inner), blocks
 
         gram, mixed, blocks = self._summed(of_block)
         size = gram.shape[0] - p  # of the inner weights, input by input and then by neuron
@@ -137,26 +141,16 @@ class TwoLayerSystem(AbstractGradientSystem):
         return np.concatenate([biases, weights])
 
     def _summed(self, of_block: Callable[[Sample], Tree]) -> Tree:
-        """Return the sum of what blocks of the sample add, so that memory does not grow with it."""
-        count = self.sample.x.shape[0]
-        if count <= _BLOCK:
-            return of_block(self.sample)
-        blocks = -(-count // _BLOCK)
-        more = blocks * _BLOCK - count  # samples that count nothing
-        padded = jax.tree.map(
-            lambda v: jnp.pad(v, [(0, more)] + [(0, 0)] * (v.ndim - 1)), self.sample
-        )
-        parts = jax.tree.map(lambda v: v.reshape(blocks, _BLOCK, *v.shape[1:]), padded)
-
-        def add(total: Tree, block: Sample) -> tuple[Tree, None]:
-            return jax.tree.map(jnp.add, total, of_block(block)), None
-
-        first = of_block(jax.tree.map(lambda v: v[0], parts))
-        return jax.lax.scan(add, first, jax.tree.map(lambda v: v[1:], parts))[0]
+        """Return the sum of what blocks of the sample add."""
+        return summed_over_blocks(of_block, self.sample, _BLOCK)
 
 
 class TwoLayerForm(AbstractClosedForm):
-    """The risk of a `TwoLayerNetwork` on a sample, for flows with a dense Hessian."""
+    """The risk of a `TwoLayerNetwork` on a sample, for flows with a dense Hessian.
+
+    In a state the outer bias is less the first targets, and so are all targets: the ridge of a
+    reduced flow would pull the bias from a large common value of all targets to 0.
+    """
 
     network: TwoLayerNetwork
     sample: Sample
@@ -164,17 +158,30 @@ class TwoLayerForm(AbstractClosedForm):
     risk: Callable[[Params], Scalar]
 
     def to_state(self, params: Params) -> tuple[Params, Any]:
-        return jax.tree.map(jnp.asarray, params), None
+        a, u = jax.tree.map(jnp.asarray, params)
+        return Params(self._raised(a, a.ndim, -1.0), u), a.ndim
 
     def to_params(self, states: Params, kept: Any) -> Params:
-        del kept
-        return states
+        return states._replace(a=self._raised(states.a, kept, 1.0))
+
+    def _common(self) -> Float[Array, " K"]:
+        """Return what is taken out of the outer bias and of all targets."""
+        first = self.sample.y[0]
+        return first if self.network.outer_bias else jnp.zeros_like(first)
+
+    def _raised(self, a: Array, axes: int, sign: float) -> Array:
+        """Return the outer weights, with any leading axes before their own, the bias raised."""
+        if not self.network.outer_bias:
+            return a
+        place = (..., 0, *(slice(None) for _ in range(axes - 1)))
+        return a.at[place].add(sign * self._common().reshape(a.shape[a.ndim - axes + 1 :]))
 
     def system(self, epsilon: Scalar, ridge: Scalar) -> TwoLayerSystem:
         return TwoLayerSystem(
             network=self.network,
-            sample=self.sample,
+            sample=self.sample._replace(y=self.sample.y - self._common()[None]),
             penalty=self.penalty,
+            common=self._common(),
             epsilon=epsilon,
             ridge=ridge,
         )

@@ -145,7 +145,8 @@ def in_halves(name: str, model: Tree, kinds: Sequence[Kind], dtype: Any) -> tupl
             expected = "without complex numbers, unless they are `frozen`"
             raise argument_error(name, expected, f"{leaf.dtype} in {path}")
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            check_finite(name + path, leaf)
+            if kind != FIXED:  # a mask of the user's may be infinite
+                check_finite(name + path, leaf)
             leaf = jnp.asarray(leaf).astype(dtype)
         skeleton.append(Place(kind, np.shape(leaf), path))
         parts[kind].append(jnp.asarray(leaf))

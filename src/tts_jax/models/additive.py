@@ -8,6 +8,7 @@ import numpy as np
 from .._errors import argument_error, check_type
 from .._numbers import as_floats
 from .._types import Array, Float
+from ..numerics.products import product
 from .activations import AbstractActivation
 from .network import AbstractNetwork, Params, check_shapes
 
@@ -19,11 +20,7 @@ def _rows(activation: AbstractActivation, u: Array, columns: Array) -> Array:
 
 
 def _plain_additive(activation: AbstractActivation, a: Array, u: Array, columns: Array) -> Array:
-    return _dot(a.ravel(), activation(_rows(activation, u, columns)))
-
-
-def _dot(weights: Array, rows: Array) -> Array:
-    return jnp.matmul(weights, rows, precision="highest")
+    return product(a.ravel(), activation(_rows(activation, u, columns)))
 
 
 # The network with its derivative by a and u written as matrix products. Autodiff would sum over the
@@ -42,10 +39,10 @@ def _additive_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     sigma, slope = jax.jvp(activation, (z,), (jnp.ones_like(z),))
     tangent = jnp.zeros(z.shape[1:], z.dtype)
     if by_a is not None:
-        tangent = tangent + _dot(by_a.ravel(), sigma)
+        tangent = tangent + product(by_a.ravel(), sigma)
     if by_u is not None:
-        tangent = tangent - _dot((a * by_u / activation.eta).ravel(), slope)
-    return _dot(a.ravel(), sigma), tangent
+        tangent = tangent - product((a * by_u / activation.eta).ravel(), slope)
+    return product(a.ravel(), sigma), tangent
 
 
 class AdditiveNetwork(AbstractNetwork):

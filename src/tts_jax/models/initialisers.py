@@ -62,10 +62,13 @@ def init_two_layer(
     as_word("distribution", distribution, tuple(_DRAWS))
     p = width + int(network.outer_bias)
     shape = (p,) if outputs is None else (p, as_whole("outputs", outputs))
-    scales = {"scale": scale, "bias_scale": bias_scale, "outer_scale": outer_scale}
-    for name, value in scales.items():
-        check_scalar(name, as_real(name, value), minimum=0.0, strict=name == "scale")
-    check_memory("width", width * inputs + math.prod(shape), at_once=_AT_ONCE)
+    scale, bias_scale = as_real("scale", scale), as_real("bias_scale", bias_scale)
+    outer_scale = as_real("outer_scale", outer_scale)
+    check_scalar("scale", scale, minimum=0.0, strict=True)
+    check_scalar("bias_scale", bias_scale, minimum=0.0, strict=False)
+    check_scalar("outer_scale", outer_scale, minimum=0.0, strict=False)
+    larger = "width" if width >= inputs else "inputs"
+    check_memory(larger, width * inputs + math.prod(shape), at_once=_AT_ONCE)
     of_w, of_b, of_a = jax.random.split(key, 3)
     u = {"w": scale * _DRAWS[distribution](of_w, (width, inputs))}
     if network.bias:

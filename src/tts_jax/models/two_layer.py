@@ -3,13 +3,13 @@
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._errors import argument_error, check_finite, check_type
 from .._numbers import as_floats, flag, word
 from .._types import Array, Tree
+from ..numerics.products import product
 from .activations import AbstractActivation
 from .network import AbstractNetwork, Params
 
@@ -47,7 +47,7 @@ class TwoLayerNetwork(AbstractNetwork):
 
     def preactivations(self, u: Tree, x: Array) -> Array:
         """Return z = (w_j . x + b_j)/eta, the axes of x but its last, then the neurons (m,)."""
-        z = _product(x, jnp.asarray(u["w"]).T)
+        z = product(x, jnp.asarray(u["w"]).T)
         return (_plus(z, u["b"]) if self.bias else z) / self.activation.eta
 
     def features(self, u: Tree, x: Array) -> Array:
@@ -67,7 +67,7 @@ class TwoLayerNetwork(AbstractNetwork):
         a = jnp.asarray(params.a)
         sigma = self.activation(self.preactivations(params.u, x))
         inner = a[1:] if self.outer_bias else a
-        total = _product(sigma, self.scale(sigma.shape[-1]) * inner)
+        total = product(sigma, self.scale(sigma.shape[-1]) * inner)
         return _plus(total, a[0]) if self.outer_bias else total
 
     def has_outer_bias(self) -> bool:
@@ -83,14 +83,14 @@ class TwoLayerNetwork(AbstractNetwork):
     def check(self, params: Params) -> None:
         shapes = self._inner_shapes(params.u)
         (p,) = self.outer_shape(params.u)
-        if not hasattr(params.a, "dtype"):
-            raise argument_error("params.a", "one array", f"a {type(params.a).__name__}")
         shape = np.shape(params.a)
         if not 1 <= len(shape) <= 2 or shape[0] != p:
             expected = f"of shape ({p},) or ({p}, K) for w of shape {shapes['w']}"
             raise argument_error("params.a", expected, f"of shape {shape}")
         leaves = {"params.a": params.a} | {f"params.u[{n!r}]": params.u[n] for n in shapes}
         for name, leaf in leaves.items():
+            if not hasattr(leaf, "dtype"):
+                raise argument_error(name, "one array", f"a {type(leaf).__name__}")
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise argument_error(name, "of a floating dtype", f"of {leaf.dtype}")
             check_finite(name, leaf)
@@ -114,8 +114,3 @@ class TwoLayerNetwork(AbstractNetwork):
 def _plus(rows: Array, row: Array) -> Array:
     """Return rows (..., *k), to each of which a row (*k) is added."""
     return rows + jnp.reshape(row, (1,) * (rows.ndim - jnp.ndim(row)) + jnp.shape(row))
-
-
-def _product(left: Array, right: Array) -> Array:
-    # Some accelerators multiply in half precision unless they are told not to.
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_type
+from .._errors import argument_error, check_type, is_concrete
 from .._numbers import check_scalar, real, whole
 from .._types import Array, Float, Key, Real, Scalar
 from ..models.additive import AdditiveNetwork
@@ -105,6 +105,10 @@ class AdditiveProblem(AbstractSeparableProblem):
         if np.shape(x)[-1:] != (self.inputs,):
             expected = f"with x of {self.inputs} inputs on the last axis"
             raise argument_error("samples", expected, f"with x of shape {np.shape(x)}")
+        if is_concrete(x) and np.size(x):
+            low, high = float(np.min(np.asarray(x))), float(np.max(np.asarray(x)))
+            if low < 0 or high > 1:
+                raise argument_error("samples", "with x in [0, 1]", f"from {low:g} to {high:g}")
 
     def _one_input(self) -> PiecewiseConstant:
         """Return the target in one coordinate."""

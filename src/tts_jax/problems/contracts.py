@@ -83,7 +83,7 @@ def _check_samples(problem: AbstractProblem, params: Params, way: str) -> None:
         x, y = problem.draw(key, _SAMPLES)
     else:
         x, y = problem.from_uniform(jax.random.uniform(key, (_SAMPLES,)))
-    if jnp.shape(y) != (_SAMPLES,) or jnp.shape(x)[:1] != (_SAMPLES,):
+    if any(jnp.shape(v)[:1] != (_SAMPLES,) for v in (x, y)) or jnp.ndim(y) > 2:
         shapes = f"{jnp.shape(x)} and {jnp.shape(y)}"
         raise fail(f"`{way}` must return inputs and targets with the count first", shapes)
     if type(problem).label is not AbstractProblem.label:

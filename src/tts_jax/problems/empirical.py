@@ -11,7 +11,7 @@ import numpy as np
 
 from .._errors import OffScaleWarning, argument_error, check_type, is_concrete
 from .._memory import check_memory
-from .._numbers import as_whole, check_key, real, reals, word
+from .._numbers import as_whole, check_key, real, reals, shown, word
 from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
@@ -19,7 +19,7 @@ from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels
 from ..models.two_layer import TwoLayerNetwork
-from ..numerics.gram import RIDGE, solve_gram
+from ..numerics.gram import RIDGE
 from .losses import LOSSES, check_targets, outputs_for
 from .sample import as_weights
 from .separable import AbstractSeparableSample
@@ -61,6 +61,8 @@ class EmpiricalProblem(AbstractSeparableSample):
             raise argument_error("x", expected + one, f"of shape {np.shape(self.x)}")
         if self.loss == "norm" and self.weights is not None:
             raise argument_error("weights", 'None for the loss "norm"', "given")
+        if self.loss == "norm" and not (is_concrete(self.penalty) and float(self.penalty) == 0.0):
+            raise argument_error("penalty", '0 for the loss "norm"', shown(self.penalty))
         check_targets(self.loss, self.y)
 
     def features(self, u: Tree, x: Array) -> Array:
@@ -90,21 +92,23 @@ class EmpiricalProblem(AbstractSeparableSample):
         return self.loss not in ("logistic", "softmax")
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
-        """Return the a of least squares, which minimises either loss."""
-        shape, y = self.network.outer_shape(u), jnp.asarray(self.y)
-        if not self.network.has_outer_bias():
-            return jnp.reshape(super().best_outer(u, ridge=ridge), (*shape, *y.shape[1:]))
-        # The ridge would pull the bias from a large common value of all labels to 0.
-        shift, penalty = y[0], jnp.asarray(self.penalty)
-        gram, moments = self._normal_equations(u, y - shift[None])
-        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
-        return solve_gram(gram, moments.at[0].add(-penalty * shift), ridge=ridge).at[0].add(shift)
+        """Return the a of least squares, which minimises the losses "squared" and "norm".
+
+        **Raises:** `ValueError` for another loss.
+        """
+        if not self.has_best_outer():
+            raise argument_error("loss", '"squared" or "norm" for a best outer layer', self.loss)
+        bias = 0 if self.network.has_outer_bias() else None
+        a = self._best_outer(u, jnp.asarray(self.y), ridge, bias)
+        return jnp.reshape(a, (*self.network.outer_shape(u), *self.y.shape[1:]))
 
     def closed_form(self, width: int) -> AbstractClosedForm | None:
         """Return the gradient and the Hessian of a two-layer network, where that is not large."""
         network = self.network
         # Not for a subclass by the user, whose risk or features may be others.
         if type(self) is not EmpiricalProblem or type(network) is not TwoLayerNetwork:
+            return None
+        if np.ndim(self.x) != 2:  # `check` refuses it
             return None
         count, y = np.shape(self.x)[0], jnp.asarray(self.y)
         y = y.reshape(count, -1)
@@ -178,7 +182,7 @@ def sample_problem(
     count: int,
     *,
     inputs: int | None = None,
-    loss: Literal["squared", "norm"] = "squared",
+    loss: Literal["squared", "huber", "logistic", "softmax", "norm"] = "squared",
 ) -> EmpiricalProblem:
     """Return an `EmpiricalProblem` on `count` inputs, labelled by the target without noise.
 
@@ -217,6 +221,6 @@ def _check_labels(target: AbstractLabels, shape: tuple[int, ...]) -> None:
     except Exception as error:  # of the user's target, which may fail in any way
         got = f"a {type(target).__name__}, which fails with {type(error).__name__}"
         raise argument_error("target", expected, got) from error
-    if found != shape[:1]:
+    if found[:1] != shape[:1] or len(found) > 2:
         got = f"a {type(target).__name__}, which returns labels of shape {found}"
         raise argument_error("target", expected, got)

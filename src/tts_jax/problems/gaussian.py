@@ -20,6 +20,7 @@ from ..closed_forms.gaussian_moments import (
 from ..models.network import Params, as_params
 from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork
+from ..numerics.products import product
 from .separable import AbstractSeparableProblem
 
 
@@ -96,21 +97,24 @@ class GaussianProblem(AbstractSeparableProblem):
         """The covariance of the inputs."""
         if self.factor is None:
             return jnp.eye(self.inputs)
-        return _product(jnp.asarray(self.factor), jnp.asarray(self.factor).T)
+        return product(jnp.asarray(self.factor), jnp.asarray(self.factor).T)
 
     def risk(self, params: Params) -> Scalar:
         params = jax.tree.map(jnp.asarray, as_params(params))
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        # In single precision the angle of two weights is not known where they are nearly parallel.
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
         outer, inner = _split(self.network, params)
         wanted_outer, wanted = _split(self._teacher_network, self._taught())
         student, teacher = self._neurons(params.u), self._teachers()
         neurons, weights = joined(student, teacher), jnp.concatenate([inner, -wanted])
         # The square of the mean and the variance: two sums that do not cancel each other.
-        bias = outer - wanted_outer + _product(means(neurons), weights)
-        variance = jnp.sum(weights * _product(covariances(neurons, neurons), weights))
+        bias = outer - wanted_outer + product(means(neurons), weights)
+        variance = jnp.sum(weights * product(covariances(neurons, neurons), weights))
         total = jnp.sum(bias**2) + variance
         # Rounding may make it negative, never far from 0. The derivative is that of the formula.
         total = total + jax.lax.stop_gradient(jnp.maximum(total, 0.0) - total)
-        return self.penalised(total, params)
+        return self.penalised(total, params).astype(dtype)
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         u = jax.tree.map(jnp.asarray, u)
@@ -120,10 +124,10 @@ class GaussianProblem(AbstractSeparableProblem):
         first = means(student)
         gram = second_moments(student, student)
         wanted = first[:, None] * outer[None, :]
-        wanted = wanted + _product(second_moments(student, teacher), inner)
+        wanted = wanted + product(second_moments(student, teacher), inner)
         gram, wanted = scale**2 * gram, scale * wanted
         if self.network.outer_bias:
-            mean = outer + _product(means(teacher), inner)
+            mean = outer + product(means(teacher), inner)
             row = scale * first[None, :]
             gram = jnp.block([[jnp.ones((1, 1), gram.dtype), row], [row.T, gram]])
             wanted = jnp.concatenate([mean[None, :], wanted])
@@ -134,7 +138,7 @@ class GaussianProblem(AbstractSeparableProblem):
         of_x, of_y = jax.random.split(key)
         x = jax.random.normal(of_x, (count, self.inputs), jnp.result_type(float))
         if self.factor is not None:
-            x = _product(x, jnp.asarray(self.factor, x.dtype).T)
+            x = product(x, jnp.asarray(self.factor, x.dtype).T)
         y = self.label(x)
         if is_concrete(self.noise) and float(self.noise) == 0.0:
             return x, y
@@ -189,7 +193,7 @@ class GaussianProblem(AbstractSeparableProblem):
 
         w.x = (factor^T w).(these inputs).
         """
-        w = u["w"] if self.factor is None else _product(u["w"], jnp.asarray(self.factor))
+        w = u["w"] if self.factor is None else product(u["w"], jnp.asarray(self.factor))
         return gaussian_neurons(network.activation, w, u["b"] if network.bias else None)
 
 
@@ -230,7 +234,3 @@ def _factor(covariance: Array) -> Array:
         raise argument_error("covariance", "positive definite", got) from None
     factor.setflags(write=False)
     return factor  # pyright: ignore[reportReturnType]
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

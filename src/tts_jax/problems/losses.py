@@ -59,7 +59,7 @@ def check_targets(loss: str, y: Array) -> None:
     """Raise `ValueError` unless y are targets of a loss, as far as their numbers are known."""
     if loss == "logistic" and np.ndim(y) != 1:
         raise argument_error("y", "of shape (N,) for a logistic loss", f"of shape {np.shape(y)}")
-    if loss not in ("logistic", "softmax") or not is_concrete(y):
+    if loss not in ("logistic", "softmax") or not is_concrete(y) or not np.size(y):
         return
     numbers = np.asarray(y)
     low, high = float(numbers.min()), float(numbers.max())

@@ -15,9 +15,10 @@ from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
 from ..models.adapters import FAST, Halves
 from ..models.network import Params
-from ..numerics.gram import RIDGE, solve_gram
+from ..numerics.gram import RIDGE
+from ..numerics.products import product
 from .affine import Head
-from .sample import AbstractSampleProblem, as_weights, block_size, blocks_of
+from .sample import AbstractSampleProblem, as_weights
 from .separable import AbstractSeparableSample
 
 
@@ -98,19 +99,7 @@ class SeparableModelProblem(ModelProblem, AbstractSeparableSample):
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Tree:
         """Return the fast leaves of least squares."""
-        targets, bias = self._targets(u), self.head.bias
-        # The ridge would pull the bias from a large common value of all labels to 0.
-        common = jnp.zeros_like(targets[:1]) if bias is None else targets[:1]
-        gram, moments = self._equations(u, targets - common)
-        penalty = jnp.asarray(self.penalty).astype(gram.dtype)
-        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
-        if bias is not None:
-            moments = moments.at[bias].add(-penalty * common[0])
-        flat = solve_gram(gram, moments, ridge=ridge)
-        return self._leaves(flat if bias is None else flat.at[bias].add(common[0]))
-
-    def check(self, params: Params) -> None:
-        self.halves.check(params)
+        return self._leaves(self._best_outer(u, self._targets(u), ridge, self.head.bias))
 
     def _own_features(self) -> bool:
         """Return whether each of several outputs has features of its own."""
@@ -124,29 +113,20 @@ class SeparableModelProblem(ModelProblem, AbstractSeparableSample):
         zeros = self.halves.zeros(jnp.result_type(*jax.tree.leaves(u)))
         return y - self._in_blocks(Params(zeros, u), jnp.asarray(self.x))
 
-    def _equations(self, u: Tree, y: Array) -> tuple[Array, Array]:
+    def _equations(
+        self, u: Tree, y: Array, bias: int | None = None, common: Array | float = 0.0
+    ) -> tuple[Array, Array]:
         if not self._own_features():
-            return self._normal_equations(u, y)
-        size = block_size(y.shape[0])
-        # Blocks are filled up with samples that count nothing.
-        shares = blocks_of(self._shares(), size, mode="constant")
-        rows = (blocks_of(jnp.asarray(self.x), size), blocks_of(y, size), shares)
+            return super()._equations(u, y, bias, common)
 
-        @jax.checkpoint
         def of_block(block: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             x, y, shares = block
             phi = self.features(u, x)
             weighted = (phi * shares[:, None, None]).reshape(-1, phi.shape[-1])
             phi = phi.reshape(weighted.shape)
-            highest = jax.lax.Precision.HIGHEST
-            gram = jnp.matmul(phi.T, weighted, precision=highest)
-            return gram, jnp.matmul(weighted.T, y.reshape(-1), precision=highest)
+            return product(phi.T, weighted), product(weighted.T, y.reshape(-1))
 
-        def add(total: tuple, block: tuple) -> tuple[tuple, None]:
-            return jax.tree.map(jnp.add, total, of_block(block)), None
-
-        first = of_block(tuple(v[0] for v in rows))
-        return jax.lax.scan(add, first, tuple(v[1:] for v in rows))[0]
+        return self._summed(of_block, y)
 
     def _leaves(self, flat: Array) -> Tree:
         """Return the tree of the fast leaves that stand in a vector (p,) or a matrix (q, K)."""

@@ -1,6 +1,7 @@
 """Problems on a sample: their risk, batches of samples, and large samples block by block."""
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -10,8 +11,9 @@ import numpy as np
 
 from .._errors import argument_error, check_finite, is_concrete
 from .._numbers import check_scalar, reals
-from .._types import Array, Float, Key, Scalar
+from .._types import Array, Float, Key, Scalar, Tree
 from ..models.network import Params, as_params
+from ..numerics.products import summed_over_blocks
 from .losses import squared
 from .penalised import AbstractPenalisedProblem
 
@@ -59,7 +61,9 @@ class AbstractSampleProblem(AbstractPenalisedProblem):
         if self.weights is None:
             return
         if np.shape(self.weights) != count:
-            raise argument_error("weights", f"of shape {count}", f"of {np.shape(self.weights)}")
+            raise argument_error(
+                "weights", f"of shape {count}", f"of shape {np.shape(self.weights)}"
+            )
         check_finite("weights", self.weights)
         if is_concrete(self.weights):
             numbers = np.asarray(self.weights)
@@ -120,27 +124,20 @@ class AbstractSampleProblem(AbstractPenalisedProblem):
         again instead of reading them from memory, so that memory does not grow with the inputs.
         """
         count = x.shape[0]
-        size = block_size(count)
-        if size == count:
+        blocks = -(-count // BLOCK)
+        if blocks == 1:
             return self.predict(params, x)
-        each = jax.checkpoint(lambda part: self.predict(params, part))
-        values = jax.lax.map(each, blocks_of(x, size))
+        size = -(-count // blocks)
+        more = [(0, blocks * size - count)] + [(0, 0)] * (x.ndim - 1)
+        parts = jnp.pad(x, more, mode="edge").reshape(blocks, size, *x.shape[1:])
+        values = jax.lax.map(jax.checkpoint(lambda part: self.predict(params, part)), parts)
         return values.reshape(-1, *values.shape[2:])[:count]
+
+    def _summed(self, of_block: Callable[[tuple[Array, Array, Array]], Tree], y: Array) -> Tree:
+        """Return the sum over the sample, block by block, of a function of (x, y, shares)."""
+        return summed_over_blocks(of_block, (jnp.asarray(self.x), y, self._shares()), BLOCK)
 
 
 def as_weights(given: Any) -> Any:
     """Return the weights of samples as an array, or None."""
     return None if given is None else reals("weights")(given)
-
-
-def block_size(count: int) -> int:
-    """Return in how many inputs at a time so many are worked on."""
-    blocks = -(-count // BLOCK)
-    return -(-count // blocks)
-
-
-def blocks_of(values: Array, size: int, mode: str = "edge") -> Array:
-    """Return values (n, ...) as (blocks, size, ...), filled up by the last value or by zeros."""
-    blocks = -(-values.shape[0] // size)
-    more = [(0, blocks * size - values.shape[0])] + [(0, 0)] * (values.ndim - 1)
-    return jnp.pad(values, more, mode=mode).reshape(blocks, size, *values.shape[1:])

@@ -12,8 +12,9 @@ from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
 from ..models.network import Params
 from ..numerics.gram import RIDGE, solve_gram
+from ..numerics.products import product
 from .penalised import AbstractPenalisedProblem
-from .sample import AbstractSampleProblem, as_weights, block_size, blocks_of
+from .sample import AbstractSampleProblem, as_weights
 
 
 class AbstractSeparableProblem(AbstractPenalisedProblem):
@@ -43,35 +44,40 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
 
     def predict(self, params: Params, x: Array) -> Array:
         """Return f(x; a, u) for inputs (n, ...): (n,), or (n, K)."""
-        return self.features(params.u, x) @ params.a
+        return product(self.features(params.u, x), params.a)
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
-        return self._normal_equations(u, jnp.asarray(self.y))
+        return self._equations(u, jnp.asarray(self.y))
 
-    def _normal_equations(self, u: Tree, y: Array) -> tuple[Array, Array]:
-        """Return the normal equations for other targets y."""
-        x, shares = jnp.asarray(self.x), self._shares()
+    def _best_outer(self, u: Tree, y: Array, ridge: float | Scalar, bias: int | None) -> Array:
+        """Return the outer layer of least squares for targets y.
+
+        `bias` is the number of a feature that is 1, or None. The ridge would pull its weight from a
+        large common value of all targets to 0: that value is fitted first.
+        """
+        common = y[:1]
+        gram, moments = self._equations(u, y, bias, common)
+        penalty = jnp.asarray(self.penalty).astype(gram.dtype)
+        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        if bias is None:
+            return solve_gram(gram, moments, ridge=ridge)
+        moments = moments.at[bias].add(-penalty * common[0])
+        return solve_gram(gram, moments, ridge=ridge).at[bias].add(common[0])
+
+    def _equations(
+        self, u: Tree, y: Array, bias: int | None = None, common: Array | float = 0.0
+    ) -> tuple[Array, Array]:
+        """Return the normal equations for targets y, less `common` times the feature `bias`."""
 
         def of_block(block: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             x, y, shares = block
             phi = self.features(u, x)
-            phi = phi.reshape(phi.shape[0], -1)
+            if bias is not None:
+                y = y - phi[:, bias].reshape(-1, *(1 for _ in y.shape[1:])) * common
             weighted = phi * shares[:, None]
-            return _product(phi.T, weighted), _product(weighted.T, y)
+            return product(phi.T, weighted), product(weighted.T, y)
 
-        size = block_size(x.shape[0])
-        if size == x.shape[0]:
-            return of_block((x, y, shares))
-        # Blocks are filled up with samples that count nothing.
-        blocks = tuple(blocks_of(v, size) for v in (x, y)), blocks_of(shares, size, mode="constant")
-        each = jax.checkpoint(of_block)
-
-        def add(total: tuple, block: tuple) -> tuple[tuple, None]:
-            return jax.tree.map(jnp.add, total, each(block)), None
-
-        flat = (*blocks[0], blocks[1])
-        first = each(tuple(v[0] for v in flat))
-        return jax.lax.scan(add, first, tuple(v[1:] for v in flat))[0]
+        return self._summed(of_block, y)
 
 
 class SeparableProblem(AbstractSeparableSample):
@@ -103,7 +109,3 @@ class SeparableProblem(AbstractSeparableSample):
         if np.shape(params.a) != wanted:
             got = f"of shape {np.shape(params.a)}"
             raise argument_error("params.a", f"of shape {wanted}, as the features and y", got)
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

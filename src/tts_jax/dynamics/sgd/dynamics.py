@@ -135,7 +135,7 @@ class SGD(AbstractDynamics):
         if self.batch_size != "full":
             entries = sum(map(np.size, jax.tree.leaves(given.params)))
             check_memory("batch_size", self.batch_size * entries)
-        silent = is_concrete(self.noise) and self.noise == 0
+        silent = is_concrete(self.noise) and not np.any(np.asarray(self.noise))
         if not silent and not problem.takes_noise():
             raise argument_error("noise", "0 where the targets are classes", shown(self.noise))
         self._check_clock(given.taus, dtype)
@@ -179,6 +179,8 @@ class SGD(AbstractDynamics):
     def _check_samples(self, problem: AbstractProblem, taus: Times, samples: Samples) -> None:
         x, noise = samples
         check_finite("samples", samples)
+        if not problem.takes_noise() and not (is_concrete(noise) and not np.any(noise)):
+            raise argument_error("samples", "without noise where the targets are classes", "with")
         problem.check_samples(x)
         lead = 1 if self.batch_size == 1 and np.ndim(noise) == 1 else 2
         if np.ndim(noise) != lead or np.shape(x)[:lead] != np.shape(noise):

@@ -79,6 +79,7 @@ class Replayed(AbstractSource):
             jax.lax.dynamic_slice_in_dim(v, number * CHUNK, CHUNK) for v in (self.x, self.noise)
         )
         x, y = problem.replayed(x)
+        noise = noise.reshape(*noise.shape, *(1 for _ in y.shape[2:]))  # of a sample, not an output
         return x.astype(self.dtype), (y + noise).astype(self.dtype)
 
 
