@@ -1,7 +1,8 @@
-"""The figures of the paper, a file each, drawn by `tts-jax figures`.
+"""Figures of training with two rates, a file each, drawn by `tts-jax figures`.
 
-Source: P. Marion and R. Berthier, "Leveraging the two-timescale regime to demonstrate convergence
-of neural networks", NeurIPS 2023, arXiv 2304.09576.
+Those up to `epsilon-order` are of P. Marion and R. Berthier, "Leveraging the two-timescale regime
+to demonstrate convergence of neural networks", NeurIPS 2023, arXiv 2304.09576. The others are of
+later papers about a fast outer layer, which their files name.
 
 A figure is a module with three functions: `data(run)` simulates and returns an xarray Dataset,
 `plot(data)` draws it and returns pictures by file name, and `rows(data)` holds what was measured
@@ -19,4 +20,5 @@ FIGURES = (
     "ten-dimensions",
     "relu",
     "epsilon-order",
+    "learning-order",
 )
