@@ -21,4 +21,5 @@ FIGURES = (
     "relu",
     "epsilon-order",
     "learning-order",
+    "fast-link",
 )

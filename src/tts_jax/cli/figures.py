@@ -32,7 +32,7 @@ def figures(
     Args:
         names: Figures to make, by default all: notations, limit-sketch, proof-sketch,
             two-timescale, equal-steps, epsilon-boxplot, two-dimensions, ten-dimensions, relu,
-            epsilon-order, learning-order.
+            epsilon-order, learning-order, fast-link.
         only: Make only the data, or only the pictures from saved data.
         quick: A shorter version that takes one to two minutes, and says that it is quick.
         out: Folder to write to, by default figures (with --quick: figures-quick).
