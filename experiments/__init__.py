@@ -22,4 +22,5 @@ FIGURES = (
     "epsilon-order",
     "learning-order",
     "fast-link",
+    "varpro",
 )

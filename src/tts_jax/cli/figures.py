@@ -32,9 +32,9 @@ def figures(
     Args:
         names: Figures to make, by default all: notations, limit-sketch, proof-sketch,
             two-timescale, equal-steps, epsilon-boxplot, two-dimensions, ten-dimensions, relu,
-            epsilon-order, learning-order, fast-link.
+            epsilon-order, learning-order, fast-link, varpro.
         only: Make only the data, or only the pictures from saved data.
-        quick: A shorter version that takes one to two minutes, and says that it is quick.
+        quick: A shorter version that takes two to three minutes, and says that it is quick.
         out: Folder to write to, by default figures (with --quick: figures-quick).
     """
     from ..configuration import configure
