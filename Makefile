@@ -1,4 +1,4 @@
-# Two commands: `make figures` draws every figure of the paper, `make test` runs the test suite
+# Two commands: `make figures` draws every figure of the paper and a few more, `make test` runs the test suite
 # (`make test-all` also what takes longer).
 PYTHON ?= python3
 VENV ?= .venv

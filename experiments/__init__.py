@@ -1,8 +1,8 @@
-"""The figures, a file each, drawn by `tts-jax figures`.
+"""Figures of training with two rates, a file each, drawn by `tts-jax figures`.
 
-Up to "epsilon-order" they are those of P. Marion and R. Berthier, "Leveraging the two-timescale
-regime to demonstrate convergence of neural networks", NeurIPS 2023, arXiv 2304.09576. The others
-are of networks of several inputs, and name their sources.
+Those up to "epsilon-order" are of P. Marion and R. Berthier, "Leveraging the two-timescale regime
+to demonstrate convergence of neural networks", NeurIPS 2023, arXiv 2304.09576. The others are of
+networks of several inputs, and name their sources.
 
 A figure is a module with three functions: `data(run)` simulates and returns an xarray Dataset,
 `plot(data)` draws it and returns pictures by file name, and `rows(data)` holds what was measured
@@ -22,4 +22,7 @@ FIGURES = (
     "epsilon-order",
     "plateau",
     "relu-invariants",
+    "learning-order",
+    "fast-link",
+    "varpro",
 )

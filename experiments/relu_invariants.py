@@ -95,4 +95,4 @@ def rows(data: xr.Dataset) -> list[Row]:
         for epsilon in EPSILONS
     ]
     change = float(data.reduced_drift.max())
-    return [*found, Row("reduced flow, largest change of a |w_j|^2", change, 0.0, 1e-6)]
+    return [*found, Row("reduced flow, largest change of a squared length", change, 0.0, 1e-6)]

@@ -179,17 +179,17 @@ case(
 case(
     "loss",
     lambda: tts.EmpiricalProblem(LOUD, [0.1], [1.0], loss="mean"),  # pyright: ignore
-    '`loss` must be "squared" or "norm", but is \'mean\'',
+    '`loss` must be "squared" or "huber" or "logistic" or "softmax" or "norm", but is \'mean\'',
 )
 case(
     "inputs without samples",
     lambda: tts.EmpiricalProblem(LOUD, [], []),
-    "`x` must be of shape (N,) or (N, d), but is of shape (0,)",
+    "`x` must be of shape (N, ...), N > 0, but is of shape (0,)",
 )
 case(
     "labels that do not match",
     lambda: tts.EmpiricalProblem(LOUD, [0.1, 0.2], [1.0]),
-    "`y` must be of shape (2,), one number for each input, but is of shape (1,)",
+    "`y` must be of shape (2,) or (2, K), one for each input, but is of shape (1,)",
 )
 case("inputs not finite", lambda: tts.EmpiricalProblem(LOUD, [NAN], [1.0]), "`x` must be finite")
 case("labels not finite", lambda: tts.EmpiricalProblem(LOUD, [0.1], [INF]), "`y` must be finite")
@@ -264,7 +264,7 @@ def test_every_dynamics_refuses_a_start_that_does_not_fit(dynamics, params, mess
 @pytest.mark.parametrize("inputs", [1, 3])
 def test_a_sample_of_other_inputs_than_the_network_is_refused(inputs):
     params = tts.Params(np.zeros((inputs, 5)), np.zeros((inputs, 5)))
-    message = expect("`params.u` must be made for inputs x of shape (4, 2)", f"({inputs}, 5)")
+    message = expect("`params.u` must be made for inputs x of shape (4, 2)", f"({inputs},)")
     with pytest.raises(ValueError, match=message):
         run(problem=SAMPLE, params=params)
 

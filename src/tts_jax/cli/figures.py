@@ -1,4 +1,4 @@
-"""`tts-jax figures`: the figures of the paper."""
+"""`tts-jax figures`: the figures of the paper, and of others about two rates."""
 
 import importlib.util
 import sys
@@ -27,14 +27,14 @@ def figures(
     quick: Flag = False,
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
 ) -> int:
-    """Make the figures of the paper, and a table of measured against expected.
+    """Make the figures of the papers, and a table of measured against expected.
 
     Args:
         names: Figures to make, by default all: notations, limit-sketch, proof-sketch,
             two-timescale, equal-steps, epsilon-boxplot, two-dimensions, ten-dimensions, relu,
-            epsilon-order.
+            epsilon-order, learning-order, fast-link, varpro.
         only: Make only the data, or only the pictures from saved data.
-        quick: A shorter version that takes one to two minutes, and says that it is quick.
+        quick: A shorter version that takes two to three minutes, and says that it is quick.
         out: Folder to write to, by default figures (with --quick: figures-quick).
     """
     from ..configuration import configure
