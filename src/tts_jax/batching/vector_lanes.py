@@ -13,7 +13,7 @@ LANES = 32
 """Runs side by side on a CPU. More do not make it faster, and fewer leave lanes empty."""
 
 ROUND = 8
-"""Runs side by side are a multiple of it, which fills vector registers."""
+"""From so many runs on, those side by side are a multiple of it, which fills vector registers."""
 
 
 def vmap_in_lanes(
@@ -22,7 +22,7 @@ def vmap_in_lanes(
     pays: Callable[[Tree], bool],
     alone: Callable[[Tree], Tree],
 ) -> Callable[[Tree], Tree]:
-    """Return a function that `jax.vmap` takes side by side where that pays, and else in turn.
+    """Return a function that `jax.vmap` takes side by side where it pays; else, on a CPU, in turn.
 
     **Arguments:** functions of a tree; runs may differ in its arrays, all else in it is static.
 

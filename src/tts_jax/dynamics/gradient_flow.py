@@ -27,7 +27,7 @@ class GradientFlow(AbstractFlow):
 
     - `epsilon`: the ratio of the step sizes, from 1e-7 to 1e3.
     - `rtol`, `atol`: tolerances of the step size control. They bound the estimated error of one
-      step of the solver. Where the risk is known in closed form, the bounds depend on
+      step of the solver. In the closed forms of steps of one input the bounds depend on
       r = min(epsilon, 1)/(20 eta^2) and on A, the largest |a_j|:
 
       |                      | error of a position u_j   | error of a weight a_j         |
@@ -36,11 +36,11 @@ class GradientFlow(AbstractFlow):
       | weights slow, r > 1  | eta (rtol + atol) sqrt(r) | (rtol A + atol)/sqrt(r)       |
 
       A position may err by eta/10 at most. The relative error of the risk is of the order of rtol,
-      and up to ten times that at epsilon = 1 (docs/solvers.md). Without a closed form the bound is
+      and up to ten times that at epsilon = 1 (docs/solvers.md). For all other problems the bound is
       1 for the root mean square, over all parameters, of error/(rtol |value| + atol).
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
-      the Rosenbrock method of the package, Rodas5P, wherever the risk is known in closed form;
-      without one an explicit method, Tsit5, where the flow is not stiff for its number of
+      the Rosenbrock method of the package, Rodas5P, for the closed forms of steps of one input;
+      elsewhere an explicit method, Tsit5, where the flow is not stiff for its number of
       parameters. The choice depends on numbers: a new epsilon or horizon that changes the choice
       compiles again. Under a jax transformation, where numbers are unknown, it is Rodas5P up to 500
       parameters.

@@ -1,4 +1,4 @@
-"""Which method integrates a flow that has no closed form: by what it is expected to cost.
+"""Which method integrates a flow whose steps are costly: by what it is expected to cost.
 
 The Rosenbrock method needs the Hessian of all P parameters in every step, an explicit method
 hundreds of steps for each time scale of the fast layer. Both are counted in gradients of the risk.
@@ -59,9 +59,9 @@ def recommended_solver(
     time up to which the flow goes; `parameters`, how many numbers the network has, by default
     those of a `ShallowNetwork`.
 
-    **Returns:** None, which is the method of the package, where the risk is known in closed form
-    and where the flow is stiff. Else an explicit method: without a closed form the Hessian in every
-    step costs more than many small steps.
+    **Returns:** None, which is the method of the package, for the closed forms of steps of one
+    input, and where the flow is stiff. Else an explicit method: the Hessian in every step costs
+    more than many small steps.
 
     **Raises:** `ValueError` for numbers that are not positive.
     """

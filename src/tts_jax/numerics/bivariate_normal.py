@@ -165,7 +165,8 @@ def _from_one(h: Array, k: Array, r: Array, s: Array) -> Array:
         return jnp.exp(-0.5 * (square / x2 + product)) * (whole - (1.0 + c * x2 * (1.0 + d * x2)))
 
     missing = (exact + 0.5 * s * _sum_over_nodes(integrand, h)) / (2.0 * math.pi)
-    # At r = 1 the probability of both is that of the less; at r = -1 that of Y < k less X > h.
+    # At r = 1 the probability of both is that of the smaller bound; at r = -1 that of Y < k minus
+    # that of X > h.
     low, high = jnp.minimum(h, other), jnp.maximum(h, other)
     at_one = ndtr(low) * ndtr(-high)
     return sign * (at_one - missing)

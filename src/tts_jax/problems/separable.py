@@ -86,8 +86,8 @@ class SeparableProblem(AbstractSeparableSample):
     **Arguments:** `x` (N, ...), inputs of any shape; `y` (N,), or (N, K) for K outputs; `weights`
     (N,): how much each sample counts, by default all the same; `penalty`: the factor of |a|^2.
 
-    The risk is the mean of |features(u, x_i) @ a - y_i|^2 by these weights, + penalty |a|^2. Every
-    dynamics runs on it: flows, SGD, and the reduced flow by the normal equations.
+    The risk is the mean of |features(u, x_i) @ a - y_i|^2 by these weights, + penalty |a|^2.
+    GradientFlow, SGD, and ReducedFlow, by the normal equations, run on it.
 
     **Raises:** `ValueError` where shapes do not match or numbers are not finite.
     """

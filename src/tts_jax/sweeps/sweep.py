@@ -62,8 +62,9 @@ def sweep(
       address of a Dask scheduler.
     - `progress`: called with the fraction of the work done.
 
-    **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau`, `outer` and
-    `neuron`; narrower networks are filled up with NaN. From a store it is read when it is needed.
+    **Returns:** a Dataset with the axes of the grid as dimensions, and with `tau` and
+    the axes of the parameters, as in `Trajectory.variables`; narrower networks are filled up with
+    NaN. From a store it is read when it is needed.
     A run's key derives from its coordinates alone: adding values changes no other run. `status` is
     a code of `tts.Status` for each run, and -1 where none has been made. The attributes `study`,
     `statuses` and `sessions` are JSON, so that `to_netcdf` takes them.
