@@ -11,11 +11,12 @@ import numpy as np
 
 from ._errors import argument_error, check_type
 from ._numbers import as_floats, as_real, check_scalar
-from ._types import Array, Float, Scalar
+from ._types import Array, Float, Scalar, Tree
 from .models.network import Params
 from .models.shallow import ShallowNetwork
 from .models.targets import PiecewiseConstant
 from .numerics.gram import RIDGE
+from .problems.base import AbstractProblem
 from .problems.population import Problem
 from .trajectory import Trajectory
 
@@ -134,12 +135,15 @@ def distance(first: Trajectory, second: Trajectory) -> tuple[Array, Array]:
 
     **Returns:** |risk - risk'| (T,) and max_j |u_j - u'_j| (T,), with the leading axes of a batch.
 
-    **Raises:** `ValueError` if the recorded times differ.
+    **Raises:** `ValueError` if the recorded times, or the shapes of u, differ.
     """
     check_type("first", first, Trajectory)
     check_type("second", second, Trajectory)
     if first.taus.shape != second.taus.shape or bool(jnp.any(first.taus != second.taus)):
         raise argument_error("second", "recorded at the same taus as first", "recorded at others")
+    of_first, of_second = (jax.tree.map(np.shape, run.params.u) for run in (first, second))
+    if of_first != of_second:
+        raise argument_error("second", "of parameters u with the shapes of first", "of others")
     batch = jnp.ndim(first.risk)
     distances = [
         jnp.max(jnp.abs(p - q).reshape(*p.shape[:batch], -1), axis=-1)
@@ -151,18 +155,22 @@ def distance(first: Trajectory, second: Trajectory) -> tuple[Array, Array]:
 
 
 def slaving_gap(
-    problem: Problem, trajectory: Trajectory, *, ridge: float | Scalar = RIDGE
+    problem: AbstractProblem, trajectory: Trajectory, *, ridge: float | Scalar = RIDGE
 ) -> Float[Array, " T"]:
     """Return L(a, u) - L(a*(u), u) along a run: how far the outer layer is from its best fit.
 
     The shape is that of the risk, also of a batch of runs.
+
+    **Raises:** `ValueError` for a problem without a best outer layer.
     """
-    check_type("problem", problem, Problem)
+    check_type("problem", problem, AbstractProblem)
+    if not problem.has_best_outer():
+        raise argument_error("problem", "one with a best outer layer", type(problem).__name__)
     check_type("trajectory", trajectory, Trajectory)
     ridge = as_real("ridge", ridge)
     check_scalar("ridge", ridge, minimum=0.0, strict=True)
 
-    def best(u: Array) -> Scalar:
+    def best(u: Tree) -> Scalar:
         return problem.risk(Params(problem.best_outer(u, ridge=ridge), u))
 
     for _ in range(jnp.ndim(trajectory.risk)):

@@ -118,3 +118,15 @@ def test_a_flow_that_is_not_stiff_takes_an_explicit_method():
     problem, params = problem_and_params()
     run = tts.simulate(problem, tts.GradientFlow(1.0, rtol=1e-5), params, [0.0, 0.1])
     assert run.solver == "Tsit5"
+
+
+def test_a_feature_that_vanishes_has_no_weight_and_stops_no_reduced_flow():
+    x = jnp.abs(X[:, :2])
+    network = tts.TwoLayerNetwork(tts.ReLU())
+    w = jnp.asarray([[1.0, 2.0], [2.0, 1.0], [-1.0, -1.0]])
+    u = {"w": w, "b": jnp.asarray([-0.5, -0.2, 0.0])}
+    problem = tts.EmpiricalProblem(network, x, Y[:, 0])
+    run = tts.simulate(problem, tts.ReducedFlow(rtol=1e-6), tts.Params(jnp.zeros(4), u), TAUS)
+    assert "TwoLayerForm" in run.solver
+    np.testing.assert_allclose(run.params.a[:, 3], 0.0, atol=1e-12)
+    assert np.all(np.diff(run.risk) < 0)

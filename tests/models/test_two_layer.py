@@ -92,3 +92,12 @@ def test_its_contract_holds():
     network = tts.TwoLayerNetwork(tts.Probit(0.5), scaling="ntk")
     params = tts.init_two_layer(key, network, 3, 4, bias_scale=1.0, outer_scale=1.0)
     assert tts.check_network(network, params) < 1e-5
+
+
+def test_its_contract_holds_with_several_outputs():
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    start = {"outputs": 2, "bias_scale": 1.0, "outer_scale": 1.0}
+    params = tts.init_two_layer(jax.random.key(0), network, 3, 4, **start)
+    assert tts.check_network(network, params) == 0.0
+    problem = tts.EmpiricalProblem(network, X, X[:, :2])
+    assert tts.check_problem(problem, params) < 1e-4

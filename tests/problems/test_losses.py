@@ -104,3 +104,16 @@ def test_what_classes_do_not_allow_is_refused():
         tts.simulate(problem, tts.SGD(0.1, 0.1, noise=0.1), start(3), [0.0, 1.0], key=key)
     with pytest.raises(ValueError, match=r"`problem` must be .* with the loss 'softmax'"):
         tts.simulate(problem, tts.ReducedFlow(), start(3), [0.0, 1.0])
+
+
+def test_noise_on_replayed_classes_and_a_penalty_of_the_norm_are_refused():
+    problem = tts.EmpiricalProblem(NETWORK, X, CLASSES, loss="softmax")
+    samples = (np.zeros(10, int), np.full(10, 0.7))
+    with pytest.raises(ValueError, match="`samples` must be without noise"):
+        tts.simulate(problem, tts.SGD(1.0, 0.1), start(3), [0.5], samples=samples)
+    with pytest.raises(ValueError, match='`penalty` must be 0 for the loss "norm"'):
+        tts.EmpiricalProblem(NETWORK, X, Y[:, 0], loss="norm", penalty=0.1)
+    with pytest.raises(ValueError, match="`loss` must be .* for a best outer layer"):  # noqa: RUF043
+        problem.best_outer(start(3).u)
+    with pytest.raises(ValueError, match=r"`y` must be of shape \(N,\) for classes"):
+        tts.EmpiricalProblem(NETWORK, X, CLASSES[:, None], loss="softmax")

@@ -202,3 +202,31 @@ def test_the_reduced_flow_goes_down_the_risk_of_the_best_outer_layer(name):
     run = tts.simulate(problem, tts.ReducedFlow(), start, jnp.linspace(0.0, 0.05, 6))
     assert np.all(np.diff(run.risk) < 0)
     np.testing.assert_allclose(run.risk, jax.vmap(least)(run.params.u), rtol=1e-6)
+
+
+def test_a_feature_that_is_one_at_most_inputs_is_no_bias():
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.normal(size=(400, 2)), np.ones((400, 1))], axis=1)
+    x[[6, 17, 55, 80, 205, 310], 2] = 0.0
+    y = 10.0 + np.sin(x[:, 0])
+
+    def apply(params, x):
+        return jnp.concatenate([jnp.tanh(x[:, :2] @ params["w"]), x[:, 2:]], axis=1) @ params["a"]
+
+    params = {"w": rng.normal(size=(2, 3)), "a": np.zeros(4)}
+    problem, start = tts.from_apply(apply, params, x, y, "a")
+    phi = np.concatenate([np.tanh(x[:, :2] @ params["w"]), x[:, 2:]], axis=1)
+    least = np.mean((phi @ np.linalg.lstsq(phi, y)[0] - y) ** 2)
+    found = problem.risk(tts.Params(problem.best_outer(start.u), start.u))
+    np.testing.assert_allclose(found, least, rtol=1e-9)
+
+
+def test_a_model_that_mixes_samples_is_refused_also_where_its_last_layer_is_zero():
+    rng = np.random.default_rng(3)
+    params = {"w": rng.normal(size=(2, 3)), "a": np.zeros(3)}
+
+    def apply(params, x):
+        return jnp.tanh((x - x.mean(0, keepdims=True)) @ params["w"]) @ params["a"]
+
+    with pytest.raises(ValueError, match="`apply` must be one that predicts for each input"):
+        tts.from_apply(apply, params, rng.normal(size=(40, 2)), rng.normal(size=40), "a")

@@ -42,6 +42,11 @@ NAN = np.where(np.arange(COUNT) == 5, np.nan, 1.0)
         ({"x": np.stack([NAN, NAN], axis=1)}, "`x` must be finite"),
         ({"weights": np.ones(3)}, r"`weights` must be of shape \(37,\)"),
         ({"weights": -np.ones(COUNT)}, "`weights` must be at least 0"),
+        (
+            {"weights": np.full(COUNT, 1e308)},
+            "`weights` must be at least 0, and not all 0, the largest",
+        ),
+        ({"weights": np.full(COUNT, 1e-310)}, "`weights` must be at least 0, and not all 0"),
         ({"weights": np.zeros(COUNT)}, "`weights` must be at least 0, and not all 0"),
         ({"penalty": -1.0}, "`penalty` must be"),
     ],
@@ -72,3 +77,35 @@ def test_memory_does_not_grow_with_the_features_of_a_large_sample():
     ):
         most = program.memory_analysis().temp_size_in_bytes
         assert most < 2 * data < 0.25 * features
+
+
+@pytest.mark.parametrize("size", [1e300, 1e-300])
+def test_weights_of_any_size_are_shares(size):
+    found = Mine(X, Y[:, 0], weights=np.full(COUNT, size)).normal_equations(jnp.ones((3, 2)))
+    expected = Mine(X, Y[:, 0]).normal_equations(jnp.ones((3, 2)))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_samples_of_several_outputs_are_replayed_as_by_hand(batch):
+    rng = np.random.default_rng(0)
+    index, noise = rng.integers(0, COUNT, (20, batch)), rng.normal(size=(20, batch))
+    problem, start = Mine(X, Y), tts.Params(jnp.ones((2, 2)), jnp.ones((3, 2)))
+    given = (index[:, 0], noise[:, 0]) if batch == 1 else (index, noise)
+    run = tts.simulate(problem, tts.SGD(0.5, 0.01, batch_size=batch), start, [0.1], samples=given)
+    a, u = start
+    for places, more in zip(index, noise, strict=True):
+
+        def loss(params, places=places, more=more):
+            f = jnp.tanh(X[places] @ params.u) @ params.a
+            return jnp.mean(jnp.sum((f - Y[places] - more[:, None]) ** 2, axis=1))
+
+        by_a, by_u = jax.grad(loss)(tts.Params(a, u))
+        a, u = a - 0.01 * by_a, u - 0.005 * by_u
+    np.testing.assert_allclose(run.final.a, a, rtol=1e-10)
+    np.testing.assert_allclose(run.final.u, u, rtol=1e-10)
+
+
+def test_outputs_that_do_not_match_are_refused_by_the_risk_itself():
+    with pytest.raises(ValueError, match=r"`params.a` must be such that outputs have the shape"):
+        Mine(X, Y[:, 0]).risk(tts.Params(jnp.ones((2, 1)), jnp.ones((3, 2))))

@@ -111,8 +111,9 @@ class TwoLayerSystem(AbstractGradientSystem):
         def of_block(sample: Sample) -> Array:
             return sample.shares @ self.network.features(params.u, sample.x) ** 2
 
-        a = params.a
-        squares = self._summed(of_block).reshape(-1, *(1 for _ in a.shape[1:]))
+        a, squares = params.a, self._summed(of_block)
+        # A feature that vanishes gets the weight 0, as in `solve_gram`.
+        squares = jnp.where(squares > 0, squares, 1.0).reshape(-1, *(1 for _ in a.shape[1:]))
         return 2 * self.ridge * jnp.broadcast_to(squares, a.shape)
 
     def _halves(self, params: Params) -> tuple[Array, int, Array]:

@@ -212,13 +212,14 @@ def check_network(network: AbstractNetwork, params: Params) -> float:
     numbers = (np.arange(7 * int(np.prod(shape, dtype=int))) * 0.618 + 0.1) % 1
     x = jnp.asarray(numbers.reshape(7, *shape))
     features, outer = network.features(params.u, x), jnp.asarray(params.a)
-    if tuple(network.outer_shape(params.u)) != outer.shape:
-        raise fail("`outer_shape` must be the shape of a", network.outer_shape(params.u))
-    if features.shape != (7, *outer.shape):
+    one_output = tuple(network.outer_shape(params.u))
+    if one_output != outer.shape[: len(one_output)] or outer.ndim > len(one_output) + 1:
+        raise fail("`outer_shape` must be the shape of a", one_output)
+    if features.shape != (7, *one_output):
         raise fail("`features` must have the axes of x, then those of a", features.shape)
     values = network(params, x)
-    expected = jnp.tensordot(features, outer, outer.ndim)
-    if values.shape != (7,) or not np.allclose(values, expected, rtol=1e-10, atol=1e-12):
+    expected = jnp.tensordot(features, outer, len(one_output))
+    if values.shape != expected.shape or not np.allclose(values, expected, rtol=1e-10, atol=1e-12):
         raise fail("f(x) must be the sum of a times the features", values)
     single = jnp.stack([network(params, point[None])[0] for point in x])
     if not np.allclose(values, single, rtol=1e-10, atol=1e-12):

@@ -79,7 +79,7 @@ class EmpiricalProblem(AbstractSeparableSample):
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
         if self.loss != "norm":
             return super().sample_loss(params, x, y)
-        square = jnp.sum((self._in_blocks(params, x) - y) ** 2)
+        square = jnp.sum(LOSSES["squared"](self._in_blocks(params, x), y))
         # The norm has no derivative at an exact fit: zero is taken, so that the fit stays exact.
         positive = square > 0
         norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)

@@ -171,6 +171,11 @@ def _problem(
     wrong = not_affine_in(predict, params, some)
     if not wrong:
         head = head_of(predict, params, some)
+        if not head.has_offset:  # at those inputs; others may have one
+            zeros = Params(jax.tree.map(jnp.zeros_like, params.a), params.u)
+            everything = jnp.asarray(problem.x).astype(kind)
+            offset = jax.jit(lambda x: problem._in_blocks(zeros, x))(everything)
+            head = head._replace(has_offset=bool(np.any(np.asarray(offset) != 0)))
         more = {"weights": problem.weights, "penalty": problem.penalty, "head": head}
         return SeparableModelProblem(apply, halves, problem.x, problem.y, **more), params
     places = halves.skeleton.places(FAST)
@@ -239,6 +244,10 @@ def _traced(
 
 def _check_numbers(name: str, predict: Predict, params: Params, x: Array) -> None:
     """Raise unless predictions are finite, and each depends on its own input alone."""
+    # Elsewhere than at a last layer of zeros, whose predictions tell nothing.
+    random = np.random.default_rng(0)
+    moved = jax.tree.map(lambda v: v + random.normal(size=v.shape).astype(v.dtype), params.a)
+    params = Params(moved, params.u)
     found = np.asarray(predict(params, x))
     if not np.all(np.isfinite(found)):
         raise argument_error(name, "one that predicts finite numbers", "one that predicts NaN")

@@ -21,6 +21,7 @@ from ..models.network import Params, as_params
 from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.products import product
+from .losses import squared
 from .separable import AbstractSeparableProblem
 
 
@@ -42,9 +43,9 @@ class GaussianProblem(AbstractSeparableProblem):
     a quadratic form of the covariances of all neurons, of the student and the teacher. Its rounding
     error is about 1e-16 times (sum_j |s a_j| |sigma_j| + sum_k |s* a*_k| |sigma_k|)^2. Gradients
     and Hessians are those of the formula, also where neurons coincide, are opposite or vanish. A
-    ReLU with w = 0, b = 0 has no derivative: there the mean of those from either side counts, and a
-    second derivative of 0. On a core, 100 students of 100 teachers take 18 ms for the risk at d = 5
-    and 25 ms at d = 784; without biases 1 and 6 ms; the gradient takes a little longer.
+    ReLU with b = 0 and |w| below 1e-30, which counts as 0, has no derivative: there the mean of
+    those from either side counts, and a second derivative of 0. The number of inputs enters one
+    product of matrices, and for ReLU the angles of the weights, and nothing else.
 
     **Raises:** `ValueError` for another network, target or activation, for a covariance that is not
     symmetric and positive definite or of another d, and for a negative noise or penalty.
@@ -101,6 +102,7 @@ class GaussianProblem(AbstractSeparableProblem):
 
     def risk(self, params: Params) -> Scalar:
         params = jax.tree.map(jnp.asarray, as_params(params))
+        self.check(params)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         # In single precision the angle of two weights is not known where they are nearly parallel.
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
@@ -153,8 +155,7 @@ class GaussianProblem(AbstractSeparableProblem):
 
     def sample_loss(self, params: Params, x: Array, y: Array) -> Scalar:
         """Return the mean over the batch of |f(x) - y|^2, with the penalty."""
-        residual = self.predict(params, x) - y
-        return self.penalised(jnp.sum(residual**2) / y.shape[0], params)
+        return self.penalised(jnp.mean(squared(self.predict(params, x), y)), params)
 
     def check_samples(self, x: Array) -> None:
         if x.shape[-1:] != (self.inputs,):

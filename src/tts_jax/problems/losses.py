@@ -22,6 +22,7 @@ Loss = Callable[[Array, Array], Float[Array, " n"]]
 
 def squared(f: Array, y: Array) -> Float[Array, " n"]:
     """Return the squared distance (n,) of f and y."""
+    _check_shapes(f, y)
     return _by_sample((f - y) ** 2)
 
 
@@ -29,6 +30,7 @@ def huber(f: Array, y: Array) -> Float[Array, " n"]:
     """Return Huber's loss (n,), which large residuals enter with the power 1."""
     import optax  # here, since it takes long to import
 
+    _check_shapes(f, y)
     return _by_sample(optax.losses.huber_loss(f, y))
 
 
@@ -36,6 +38,7 @@ def logistic(f: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, " n"]
     """Return the cross-entropy (n,) of y, a probability, and the logistic function of f."""
     import optax
 
+    _check_shapes(f, y)
     return optax.losses.sigmoid_binary_cross_entropy(f, y)
 
 
@@ -43,6 +46,9 @@ def softmax(f: Float[Array, "n K"], y: Array) -> Float[Array, " n"]:
     """Return the cross-entropy (n,) of y, classes or shares of classes, and softmax(f)."""
     import optax
 
+    if f.ndim != 2 or (y.ndim == 2 and y.shape != f.shape):
+        expected = f"of shape (n, K) for targets of shape {y.shape}"
+        raise argument_error("params.a", expected, f"such that outputs have the shape {f.shape}")
     shares = jax.nn.one_hot(y.astype(jnp.int32), f.shape[1], dtype=f.dtype) if y.ndim == 1 else y
     return optax.losses.softmax_cross_entropy(f, shares)
 
@@ -68,6 +74,8 @@ def check_targets(loss: str, y: Array) -> None:
     if loss == "softmax" and numbers.ndim == 1:
         if low < 0 or np.any(numbers != np.round(numbers)):
             raise argument_error("y", "classes 0, 1, ... for a softmax loss", f"{numbers[:5]} ...")
+    elif loss == "softmax" and numbers.shape[1] == 1:
+        raise argument_error("y", "of shape (N,) for classes (`y[:, 0]`)", f"of {numbers.shape}")
     elif loss == "softmax" and (low < 0 or np.any(np.abs(numbers.sum(axis=1) - 1) > 1e-6)):
         raise argument_error("y", "shares of classes that sum to 1 for a softmax loss", "others")
 
@@ -75,6 +83,13 @@ def check_targets(loss: str, y: Array) -> None:
 def outputs_for(loss: str, y: Array) -> tuple[int | None, ...]:
     """Return the axes of outputs that fit targets y: None is any number."""
     return (None,) if loss == "softmax" and np.ndim(y) == 1 else np.shape(y)[1:]
+
+
+def _check_shapes(f: Array, y: Array) -> None:
+    """Raise unless predictions and targets have one shape: else all would meet all others."""
+    if f.shape != y.shape:
+        expected = f"such that outputs have the shape of the targets, {y.shape}"
+        raise argument_error("params.a", expected, f"such that they have {f.shape}")
 
 
 def _by_sample(losses: Array) -> Float[Array, " n"]:

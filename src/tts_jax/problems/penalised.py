@@ -1,6 +1,6 @@
 """The base of problems with a penalty of the outer weights in their risk."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,8 @@ from .base import AbstractProblem
 
 class AbstractPenalisedProblem(AbstractProblem):
     """A problem whose risk has the term penalty |a|^2, the sum of the squares of all of a."""
+
+    sweepable: ClassVar[tuple[str, ...]] = ("penalty",)
 
     if TYPE_CHECKING:  # type checkers would take it for the first argument of a subclass
 

@@ -67,8 +67,10 @@ class AbstractSampleProblem(AbstractPenalisedProblem):
         check_finite("weights", self.weights)
         if is_concrete(self.weights):
             numbers = np.asarray(self.weights)
-            if numbers.min() < 0 or numbers.sum() <= 0:
-                raise argument_error("weights", "at least 0, and not all 0", f"{numbers.min():g}")
+            if numbers.min() < 0 or not 1e-300 <= numbers.max() <= 1e300:
+                expected = "at least 0, and not all 0, the largest from 1e-300 to 1e300"
+                got = f"from {numbers.min():g} to {numbers.max():g}"
+                raise argument_error("weights", expected, got)
 
     def risk(self, params: Params) -> Scalar:
         """Return the loss on the whole sample."""
@@ -114,7 +116,8 @@ class AbstractSampleProblem(AbstractPenalisedProblem):
         count = self.x.shape[0]
         if self.weights is None:
             return jnp.full(count, 1.0 / count)
-        weights = jnp.asarray(self.weights)
+        weights = jnp.asarray(self.weights).astype(jnp.result_type(float))
+        weights = weights / jnp.max(weights)  # the sum of very large or small ones has no digits
         return weights / jnp.sum(weights)
 
     def _in_blocks(self, params: Params, x: Array) -> Array:

@@ -109,3 +109,10 @@ def test_the_description_is_that_of_earlier_versions():
             "noise": 0.25,
         },
     }
+
+
+def test_a_network_of_several_inputs_asks_for_a_start():
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    problem = tts.EmpiricalProblem(network, np.ones((4, 2)), np.zeros(4))
+    with pytest.raises(ValueError, match="`start` must be a function of a key and a width for"):
+        tts.sweep(problem, tts.GradientFlow(1.0), {"seed": [0], "width": 3}, [0.0, 1.0])

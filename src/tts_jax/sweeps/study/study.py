@@ -81,7 +81,17 @@ class Study:
         self._check_values()
         self._check_start()
         if self.start is init_uniform:
+            self._check_usual_start()
             self.problem.warn_off_scale(0.0, 1.0)
+
+    def _check_usual_start(self) -> None:
+        """Raise if the problem does not take the start of a network of one input."""
+        width = min(int(value) for value in self.axes.values("width"))
+        try:
+            self.problem.check(init_uniform(seed_key(0), width))
+        except ValueError as error:
+            expected = "a function of a key and a width for this problem"
+            raise argument_error("start", expected, f"`init_uniform`: {error}") from error
 
     def _check_start(self) -> None:
         """Make a start twice: one that draws from elsewhere would be the same for every seed, since
