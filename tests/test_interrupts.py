@@ -102,6 +102,7 @@ def kept(tmp_path):
         return int(np.sum(data.status.values >= 0))
 
 
+@pytest.mark.thorough
 def test_an_interrupt_of_a_sweep_keeps_what_is_finished_and_what_is_under_way(tmp_path):
     run = process(tmp_path, SWEEP)
     out, told = interrupted(run)

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_problems import TIMES, WIDTH, slow_times, small_problem
@@ -128,6 +129,7 @@ class OddStep(tts.AbstractActivation):
         return tts.CubicStep(1.0)(z) - 0.5
 
 
+@pytest.mark.thorough
 @few
 @given(a=weights, u=positions, log_epsilon=log_epsilons)
 def test_mirroring_x_mirrors_the_gradient_flow_of_an_odd_activation(a, u, log_epsilon):

@@ -99,6 +99,7 @@ def test_a_quick_version_says_so_and_does_not_judge_what_needs_the_full_one(
     assert "Quick versions, not the paper's settings: notations." in printed
 
 
+@pytest.mark.thorough
 def test_an_interrupt_keeps_what_is_finished_and_leaves_no_half_file(
     tmp_path, runner, monkeypatch, capsys
 ):

@@ -243,6 +243,7 @@ def test_the_reduced_flow_is_that_by_all_pairs(reduced):
     np.testing.assert_allclose(reduced.params.a, expected.a, rtol=0, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_reduced_flow_records_the_best_outer_layer(reduced):
     problem = problem_of(jnp.asarray(0.02))
     best = quickly(jax.vmap(lambda u: problem.best_outer(u, ridge=RIDGE)))(reduced.params.u)
@@ -438,6 +439,7 @@ def test_a_run_that_gets_too_crowded_keeps_what_it_has(crowded):
     right_or_nan(run)
 
 
+@pytest.mark.thorough
 def test_a_run_that_gets_too_crowded_says_so(crowded):
     assert crowded["way"].status == tts.Status.CROWDED
 

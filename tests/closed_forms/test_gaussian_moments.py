@@ -103,6 +103,7 @@ def test_matrices_are_those_of_a_rule_in_the_plane(activation, sigma, fine):
     np.testing.assert_allclose(jax.jit(covariances)(left, right), found - product, atol=1e-15)
 
 
+@pytest.mark.thorough
 def test_joined_neurons_stand_one_set_after_the_other():
     left, right = neurons(Erf(0.7), 3, 0), neurons(Probit(0.4), 2, 1, bias=False)
     both = joined(left, right)

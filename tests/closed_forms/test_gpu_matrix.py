@@ -69,6 +69,7 @@ def by_columns(system, y):
     return np.tril(matrix) + np.tril(matrix, -1).T
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ridge", [pytest.param(0.0, marks=pytest.mark.thorough), 1e-3])
 def test_the_columns_are_those_of_the_matrix_of_the_system(ridge):
     rng = np.random.default_rng(2)

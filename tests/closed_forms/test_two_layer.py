@@ -90,7 +90,7 @@ def test_a_flow_is_that_by_another_method():
     )
 
 
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("offset", [pytest.param(0.0, marks=pytest.mark.thorough), 1000.0])
 def test_the_reduced_flow_has_the_best_outer_layer_whatever_the_labels_have_in_common(offset):
     problem, params = problem_and_params()
     raised = tts.EmpiricalProblem(problem.network, X, Y[:, 0] + offset, weights=WEIGHTS)

@@ -17,6 +17,7 @@ def times():
     return tts.arrival_times(small_problem(), FLOW, spread_start(), 0.5, within=WITHIN)
 
 
+@pytest.mark.thorough
 def test_neurons_are_there_at_the_time_and_not_before(times):
     problem, start = small_problem(), spread_start()
     assert np.all(np.isfinite(times))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import tts_jax as tts
 from tts_jax.dynamics.autodiff_system import AutodiffGradientSystem
@@ -36,6 +37,7 @@ def test_the_vector_field_is_minus_the_gradient_and_the_velocity_divides_by_the_
     np.testing.assert_allclose(numbers(SYSTEM.apply_mass(PARAMS)), masses * numbers(PARAMS))
 
 
+@pytest.mark.thorough
 def test_a_solve_is_that_with_the_hessian_and_the_mass():
     shift = 7.0
     matrix = 2 * MATRIX + shift * np.diag([EPSILON, 1.0, 1.0])

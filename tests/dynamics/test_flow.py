@@ -93,6 +93,7 @@ def test_new_numbers_of_one_shape_are_traced_once():
     assert len(TRACED) > traced
 
 
+@pytest.mark.thorough
 def test_a_step_of_ones_own_runs_as_the_cubic_one():
     run = counted_run(tts.GradientFlow(0.1))
     same = tts.simulate(small_problem(), tts.GradientFlow(0.1), nth(starts(4), 0), slow_times(0.01))
@@ -147,6 +148,7 @@ def batch():
     return together(EPSILONS, starts(4))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("i", range(4))
 def test_every_run_of_a_batch_is_the_run_alone_with_its_own_steps(batch, i):
     assert_equal_runs(nth(batch, i), alone(EPSILONS[i], nth(starts(4), i)))
@@ -264,6 +266,7 @@ def test_grad_of_vmap_is_grad_one_by_one(outcome, single_slopes):
     assert_close(quickly(jax.grad(total, (0, 1)))(*STARTS), single_slopes)
 
 
+@pytest.mark.thorough
 def test_forward_mode_of_a_batch_is_the_product_with_the_gradient(outcome, single_slopes):
     direction = jax.tree.map(
         lambda leaf: jnp.asarray(np.random.default_rng(0).normal(size=leaf.shape)), STARTS

@@ -57,6 +57,7 @@ def slopes(function, horizon, stiffness):
     return jnp.hstack(reverse), jnp.hstack(forward), now
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("horizon", "fewest", "most"),
     [(0.5, 10, 100), (25.0, 300, 512), (40.0, 513, 1024), (60.0, 1025, 2048), (200.0, 2049, 4095)],
@@ -95,6 +96,7 @@ def test_numbers_that_are_not_asked_for_are_left_alone(monkeypatch):
     assert seen == [2, 2, 1]
 
 
+@pytest.mark.thorough
 def test_both_are_the_derivative_of_the_solution():
     """Of a matrix exponential, by complex steps."""
 

@@ -218,6 +218,7 @@ def test_a_broken_network_is_refused_for_its_own_reason(network, reason):
         tts.check_network(network, PARAMS)
 
 
+@pytest.mark.thorough
 def test_sound_networks_pass():
     with jax.numpy_rank_promotion("allow"):
         assert tts.check_network(Squares(), PARAMS) < 1e-12

@@ -202,6 +202,7 @@ def test_off_the_cpu_two_pivots_at_a_time_lead_to_the_same(size, monkeypatch):
             np.testing.assert_allclose(one, expected, rtol=0, atol=1e-13 * np.max(np.abs(expected)))
 
 
+@pytest.mark.thorough
 def test_off_the_cpu_blocks_are_solved_too(monkeypatch):
     monkeypatch.setattr(_device, "on_cpu", lambda: False)
     matrix = jnp.asarray(positive(12))

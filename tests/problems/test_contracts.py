@@ -85,6 +85,7 @@ def test_a_broken_problem_is_refused_for_its_own_reason(problem, reason):
         tts.check_problem(problem, POINT)
 
 
+@pytest.mark.thorough
 def test_sound_problems_pass():
     assert tts.check_problem(Sphere(), POINT) < 1e-6
     assert tts.check_problem(PROBLEM, PARAMS) < 1e-5
@@ -102,6 +103,7 @@ class OtherForm(tts.AbstractProblem):
         return small_problem(eta=self.eta).closed_form(width)
 
 
+@pytest.mark.thorough
 def test_a_closed_form_of_another_risk_is_refused():
     assert tts.check_problem(OtherForm(0.08), PARAMS) < 1e-5
     with pytest.raises(ValueError, match="the risk of `closed_form` must be that of the problem"):

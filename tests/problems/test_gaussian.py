@@ -249,6 +249,7 @@ def test_the_gradient_flow_runs_to_where_small_steps_run(small):
     np.testing.assert_allclose(run.params.a[-1], end.a, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_sgd_goes_down(small):
     sgd = tts.SGD(epsilon=0.5, step_size=0.02, batch_size=8)
     run = tts.simulate(small, sgd, START, jnp.array([0.0, 5.0]), key=jax.random.key(0))

@@ -68,7 +68,11 @@ def test_a_risk_is_their_weighted_mean(case, outputs):
 
 
 @pytest.mark.parametrize(
-    "dynamics", [tts.GradientFlow(0.1, rtol=1e-5), tts.SGD(0.1, 0.1, batch_size=3)]
+    "dynamics",
+    [
+        pytest.param(tts.GradientFlow(0.1, rtol=1e-5), marks=pytest.mark.thorough),
+        tts.SGD(0.1, 0.1, batch_size=3),
+    ],
 )
 def test_classes_are_learnt(dynamics):
     y = np.argmax(X @ np.array([[1.0, -1.0, 0.3], [0.0, 1.0, -2.0]]), axis=1)

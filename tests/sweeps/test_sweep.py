@@ -153,6 +153,7 @@ def test_widths_are_filled_up_and_start_where_a_single_run_does():
     assert np.array_equal(data.sel(width=6, seed=2).u.isel(tau=0), start_of(2, 6).u)
 
 
+@pytest.mark.thorough
 def test_zipped_axes_and_targets_and_single_values():
     stairs = tts.PiecewiseConstant([0.5], [0.0, 1.0])
     grid = {
@@ -189,6 +190,7 @@ def test_the_last_parameters_are_those_of_the_whole_record():
     assert np.array_equal(last.a, whole.a.isel(tau=-1))
 
 
+@pytest.mark.thorough
 def test_single_precision_moves_as_double():
     double = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS)
     single = tts.sweep(small_problem(), SGD, SGD_GRID, TAUS, precision="float32")

@@ -17,7 +17,7 @@ from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
-from ..models.targets import AbstractLabels
+from ..models.targets import AbstractLabels, Teacher
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE
 from .losses import LOSSES, check_targets, outputs_for
@@ -221,6 +221,8 @@ def _check_labels(target: AbstractLabels, shape: tuple[int, ...]) -> None:
     except Exception as error:  # of the user's target, which may fail in any way
         got = f"a {type(target).__name__}, which fails with {type(error).__name__}"
         raise argument_error("target", expected, got) from error
-    if found[:1] != shape[:1] or len(found) > 2:
+    # A function of numbers has a label for each number: only a network is known to have outputs.
+    outputs = 1 if isinstance(target, Teacher) else 0
+    if found[:1] != shape[:1] or len(found) > 1 + outputs:
         got = f"a {type(target).__name__}, which returns labels of shape {found}"
         raise argument_error("target", expected, got)

@@ -63,6 +63,7 @@ def test_a_gradient_through_a_run_of_sgd_is_refused_and_forward_mode_is_not():
     assert slope.shape == ()
 
 
+@pytest.mark.thorough
 def test_all_directions_at_once_are_those_one_by_one():
     start = jnp.array([0.1, 1.0, 0.3])
 

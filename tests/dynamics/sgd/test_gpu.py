@@ -57,6 +57,7 @@ def assert_kernel_equals_plain(function: Callable, *arguments: Any, dtype: str =
 # What runs can differ in.
 
 
+@pytest.mark.thorough
 @each_dtype
 def test_keys_and_starts_of_their_own(dtype):
     params = start(dtype=dtype)
@@ -160,6 +161,7 @@ def test_a_stream_whose_labels_are_a_run_s_own():
     assert_kernel_equals_plain(jax.vmap(run, (0, None, None)), values, *stream(LENGTH))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1, BLOCK_RUNS + 2])
 def test_other_numbers_of_runs(size):
     run = jax.vmap(functools.partial(replay, stops=(4,)), (0, None, None))
@@ -195,6 +197,7 @@ class Waves(tts.AbstractProblem):
         return jnp.mean((jnp.sum(waves * params.a["height"][None], axis=1) + shift - y) ** 2)
 
 
+@pytest.mark.thorough
 def test_a_problem_of_a_user_s_own_and_its_risk(monkeypatch):
     monkeypatch.setattr(dynamics, "recorded_risks", recorded_risks)
     centres, shift = jnp.asarray([0.1, 0.7]), jnp.asarray(0.2)
@@ -205,6 +208,7 @@ def test_a_problem_of_a_user_s_own_and_its_risk(monkeypatch):
     assert np.unique(found.risk[:, -1]).size == SIZE
 
 
+@pytest.mark.thorough
 def test_float32_does_not_lose_small_steps_of_u():
     """A step is less than a unit in the last place of u; a few thousand are hundreds of units."""
     epsilon, steps = 2e-6, 3000

@@ -150,6 +150,7 @@ def test_the_recorded_times_change_nothing_in_float32(design, batch_size):
     assert np.max(np.abs(fine.u - start.u) / unit(start)) > 1000
 
 
+@pytest.mark.thorough
 def test_runs_side_by_side_move_as_alone_and_as_in_double_precision(design):
     problem, start = design
     epsilon, keys = EPSILONS[0], jax.random.split(KEY, 3)

@@ -3,6 +3,7 @@
 import diffrax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import tts_jax as tts
 
@@ -32,6 +33,7 @@ def test_adaptive_steps_end_where_the_solution_does():
     np.testing.assert_allclose(solution.ys[0, 0], np.cos(3.0), rtol=0, atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_values_between_steps_are_of_order_four():
     ts = np.linspace(0.05, 2.95, 50)
     errors = [

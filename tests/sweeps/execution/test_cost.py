@@ -17,6 +17,7 @@ def costs(dynamics, taus=(1.0,), problem=None, **grid):
     return Costs(tts.Study(problem or small_problem(), dynamics, grid, taus))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("epsilon", [0.01, 0.1])
 def test_steps_of_sgd_are_known(epsilon):
     run = tts.simulate(

@@ -80,6 +80,7 @@ def test_a_share_of_the_time_ends_earlier():
     np.testing.assert_allclose(u[:, 0], half[:, 1])
 
 
+@pytest.mark.thorough
 def test_a_runner_tells_which_devices_have_its_program():
     device = jax.local_devices()[-1]
     runner, (points,) = prepared({"seed": range(7), "width": 2}, (7,), taus=[1.0, 2.0, 7.0, 8.0, 9])

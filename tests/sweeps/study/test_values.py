@@ -70,7 +70,7 @@ def test_every_class_names_what_may_vary():
     assert names(small_problem(), tts.LimitFlow()) == common
     assert names(small_problem(), tts.SGD(1.0, 1.0)) == common | {"epsilon", "step_size", "noise"}
     sample = tts.EmpiricalProblem(tts.ShallowNetwork(tts.Tanh(eta=0.1)), [0.0, 1.0], [0.0, 1.0])
-    assert names(sample, tts.LimitFlow()) == {"eta"}
+    assert names(sample, tts.LimitFlow()) == {"eta", "penalty"}
     assert names(leaky(), Drift()) == common | {"slope", "level", "epsilon"}
 
 
