@@ -37,9 +37,9 @@ def run_of(problem, dynamics):
 
 ALWAYS = {
     "SGD": (PROBLEM, tts.SGD(0.1, 1e-2, noise=0.1)),
-    "the flow": (PROBLEM, tts.GradientFlow(0.1)),
 }
 LONGER = {
+    "the flow": (PROBLEM, tts.GradientFlow(0.1)),
     "the limit": (PROBLEM, tts.LimitFlow()),
     "the reduced flow": (PROBLEM, tts.ReducedFlow()),
     "a flow without a closed form": (SMOOTH, tts.GradientFlow(1.0, rtol=1e-4)),

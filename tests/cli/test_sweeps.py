@@ -203,6 +203,7 @@ def test_export_writes_one_file_with_the_same_numbers(store, tmp_path):
     assert cli.main(["export", str(store), str(tmp_path / "no" / "x.nc")]) == 2
 
 
+@pytest.mark.thorough
 def test_a_store_of_anothers_functions_is_resumed_in_python(tmp_path, capsys):
     def start(key, width):
         return tts.init_uniform(key, width)

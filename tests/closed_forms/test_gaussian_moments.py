@@ -115,6 +115,7 @@ def test_joined_neurons_stand_one_set_after_the_other():
     assert joined(right, right).b is None
 
 
+@pytest.mark.thorough
 def test_a_small_covariance_and_mean_have_their_digits():
     w = jnp.asarray([[1e-9, 0.0]])
     tiny = gaussian_neurons(Erf(1.0), w, jnp.asarray([1e-9]))

@@ -26,7 +26,7 @@ from tts_jax.models.activations import ReLU
 ONE = ReLU()
 H = B / np.linalg.norm(W)
 BIAS = pytest.mark.parametrize(
-    "bias", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["bias", "no bias"]
+    "bias", [pytest.param(True, marks=pytest.mark.thorough), False], ids=["bias", "no bias"]
 )
 
 

@@ -36,6 +36,7 @@ def test_the_vector_field_is_minus_the_gradient(ridge):
     np.testing.assert_allclose(found, -jax.grad(risk)(flat), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ridge", [0.0, RIDGE])
 def test_a_solve_is_that_with_the_hessian_and_the_mass(ridge):
     system, params, flat, risk = pieces(ridge)

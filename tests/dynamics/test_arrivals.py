@@ -45,6 +45,7 @@ def test_a_run_that_cannot_go_on_is_not_a_jump_that_is_never_reached():
     assert np.all(np.isnan(times))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rtol", [1e-6, 1e-8])
 def test_a_neuron_that_passes_within_a_step_has_arrived(rtol):
     """Within a small part of eta, at a large epsilon, where neurons swing through the jumps."""

@@ -28,7 +28,9 @@ def scipy_flow(problem, start, epsilon, taus):
     return solution.y.T[:, :split], solution.y.T[:, split:]
 
 
-@pytest.mark.parametrize(("seed", "epsilon"), [(6, 1.0), (1, 1e-2), (3, 1e-4)])
+@pytest.mark.parametrize(
+    ("seed", "epsilon"), [pytest.param(6, 1.0, marks=pytest.mark.thorough), (1, 1e-2), (3, 1e-4)]
+)
 def test_agrees_with_scipy_radau(seed, epsilon):
     problem, start = random_problem(seed)
     taus = slow_times(0.2)

@@ -122,6 +122,7 @@ def derivatives(v):
     return value, slope, bend, back
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "where", [(0.4, -0.9, 0.3, 1.1), (0.4, 0.5, 1.0, 0.05), (1.0, 1.1, -2.0, 0.3)]
 )

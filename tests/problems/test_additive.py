@@ -33,6 +33,7 @@ def test_it_is_the_integral_over_the_square():
     assert float(smooth.risk(PARAMS)) == pytest.approx(np.mean(values**2), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_with_one_input_it_is_the_problem_of_one_input():
     params = tts.Params(PARAMS.a[:1], PARAMS.u[:1])
     target = tts.PiecewiseConstant([0.3, 0.7], [0.0, 1.0, -1.5])

@@ -101,6 +101,7 @@ def test_what_the_user_wrote_is_the_gradient_and_the_hessian():
     np.testing.assert_allclose(system.hessian(START), jax.hessian(risk)(flat), atol=1e-14)
 
 
+@pytest.mark.thorough
 def test_a_flow_takes_it_and_moves_as_without():
     fast = tts.simulate(bumps(), tts.GradientFlow(1e-2), START, TAUS)
     slow = tts.simulate(bumps(known=False), tts.GradientFlow(1e-2), START, TAUS)

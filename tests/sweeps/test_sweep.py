@@ -101,6 +101,7 @@ def again(dynamics, grid, **options):
     return tts.sweep(problem, dynamics, {**grid, **other}, 0.5 * TAUS, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::tts_jax.CoarseStepsWarning")
 def test_other_numbers_compile_nothing():
     """Nor if another study comes between, with or without a store."""
@@ -254,6 +255,7 @@ def test_a_problem_and_a_start_of_ones_own():
     assert np.allclose(data.risk.sel(seed=1), run.risk, rtol=1e-8)
 
 
+@pytest.mark.thorough
 def test_only_what_is_new_is_run(tmp_path):
     store = tmp_path / "flow.zarr"
     grid = {"epsilon": [0.1, 1.0], "seed": range(4), "width": [4]}

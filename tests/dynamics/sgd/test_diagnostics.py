@@ -40,6 +40,7 @@ def test_the_noise_floor_is_the_risk_that_noise_adds(best):
     assert float(jnp.mean(added)) == pytest.approx(floor, rel=0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_noise_floor_falls_with_the_batch(best, batch):
     sgd = tts.SGD(1e-3, 1e-3, noise=0.6, batch_size=batch)

@@ -241,6 +241,7 @@ def test_steps_that_cannot_be_counted_or_move_nothing_are_refused():
             tts.simulate(problem, sgd, params, [0.0, 1.0], key=jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_a_stream_that_is_too_short_under_a_transformation_has_a_status():
     problem, samples = small_problem(), (jnp.linspace(0.1, 0.9, 10), jnp.zeros(10))
     begin = tts.Params(jnp.zeros(WIDTH + 1), jnp.linspace(0.1, 0.9, WIDTH))

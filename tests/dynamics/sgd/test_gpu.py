@@ -68,6 +68,7 @@ def test_keys_and_starts_of_their_own(dtype):
     np.testing.assert_array_equal(run.stats["steps"], STOPS[-1])
 
 
+@pytest.mark.thorough
 def test_keys_alone_with_the_box():
     params = first(start())
     run = functools.partial(trained, params, gradient="box")
@@ -79,6 +80,7 @@ def test_starts_alone_in_batches():
     assert_kernel_equals_plain(jax.vmap(lambda params: run(params)), start())
 
 
+@pytest.mark.thorough
 def test_large_batches():
     run = functools.partial(trained, batch_size=MOST_SAMPLES + 1, stops=(3,))
     params = start(dtype="float32")
@@ -101,6 +103,7 @@ def test_one_run_without_vmap():
     assert_kernel_equals_plain(trained, first(start()), jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_vmap_in_vmap():
     run = functools.partial(trained, stops=(10,))
     grid = jax.vmap(jax.vmap(run, (None, 0)), (0, None))

@@ -89,6 +89,7 @@ def plateau():
     return optax.chain(optax.sgd(0.05), falling)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize(
     "optimiser",

@@ -148,6 +148,7 @@ def large_arrays():
     return sum(array.size >= 1000 for array in jax.live_arrays())
 
 
+@pytest.mark.thorough
 def test_nothing_keeps_the_data_of_a_sweep():
     x = np.linspace(0.0, 1.0, 1000)
     problem = tts.EmpiricalProblem(tts.ShallowNetwork(tts.Tanh(eta=0.1)), x, x)
