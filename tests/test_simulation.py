@@ -309,8 +309,8 @@ def test_a_deep_network_runs(own_problem, dynamics):
     assert float(run.risk[-1]) < 0.5 * float(run.risk[0])
     assert float(problem.risk(run.final)) == pytest.approx(float(run.risk[-1]), rel=1e-12)
     variables = run.to_xarray()
-    assert variables["u[0]['weight']"].shape == (3, 2, 3)
-    assert variables["a['bias']"].dims == ("tau",)
+    assert variables["u_0_weight"].shape == (3, 2, 3)
+    assert variables["a_bias"].dims == ("tau",)
 
 
 @pytest.mark.thorough
