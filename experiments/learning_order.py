@@ -29,6 +29,8 @@ WIDTH = 40
 EPSILONS = tuple(10.0**-k for k in range(6, 13))
 SHOWN = 1e-9
 FITTED = 1e-9
+"""The largest epsilon of a fit: the time of degree 1 has the factor log(16/(epsilon variance^2)),
+which takes 1/log(1/epsilon) off its slope, more than .05 where epsilon is larger."""
 DEGREES = (0, 1, 2, 3)
 STYLES = {0: ("target", "-"), 1: ("flow", "-"), 2: ("neuron", (0, (5, 1.5))), 3: ("reduced", "-.")}
 

@@ -1,7 +1,6 @@
 """The gradient and the Hessian of two-layer networks against automatic differentiation."""
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,10 +53,9 @@ def test_they_are_those_of_automatic_differentiation(case, blocks, monkeypatch):
     def both(flat):
         state, kept = form.to_state(whole(flat))
         back = ravel_pytree(form.to_params(state, kept))[0]
-        back = eqx.error_if(back, jnp.any(jnp.abs(back - flat) > 1e-14), "not the way back")
-        found = ravel_pytree(system.gradient(state))[0] + 0.0 * back, system.hessian(state)
+        found = ravel_pytree(system.gradient(state))[0], system.hessian(state), back
         risk = lambda flat: problem.risk(whole(flat))  # noqa: E731
-        return found, (jax.grad(risk)(flat), jax.hessian(risk)(flat))
+        return found, (jax.grad(risk)(flat), jax.hessian(risk)(flat), flat)
 
     for found, wanted in zip(*both(flat), strict=True):
         assert jnp.linalg.norm(wanted) > 0.1

@@ -28,9 +28,9 @@ from .gradient_system import AbstractGradientSystem
 _BLOCK = 2048
 """Samples that are worked on at once: more of them would not fit into the cache."""
 
-
 _HESSIAN = 0.1
-"""The time of a solver's step per parameter, in gradients of the risk (measured: .1 to .2)."""
+"""The time of a solver's step per parameter, in gradients of the risk. Measured, by the parts
+`sample` and `flow` of benchmarks/general.py: .1 to .2."""
 
 
 class Sample(NamedTuple):
@@ -58,7 +58,7 @@ class TwoLayerSystem(AbstractGradientSystem):
         def of_block(sample: Sample) -> tuple[Array, Tree]:
             z, back = jax.vjp(lambda u: self.network.preactivations(u, sample.x), params.u)
             sigma, slope = _jet(self.network.activation, z)
-            phi = self._features(sigma)
+            phi = self.network.features_of(sigma)
             weighted = sample.shares[:, None] * (product(phi, a) - sample.y)
             by_z = self._scale(z) * slope * product(weighted, inner.T)
             return product(phi.T, weighted), back(by_z)[0]
@@ -75,8 +75,11 @@ class TwoLayerSystem(AbstractGradientSystem):
         def of_block(sample: Sample) -> tuple[Array, Array, Array]:
             z = self.network.preactivations(params.u, sample.x)
             (sigma, slope), bend = _jet(self.network.activation, z), _bend(self.network, z)
-            phi, factor = self._features(sigma), self._scale(z) / self.network.activation.eta
-            with_one = self._with_one(sample.x)
+            phi, factor = (
+                self.network.features_of(sigma),
+                self._scale(z) / self.network.activation.eta,
+            )
+            with_one = self.network.inputs_of(sample.x)
             of_inner = factor * (slope[:, None, :] * with_one[:, :, None]).reshape(z.shape[0], -1)
             root = jnp.sqrt(sample.shares)[:, None]
             both = root * jnp.concatenate([phi, of_inner], axis=1)
@@ -91,11 +94,8 @@ class TwoLayerSystem(AbstractGradientSystem):
         weights = jnp.tile(inner, (inputs, 1))
         by_u = gram[p:, p:] * (weights @ weights.T)
         eye = np.eye(m)
-        by_u = by_u.reshape(inputs, m, inputs, m)
-        by_u = (
-            by_u
-            + blocks.reshape(m, inputs, inputs).transpose(1, 0, 2)[..., None] * eye[None, :, None]
-        )
+        blocks = blocks.transpose(1, 0, 2)[..., None] * eye[None, :, None]
+        by_u = by_u.reshape(inputs, m, inputs, m) + blocks
         # For each output: of all features with the inner weights, then of a neuron with its own.
         by_a_u = gram[:p, p:][:, None, :] * weights.T[None]
         own = eye[:, None, None, :] * mixed.reshape(1, outputs, inputs, m)
@@ -123,17 +123,6 @@ class TwoLayerSystem(AbstractGradientSystem):
 
     def _scale(self, z: Array) -> float:
         return self.network.scale(z.shape[-1])
-
-    def _features(self, sigma: Array) -> Array:
-        features = self._scale(sigma) * sigma
-        if not self.network.outer_bias:
-            return features
-        return jnp.concatenate([jnp.ones((sigma.shape[0], 1), sigma.dtype), features], axis=1)
-
-    def _with_one(self, x: Array) -> Array:
-        if not self.network.bias:
-            return x
-        return jnp.concatenate([jnp.ones((x.shape[0], 1), x.dtype), x], axis=1)
 
     def _order(self, m: int, d: int) -> np.ndarray:
         """Return where the inner weights, in the order of `ravel_pytree`, stand input by input."""

@@ -51,11 +51,16 @@ class TwoLayerNetwork(AbstractNetwork):
         return (_plus(z, u["b"]) if self.bias else z) / self.activation.eta
 
     def features(self, u: Tree, x: Array) -> Array:
-        width = np.shape(u["w"])[0]
-        sigma = self.scale(width) * self.activation(self.preactivations(u, x))
-        if not self.outer_bias:
-            return sigma
-        return jnp.concatenate([jnp.ones((*sigma.shape[:-1], 1), sigma.dtype), sigma], axis=-1)
+        return self.features_of(self.activation(self.preactivations(u, x)))
+
+    def features_of(self, sigma: Array) -> Array:
+        """Return the features that neurons of the values sigma (..., m) make."""
+        scaled = self.scale(sigma.shape[-1]) * sigma
+        return _one_first(scaled) if self.outer_bias else scaled
+
+    def inputs_of(self, x: Array) -> Array:
+        """Return the inputs (..., d), with a 1 before them where neurons have biases."""
+        return _one_first(x) if self.bias else x
 
     def __call__(self, params: Params, x: Array) -> Array:
         check_type("params", params, Params)
@@ -109,6 +114,10 @@ class TwoLayerNetwork(AbstractNetwork):
             wanted = f"of shape {shapes['w'][:1]} for w of shape {shapes['w']}"
             raise argument_error('params.u["b"]', wanted, f"of shape {shapes['b']}")
         return shapes
+
+
+def _one_first(rows: Array) -> Array:
+    return jnp.concatenate([jnp.ones((*rows.shape[:-1], 1), rows.dtype), rows], axis=-1)
 
 
 def _plus(rows: Array, row: Array) -> Array:

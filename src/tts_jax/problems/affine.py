@@ -71,7 +71,7 @@ def not_affine_in(predict: Predict, params: Params, x: Array) -> list[int]:
 
 
 def head_of(predict: Predict, params: Params, x: Array) -> Head:
-    """Return what a model is like that is affine in its fast leaves."""
+    """Return what a model is like, at some inputs, that is affine in its fast leaves."""
     random = np.random.default_rng(_SEED)
     zeros = jax.tree.map(jnp.zeros_like, params.a)
     points = _points(predict, params, x, random)

@@ -88,10 +88,12 @@ class Study:
         """Raise if the problem does not take the start of a network of one input."""
         width = min(int(value) for value in self.axes.values("width"))
         try:
-            self.problem.check(init_uniform(seed_key(0), width))
+            # By shapes alone: with numbers the problem would warn of its inputs, as is done below.
+            jax.eval_shape(lambda key: self.problem.check(init_uniform(key, width)), seed_key(0))
         except ValueError as error:
             expected = "a function of a key and a width for this problem"
-            raise argument_error("start", expected, f"`init_uniform`: {error}") from error
+            got = "`init_uniform`, which is for a network of one input"
+            raise argument_error("start", expected, got) from error
 
     def _check_start(self) -> None:
         """Make a start twice: one that draws from elsewhere would be the same for every seed, since
