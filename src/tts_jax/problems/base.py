@@ -93,11 +93,6 @@ class AbstractProblem(NamedArguments):
     def check(self, params: Params) -> None:
         """Raise `ValueError` if the parameters do not fit the problem. By default all do."""
 
-    def warn_off_scale(self, low: float, high: float) -> None:
-        """Warn if inputs lie outside [low, high], where all neurons start. By default there are
-        none."""
-        del low, high
-
     def width(self, params: Params) -> int:
         """Return the number of neurons: by default the length of the first axis of u."""
         leaves = jax.tree.leaves(params.u)

@@ -135,7 +135,7 @@ class EmpiricalProblem(AbstractSeparableSample):
         self._check_outputs(outputs, np.shape(params.a))
         positions = self.network.positions(params.u)
         if positions is not None and np.size(positions) and is_concrete(positions):
-            self.warn_off_scale(*_range_of(positions))
+            self._warn_off_scale(*_range_of(positions))
 
     def _check_outputs(self, outputs: tuple[int, ...], outer: tuple[int, ...]) -> None:
         """Raise unless the targets fit the outputs of an outer layer of a shape."""
@@ -151,7 +151,8 @@ class EmpiricalProblem(AbstractSeparableSample):
             expected = f"of shape {(*self.x.shape[:1], *outputs)} for a of shape {outer}"
             raise argument_error("y", expected, f"of shape {self.y.shape}")
 
-    def warn_off_scale(self, low: float, high: float) -> None:
+    def _warn_off_scale(self, low: float, high: float) -> None:
+        """Warn if inputs lie outside of [0, 1], where all neurons, from low to high, start."""
         # Starts elsewhere than on [0, 1] are somebody's choice, who knows the inputs.
         if not is_concrete(self.x) or low < 0 or high > 1:
             return

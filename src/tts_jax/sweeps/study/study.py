@@ -82,14 +82,14 @@ class Study:
         self._check_start()
         if self.start is init_uniform:
             self._check_usual_start()
-            self.problem.warn_off_scale(0.0, 1.0)
 
     def _check_usual_start(self) -> None:
-        """Raise if the problem does not take the start of a network of one input."""
+        """Raise, or warn, if the problem does not take the start of a network of one input."""
         width = min(int(value) for value in self.axes.values("width"))
+        # One like those of `init_uniform`, which would draw it on a device.
+        like = Params(np.zeros(width + 1), np.linspace(0.0, 1.0, width))
         try:
-            # By shapes alone: with numbers the problem would warn of its inputs, as is done below.
-            jax.eval_shape(lambda key: self.problem.check(init_uniform(key, width)), seed_key(0))
+            self.problem.check(like)
         except ValueError as error:
             expected = "a function of a key and a width for this problem"
             got = "`init_uniform`, which is for a network of one input"
