@@ -91,7 +91,8 @@ def simulate(
     # Through the classes: bound, a method of an equinox module costs more than it does here.
     type(problem).check(problem, params)
     check_finite("params", params)
-    given = RunInputs(problem, params, taus, key, samples)
+    # Under a transformation there is no second try, with all that the first one leaves out.
+    given = RunInputs(problem, params, taus, key, samples, only_known=is_concrete(everything))
     type(dynamics).check(dynamics, given)
     if not dynamics.draws:
         given = given._replace(key=None)  # a loop over all dynamics compiles the flows once
@@ -147,7 +148,9 @@ def _run_in_pieces(
 def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     """Run once, and once more where the dynamics knows that another try can end better."""
     trajectory = _run_once(dynamics, given)
-    while (more := type(dynamics).again(dynamics, given, trajectory.status)) is not None:
+    if given.only_known and not is_concrete(trajectory):  # inside `jax.jit`, of numbers
+        return _run_once(dynamics, given._replace(only_known=False))
+    while (more := type(dynamics).again(dynamics, given, trajectory)) is not None:
         given = more
         trajectory = _run_once(dynamics, given)
     return trajectory

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from quick_programs import quickly
 
 import tts_jax as tts
+from tts_jax.batching.gathered_cond import gathered_cond
 from tts_jax.closed_forms.banded_form import BandedForm
 from tts_jax.closed_forms.pairwise import PairwiseRisk
 from tts_jax.closed_forms.pairwise_form import PairwiseForm
@@ -169,3 +170,24 @@ def test_a_wide_flow_does_not_depend_on_how_large_the_weights_are_that_cancel(na
     expected = jax.vmap(cancelling(1e7)[name][0].risk)(run.params)
     np.testing.assert_allclose(run.risk, expected, rtol=PRECISION)
     np.testing.assert_allclose(run.risk, small.risk, rtol=1e-7)
+
+
+def test_a_flow_compiles_the_risk_of_the_problem_only_where_digits_are_lost(monkeypatch):
+    seen = []
+
+    def counted(*arguments):
+        seen.append(arguments)
+        return gathered_cond(*arguments)
+
+    monkeypatch.setattr("tts_jax.problems.recorded_risks.gathered_cond", counted)
+    flow, taus = tts.GradientFlow(1e-2), 1e-9 * np.linspace(0.0, 1.0, 7)
+    problem, params = cancelling(1.0)["twins"]
+    tts.simulate(problem, flow, params, taus)
+    assert not seen
+    lost = cancelling(1e7)["twins"][1]
+    run = tts.simulate(problem, flow, lost, taus)
+    assert seen
+    np.testing.assert_allclose(run.risk, jax.vmap(problem.risk)(run.params), rtol=PRECISION)
+    # Also where nothing that is given is traced, but the call is.
+    inside = jax.jit(lambda: tts.simulate(problem, flow, lost, taus).risk)()
+    np.testing.assert_allclose(inside, run.risk, rtol=PRECISION)

@@ -14,6 +14,7 @@ from .._numbers import as_floats
 from .._types import Array, Key, Times, Tree
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from ..trajectory import Trajectory
 
 Samples = tuple[Array, Array]
 Progress = Callable[[float], object]
@@ -23,6 +24,7 @@ class RunInputs(NamedTuple):
     """What `simulate` was asked for, beside the dynamics.
 
     `limit`: what the closed form of the problem is limited to, see `AbstractClosedForm.limit_for`.
+    `only_known`: whether a flow records risks in closed form alone, see `recorded_risks`.
     """
 
     problem: AbstractProblem
@@ -31,6 +33,7 @@ class RunInputs(NamedTuple):
     key: Key | None
     samples: Samples | None
     limit: int | None = None
+    only_known: bool = False
 
 
 class RunOutputs(NamedTuple):
@@ -72,10 +75,10 @@ class AbstractDynamics(NamedArguments):
         """
         return self, given
 
-    def again(self, given: RunInputs, status: Array) -> RunInputs | None:
-        """Return what a run that ended with this status is to be given for another try, or None,
-        the default, if that would change nothing."""
-        del given, status
+    def again(self, given: RunInputs, run: Trajectory) -> RunInputs | None:
+        """Return what a run that ended so is to be given for another try, or None, the default, if
+        that would change nothing."""
+        del given, run
         return None
 
     def method(self, given: RunInputs) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import Status, argument_error, check_type, is_concrete, is_traced
 from .._numbers import check_scalar, real, shown, whole
@@ -15,6 +16,7 @@ from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
 from ..problems.recorded_risks import recorded_risks
+from ..trajectory import Trajectory
 from .base import AbstractDynamics, RunInputs, RunOutputs
 
 if TYPE_CHECKING:
@@ -61,11 +63,15 @@ class AbstractFlow(AbstractDynamics):
         form = self._form(given)
         return self._default_method if form is None else f"Rodas5P, {type(form).__name__}"
 
-    def again(self, given: RunInputs, status: Array) -> RunInputs | None:
-        if given.limit is None or int(status) != Status.CROWDED:
+    def again(self, given: RunInputs, run: Trajectory) -> RunInputs | None:
+        if not (given.only_known or given.limit is not None) or int(run.status) == Status.OK:
             return None
-        _remember(given)  # so that the next run does not try in vain
-        return given._replace(limit=None)
+        if given.limit is not None and int(run.status) == Status.CROWDED:
+            _remember(given)  # so that the next run does not try in vain
+            return given._replace(limit=None)
+        if given.only_known and _has_lost_digits(run):
+            return given._replace(only_known=False)
+        return None
 
     def _form(self, given: RunInputs) -> AbstractClosedForm | None:
         """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
@@ -127,7 +133,7 @@ class AbstractFlow(AbstractDynamics):
         system = form.system(epsilon, ridge)
         states, status, stats, end = self._integrate(system, start, given.taus)
         ys = form.to_params(states, kept)
-        risk = recorded_risks(given.problem, ys, form)
+        risk = recorded_risks(given.problem, ys, form, only_known=given.only_known)
         return RunOutputs(ys, risk, form.failure(status, end), stats)
 
     def _integrate_with(
@@ -163,6 +169,14 @@ def _check_parts(solver: Any, adjoint: Any) -> None:
     ):
         if part is not None:
             check_type(name, part, kind, hint=" of diffrax, or None")
+
+
+def _has_lost_digits(run: Trajectory) -> bool:
+    """Return whether a risk is unknown of parameters that are known."""
+    known = np.ones(run.taus.shape, bool)
+    for leaf in jax.tree.leaves(run.params):
+        known &= np.isfinite(leaf).reshape(known.size, -1).all(axis=1)
+    return bool((known & np.isnan(run.risk)).any())
 
 
 _WITHOUT_CHOICE: dict[Any, None] = {}

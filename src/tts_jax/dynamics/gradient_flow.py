@@ -107,4 +107,6 @@ class GradientFlow(AbstractFlow):
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:
             ys, status, stats = self._integrate_with(self.solver, system.velocity, params, taus)
-        return RunOutputs(ys, recorded_risks(problem, ys), status, stats)
+        return RunOutputs(
+            ys, recorded_risks(problem, ys, only_known=given.only_known), status, stats
+        )
