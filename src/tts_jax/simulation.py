@@ -149,7 +149,7 @@ def _run(dynamics: AbstractDynamics, given: RunInputs) -> Trajectory:
     """Run once, and once more where the dynamics knows that another try can end better."""
     trajectory = _run_once(dynamics, given)
     if given.only_known and not is_concrete(trajectory):  # inside `jax.jit`, of numbers
-        return _run_once(dynamics, given._replace(only_known=False))
+        return _run_once(dynamics, given._replace(only_known=False, limit=None))
     while (more := type(dynamics).again(dynamics, given, trajectory)) is not None:
         given = more
         trajectory = _run_once(dynamics, given)

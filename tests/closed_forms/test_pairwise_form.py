@@ -92,3 +92,28 @@ def test_a_network_or_a_target_that_may_have_other_values_has_no_form():
     lifted = tts.Problem(PROBLEM.network, Lifted([0.5], [0.0, 1.0]))
     assert doubled.closed_form(20) is None
     assert lifted.closed_form(20) is None
+
+
+@pytest.mark.parametrize(
+    ("u", "expected"),
+    [([0.5, 0.07], True), ([0.93, 0.5], True), ([0.05, 0.5], None), ([0.5, 1.3], None)],
+)
+def test_a_limit_is_for_starts_whose_steps_0_and_1_do_not_cut(u, expected):
+    form = PairwiseForm(PairwiseRisk(tts.CubicStep(0.08), PROBLEM.target))
+    assert form.limit_for(tts.Params(jnp.zeros(3), jnp.asarray(u))) is expected
+    assert form.limited(expected).risk.uncut is bool(expected)
+
+
+def test_a_limited_form_knows_no_risk_of_what_is_cut_and_says_where_a_run_left_it():
+    form = FORMS["pairs"].limited(True)
+    risks, inside = form.risks(several()), several()._replace(u=jnp.full((TIMES, WIDTH), 0.5))
+    assert np.isnan(risks).all()
+    np.testing.assert_allclose(form.risks(inside), FORMS["pairs"].risks(inside), rtol=1e-14)
+    for u, status, expected in (
+        (1.0 - 0.5 * float(RISK.eta), "STAGNATION", "CROWDED"),
+        (1.0 - 0.5 * float(RISK.eta), "OK", "OK"),
+        (0.5, "MAX_STEPS", "MAX_STEPS"),
+    ):
+        end, _ = form.to_state(tts.Params(jnp.ones(WIDTH + 1), jnp.full(WIDTH, u)))
+        found = form.failure(jnp.asarray(tts.Status[status], jnp.int32), end)
+        assert tts.Status(int(found)).name == expected

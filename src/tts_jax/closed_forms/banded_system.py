@@ -13,11 +13,12 @@ import numpy as np
 from .._types import Array, Bool, Scalar, Times, Tree, put, varying_as
 from ..batching.sequential import in_turn
 from ..integrators.rosenbrock import (
-    TABLEAU_A,
     AbstractRosenbrockSystem,
     AbstractSystem,
     SolverStep,
+    positions_passed,
     rosenbrock_step,
+    valid_step,
 )
 from ..models.network import Params
 from ..numerics.banded import banded_solver
@@ -97,13 +98,8 @@ class AdaptiveBandwidthSystem(AbstractSystem):
     def step(self, y: CellState, h: Scalar) -> SolverStep:
         def with_bandwidth(risk: BandedRisk, y: CellState) -> SolverStep:
             step = rosenbrock_step(self._at(risk), y, h)
-            passed = jnp.concatenate(
-                [y.u[None, :] + TABLEAU_A @ step.stages.u, step.after.u[None, :]]
-            )
-            held = jnp.all(jax.vmap(risk.slack)(passed) >= 0.0)
-            return step._replace(
-                stages=jax.tree.map(lambda leaf: jnp.where(held, leaf, jnp.nan), step.stages)
-            )
+            passed = positions_passed(y.u, step)
+            return valid_step(step, jnp.all(jax.vmap(risk.slack)(passed) >= 0.0))
 
         return with_enough_bandwidth(self.risk, self.bandwidths, y, with_bandwidth)
 

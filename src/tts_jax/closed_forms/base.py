@@ -5,7 +5,7 @@ flow integrates the ODE system of the form, in the coordinates of the form, and 
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -66,15 +66,22 @@ class AbstractClosedForm(eqx.Module):
         """
         return None
 
-    def limit_for(self, params: Params) -> int | None:
+    limit_lasts: ClassVar[bool] = False
+    """Whether a limit that was found for one start is good for most others."""
+
+    def limit_for(self, params: Params) -> Any:
         """Return a limit within which runs from these parameters, which are numbers, are expected
-        to stay. A form that is `limited` to it compiles faster. None, the default, is no limit."""
+        to stay. A form that is `limited` to it compiles faster. None, the default, is no limit;
+        any other is made of whole numbers."""
         del params
         return None
 
-    def limited(self, limit: int | None) -> "AbstractClosedForm":
-        """Return the form limited to what `limit_for` has found. A run that it is too small for
-        ends with the status CROWDED."""
+    def limited(self, limit: Any) -> "AbstractClosedForm":
+        """Return the form limited to what `limit_for` has found.
+
+        A run that leaves the limit ends with the status CROWDED, and risks beyond it are NaN: then
+        the run is run again without it.
+        """
         del limit
         return self
 

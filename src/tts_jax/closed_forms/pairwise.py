@@ -25,7 +25,6 @@ import numpy as np
 
 from .._types import Array, Bool, Float, Scalar, varying_as
 from ..batching import devices as _device
-from ..batching.gathered_cond import gathered_cond
 from ..models.network import Params
 from .step_integrals import AbstractStepIntegrals, ProductIntegrals
 
@@ -114,7 +113,7 @@ class PairwiseRisk(AbstractStepIntegrals):
             cross = left.residual * left.integral - right.residual * right.integral
             return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * cross))
 
-        return gathered_cond(cut, subtract_beyond, total)
+        return self.where_cut(cut, subtract_beyond, total)
 
     def gradient(self, y: PairwiseState) -> PairwiseState:
         """Return the gradient of L."""
@@ -125,7 +124,7 @@ class PairwiseRisk(AbstractStepIntegrals):
         def subtract_beyond(half: PairwiseState) -> PairwiseState:
             return self._subtract_beyond(same, half, *self._product_sums(same.u, same.a))
 
-        return self._gradient_from_half(same, gathered_cond(cut, subtract_beyond, half))
+        return self._gradient_from_half(same, self.where_cut(cut, subtract_beyond, half))
 
     def gradient_by_sums(self, y: PairwiseState, sums: PairSums) -> PairwiseState:
         """Return the gradient of L, from the sums over all pairs of neurons, of `effective` y."""
@@ -199,8 +198,8 @@ class PairwiseRisk(AbstractStepIntegrals):
             )
 
         half = PairwiseHessian(hess_0a, hess_aa, -a, hess_au, hess_uu)
-        cut = jnp.any((u < 0.5 * eta) | (u > 1.0 - 0.5 * eta))
-        half = gathered_cond(cut, subtract_beyond, half)
+        cut = self.touches_ends(u)
+        half = self.where_cut(cut, subtract_beyond, half)
         inside = 2 * self.inside(y.u).astype(u.dtype)
         return PairwiseHessian(
             2 * half.hess_0a,

@@ -14,7 +14,7 @@ import numpy as np
 from .._types import Array, Scalar, Tree
 from ..batching.gpu_dispatch import vmap_to_kernel
 from ..batching.gpu_kernel import on_gpu
-from ..integrators.rosenbrock import SolverStep, rosenbrock_step
+from ..integrators.rosenbrock import SolverStep, positions_passed, rosenbrock_step, valid_step
 from ..integrators.step_adjoint import AbstractSymmetricSystem
 from ..numerics.symmetric import LayeredMatrix, layered_solver
 from .error_norm import largest, position_error
@@ -85,7 +85,13 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
         )
 
     def step(self, y: PairwiseState, h: Scalar) -> SolverStep:
-        """Return `rosenbrock_step`; under vmap on a GPU, one kernel takes the steps of all runs."""
+        """Return `rosenbrock_step`; under vmap on a GPU, one kernel takes the steps of all runs.
+
+        A step that an `uncut` risk is not good for is NaN.
+        """
+        if self.risk.uncut:
+            step = rosenbrock_step(self, y, h)
+            return valid_step(step, ~self.risk.touches_ends(positions_passed(y.u, step)))
         if not on_gpu() or not fits(self, y.u.size):
             return rosenbrock_step(self, y, h)
         numbers, static = eqx.partition(self, eqx.is_array)

@@ -24,7 +24,8 @@ class RunInputs(NamedTuple):
     """What `simulate` was asked for, beside the dynamics.
 
     `limit`: what the closed form of the problem is limited to, see `AbstractClosedForm.limit_for`.
-    `only_known`: whether a flow records risks in closed form alone, see `recorded_risks`.
+    `only_known`: whether a flow records risks in closed form alone, see `recorded_risks`. Both are
+    for the first try of a run whose numbers are known.
     """
 
     problem: AbstractProblem
@@ -32,7 +33,7 @@ class RunInputs(NamedTuple):
     taus: Times
     key: Key | None
     samples: Samples | None
-    limit: int | None = None
+    limit: Any = None
     only_known: bool = False
 
 

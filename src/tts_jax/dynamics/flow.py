@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._errors import Status, argument_error, check_type, is_concrete, is_traced
+from .._errors import Status, argument_error, check_type
 from .._numbers import check_scalar, real, shown, whole
 from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
@@ -18,6 +17,7 @@ from ..integrators.step_size import StepControl, all_finite
 from ..problems.recorded_risks import recorded_risks
 from ..trajectory import Trajectory
 from .base import AbstractDynamics, RunInputs, RunOutputs
+from .first_try import second_try
 
 if TYPE_CHECKING:
     import diffrax
@@ -64,14 +64,9 @@ class AbstractFlow(AbstractDynamics):
         return self._default_method if form is None else f"Rodas5P, {type(form).__name__}"
 
     def again(self, given: RunInputs, run: Trajectory) -> RunInputs | None:
-        if not (given.only_known or given.limit is not None) or int(run.status) == Status.OK:
+        if given.limit is None and not given.only_known:
             return None
-        if given.limit is not None and int(run.status) == Status.CROWDED:
-            _remember(given)  # so that the next run does not try in vain
-            return given._replace(limit=None)
-        if given.only_known and _has_lost_digits(run):
-            return given._replace(only_known=False)
-        return None
+        return second_try(given, run)
 
     def _form(self, given: RunInputs) -> AbstractClosedForm | None:
         """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
@@ -79,19 +74,6 @@ class AbstractFlow(AbstractDynamics):
         if form is None or self.solver is not None:
             return None
         return form.limited(given.limit)
-
-    def _limited(self, form: AbstractClosedForm, given: RunInputs) -> RunInputs:
-        """Return what a run is given, its closed form limited to what the start needs.
-
-        Not under a transformation, where the status does not tell whether to try again.
-        """
-        if type(form).limit_for is AbstractClosedForm.limit_for:
-            if form.hessian_work() is None:  # else a method is to be chosen
-                _remember(given)
-            return given
-        if not is_concrete(self, given) or is_traced():
-            return given
-        return given._replace(limit=form.limit_for(given.params))
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.
@@ -169,32 +151,3 @@ def _check_parts(solver: Any, adjoint: Any) -> None:
     ):
         if part is not None:
             check_type(name, part, kind, hint=" of diffrax, or None")
-
-
-def _has_lost_digits(run: Trajectory) -> bool:
-    """Return whether a risk is unknown of parameters that are known."""
-    known = np.ones(run.taus.shape, bool)
-    for leaf in jax.tree.leaves(run.params):
-        known &= np.isfinite(leaf).reshape(known.size, -1).all(axis=1)
-    return bool((known & np.isnan(run.risk)).any())
-
-
-_WITHOUT_CHOICE: dict[Any, None] = {}
-"""Classes and shapes of problems and parameters for which a flow has nothing to choose by numbers,
-or has chosen too little room before. To look for a closed form takes a tenth of a short run."""
-
-
-def has_choice(given: RunInputs) -> bool:
-    """Return whether a flow is to choose by numbers."""
-    return _key_of(given) not in _WITHOUT_CHOICE
-
-
-def _remember(given: RunInputs) -> None:
-    if len(_WITHOUT_CHOICE) > 1000:
-        _WITHOUT_CHOICE.clear()
-    _WITHOUT_CHOICE[_key_of(given)] = None
-
-
-def _key_of(given: RunInputs) -> Any:
-    leaves, structure = jax.tree.flatten((given.problem, given.params))
-    return structure, tuple(getattr(leaf, "shape", ()) for leaf in leaves)

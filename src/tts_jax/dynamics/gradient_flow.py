@@ -16,7 +16,8 @@ from ..closed_forms.gradient_system import MOST_DENSE
 from ..problems.recorded_risks import recorded_risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
-from .flow import AbstractFlow, has_choice
+from .first_try import UNKNOWN, known_limit, limited
+from .flow import AbstractFlow
 from .recommend import AUTODIFF_HESSIAN, explicit_pays, explicit_solver, largest_rate
 
 
@@ -73,13 +74,16 @@ class GradientFlow(AbstractFlow):
         only_real(given.params, "params")
 
     def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
-        if self.solver is not None or not has_choice(given):
+        if self.solver is not None:
             return self, given
+        known = known_limit(given)
+        if known is not UNKNOWN:
+            return self, given._replace(limit=known if given.only_known else None)
         form = self._form(given)
         hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
         if hessian is None:
             assert form is not None
-            return self, self._limited(form, given)
+            return self, limited(form, given)
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE

@@ -12,7 +12,8 @@ from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
-from .flow import AbstractFlow, has_choice
+from .first_try import UNKNOWN, known_limit, limited
+from .flow import AbstractFlow
 
 
 class ReducedFlow(AbstractFlow):
@@ -49,8 +50,13 @@ class ReducedFlow(AbstractFlow):
             raise argument_error("problem", "one with a `best_outer(u, ridge=...)`", got)
 
     def prepared(self, given: RunInputs) -> tuple["ReducedFlow", RunInputs]:
-        form = self._form(given) if self.solver is None and has_choice(given) else None
-        return self, given if form is None else self._limited(form, given)
+        if self.solver is not None:
+            return self, given
+        known = known_limit(given)
+        if known is not UNKNOWN:
+            return self, given._replace(limit=known if given.only_known else None)
+        form = self._form(given)
+        return self, given if form is None else limited(form, given)
 
     def run(self, given: RunInputs) -> RunOutputs:
         problem = given.problem

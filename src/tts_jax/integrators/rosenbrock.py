@@ -14,14 +14,14 @@ numerical benchmarks within the Julia Differential Equations package, BIT 63:27 
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar, Tree, pick, put, varying_as
+from .._types import Array, Bool, Scalar, Tree, pick, put, varying_as
 
 ORDER = 5
 GAMMA = 0.21193756319429014
@@ -145,6 +145,19 @@ def rosenbrock_step(
     stages = jax.tree.map(lambda leaf: jnp.zeros((8, *leaf.shape), leaf.dtype), y)
     stages = jax.lax.fori_loop(0, 8, stage, varying_as((y, h), stages))
     return SolverStep(jax.tree.map(jnp.add, y, combine(jnp.asarray(TABLEAU_M), stages)), stages)
+
+
+def positions_passed(u: Array, step: SolverStep) -> Array:
+    """Return all places (9, m) of the positions u (m,) of a state at which a step from there has
+    asked for the vector field, the last of which is where it ends."""
+    stages: Any = step.stages
+    return jnp.concatenate([u[None, :] + TABLEAU_A @ stages.u, step.after.u[None, :]])
+
+
+def valid_step(step: SolverStep, valid: Bool[Array, ""]) -> SolverStep:
+    """Return a step, with NaN for its stages unless it is valid: then the loop rejects it."""
+    stages = jax.tree.map(lambda leaf: jnp.where(valid, leaf, jnp.nan), step.stages)
+    return step._replace(stages=stages)
 
 
 def last_stage(step: SolverStep) -> Tree:

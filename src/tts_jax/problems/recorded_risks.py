@@ -38,7 +38,7 @@ def recorded_risks(
     if form is None:
         return jax.vmap(problem.risk)(params)
     known = form.risks(params)
-    doubtful = form.rounding(params) > PRECISION * jnp.abs(known)
+    doubtful = ~(form.rounding(params) <= PRECISION * jnp.abs(known))  # also where it is NaN
     if only_known:
         return jnp.where(doubtful, jnp.nan, known)
     arrays, static = eqx.partition(problem, eqx.is_inexact_array)
