@@ -57,7 +57,7 @@ class GaussianProblem(AbstractSeparableProblem):
     target: Teacher
     covariance: Float[Array, "d d"] | None
     """The covariance of the inputs, or None for the identity."""
-    factor: Float[Array, "d d"] | None = eqx.field(init=False)
+    factor: Float[Array, "d d"] | None
     """The Cholesky factor of the covariance, lower triangular, or None for the identity."""
     noise: Real = eqx.field(default=0.0, kw_only=True, converter=real("noise"))
     penalty: Real = eqx.field(default=0.0, kw_only=True, converter=real("penalty"))

@@ -100,7 +100,6 @@ _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
 
 
 def _csv(file: Path, names: Sequence[str]) -> Columns:
-    check_memory(file.name, file.stat().st_size // 2)  # a number is a digit and a comma at least
     with file.open(newline="", encoding="utf-8-sig") as text:  # some editors write a mark first
         rows = csv.reader(text, strict=True)
         header = [name.strip() for name in next(rows, [])]
@@ -120,7 +119,13 @@ def _csv(file: Path, names: Sequence[str]) -> Columns:
                 )
             for name, column in columns.items():
                 column.append(_number(row[header.index(name)], name, rows.line_num))
+            if rows.line_num % _OFTEN == 0:
+                check_memory(file.name, rows.line_num * len(names), at_once=2)
     return {name: np.array(column) for name, column in columns.items()}
+
+
+_OFTEN = 2**16
+"""Lines of a .csv file after which it is looked whether as many fit into memory again."""
 
 
 def _number(cell: str, name: str, line: int) -> float:

@@ -90,10 +90,10 @@ class Study:
             try:
                 problem.check(params)
             except ValueError as error:
+                if self.start is not init_uniform:
+                    raise
                 expected = "a function of a key and a width for this problem"
-                got = f"`init_two_layer` with parameters that do not fit: {error}"
-                if self.start is init_uniform:
-                    got = "`init_uniform`, which is for a network of one input"
+                got = "`init_uniform`, which is for a network of one input"
                 raise argument_error("start", expected, got) from error
 
     def _check_draws(self, width: int) -> None:

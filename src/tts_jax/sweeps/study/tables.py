@@ -98,9 +98,10 @@ def _table(thing: Any) -> dict[str, Any]:
     if isinstance(thing, Params):
         return found | {name: describe(half) for name, half in thing._asdict().items()}
     is_sample = isinstance(thing, EmpiricalProblem)
+    arguments = inspect.signature(type(thing)).parameters
     for field in dataclasses.fields(thing):
         value = getattr(thing, field.name)
-        if not field.init:  # made of the others
+        if field.name not in arguments:  # made of the others
             continue
         if is_sample and field.name in SAMPLE and value is not None:
             found[field.name] = describe_sample(value)

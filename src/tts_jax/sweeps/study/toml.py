@@ -81,7 +81,8 @@ def study_from(table: Mapping[str, Any], folder: Path = Path()) -> Study:
         dynamics = build(_filled(table["dynamics"], grid, ("dynamics",)), ("dynamics",))
     except TableError as error:
         name = error.path[-1] if error.path else ""
-        if name in table["grid"]:  # it is the grid's first value that is wrong
+        if name in table["grid"] and not _says(table, error.path):
+            # It is the grid's first value that is wrong.
             raise TableError(("grid", name), error.message) from error
         if name in arrays:
             raise TableError(("data", name), error.message) from error
@@ -93,10 +94,29 @@ def study_from(table: Mapping[str, Any], folder: Path = Path()) -> Study:
         study = Study(problem, dynamics, grid, taus, **options)
         return study if data is None else study.with_data(data)
     except ValueError as error:
-        found = re.search(r"`(\w+)`|grid\['(\w+)'", str(error))
-        name = (found[1] or found[2]) if found else ""
-        path = (name,) if name in table else ("grid", name) if name in grid else ("grid",)
-        raise TableError(path, str(error)) from error
+        raise TableError(_path_of(str(error), table, arrays), str(error)) from error
+
+
+def _says(table: Any, path: tuple[str, ...]) -> bool:
+    """Whether a table of tables has a value of its own, and not the grid's, at a path."""
+    for name in path:
+        if not isinstance(table, Mapping) or name not in table:
+            return False
+        table = table[name]
+    return table != SWEPT
+
+
+def _path_of(complaint: str, table: Mapping[str, Any], sample: Mapping[str, Any]) -> tuple:
+    """Where in the table of a study that stands which `Study` complains of."""
+    found = re.search(r"`grid\['(\w+)|`(\w+)", complaint)
+    name = (found[1] or found[2]) if found else ""
+    if name in table:
+        return (name,)
+    if name in sample:
+        return ("data", name)
+    if name == "params":  # those of the start
+        return ("start",)
+    return ("grid", name) if name in table["grid"] else ("grid",)
 
 
 def _check_names(grid: Mapping[Any, Any], *tables: Any) -> None:
