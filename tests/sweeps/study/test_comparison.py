@@ -33,8 +33,9 @@ def test_data_count_by_their_numbers_wherever_they_stand():
         return {"problem": {"y": y}, "data": {"file": file}, "taus": [1.0], "grid": {}}
 
     check_same(table("abc", "here.csv"), table("abc", "there.npz"), "x")
-    with pytest.raises(tts.SweepError, match=r"problem\.y, shape and hash of its numbers"):
+    with pytest.raises(tts.SweepError, match=r"problem\.y: other numbers") as error:
         check_same(table("abc", "here.csv"), table("abd", "here.csv"), "x")
+    assert "The numbers asked for are those in here.csv as it is now." in str(error.value)
 
 
 def test_a_class_of_the_package_is_known_by_its_name():

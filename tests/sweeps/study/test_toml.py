@@ -90,7 +90,7 @@ def test_changed_data_are_refused_where_a_study_goes_on(tmp_path):
     with pytest.raises(TableError, match="is no longer that which the store was made of"):
         study_from(table)
     changed = tts.read_study(written(tmp_path, DATA_STUDY)).description()
-    with pytest.raises(tts.SweepError, match=r"problem\.y, shape and hash"):
+    with pytest.raises(tts.SweepError, match=r"problem\.y: other numbers"):
         check_same(table, changed, "s.zarr")
 
 

@@ -28,6 +28,8 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
                 _common(old[name], new[name]), _common(new[name], old[name]), f"grid.{name}"
             )
         ]
+    if lines and "data" in asked:
+        lines.append(f"The numbers asked for are those in {asked['data']['file']} as it is now.")
     if lines:
         shown = "\n  ".join(lines)
         raise SweepError(
@@ -70,7 +72,9 @@ def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
     if isinstance(stored, Mapping) and isinstance(asked, Mapping):
         if stored.keys() == asked.keys() == _NUMBERS and stored != asked:
             shown = [f"{v['shape']} {str(v['sha256'])[:12]}" for v in (stored, asked)]
-            return [f"{path}, shape and hash of its numbers: stored {shown[0]}, asked {shown[1]}"]
+            return [
+                f"{path}: other numbers, by shape and hash: stored {shown[0]}, asked {shown[1]}"
+            ]
         names = [*stored, *(name for name in asked if name not in stored)]
         return [
             line

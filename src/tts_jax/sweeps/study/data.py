@@ -82,7 +82,8 @@ def _path_of(given: Any, folder: Path) -> Path:
         raise TableError(where, str(error)) from error
     if not path.is_file():
         what = f"`{given}` is no file" if path.exists() else f"there is no file `{given}`"
-        raise TableError(where, f"{what} (looked for as {path}).")
+        looked_for = "" if os.path.isabs(given) else f" (looked for as {path})"
+        raise TableError(where, f"{what}{looked_for}.")
     return path
 
 
