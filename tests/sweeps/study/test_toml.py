@@ -137,6 +137,7 @@ def line_of(text: str, part: str) -> int:
         ("eta = 0.08", "eta = 1979-05-27", "`eta` must be a real number"),
         ("to = 1.0", 'to = "far"', "`to` must be a number"),
         ("to = 1.0", "to = nan", "`to` must be a number"),
+        ("to = 1.0", f"to = 1{400 * '0'}", "`to` must be a number"),
         ("seed = { count", "seed = { from = inf, count", "`from` must be a number"),
         ("to = 1.0", "tau = 1.0", "not `tau`"),
         ("width = 6", "width = 0", "whole numbers of at least 1"),
@@ -191,6 +192,37 @@ def test_what_is_wrong_with_data_starts_and_teachers_is_told(tmp_path, study, ol
     with pytest.raises(tts.StudyError) as error:
         tts.read_study(written(tmp_path, study.replace(old, new)))
     assert complaint in str(error.value)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("study", [GAUSSIAN_STUDY, DATA_STUDY], ids=["teacher", "data"])
+def test_a_study_with_any_wrong_value_is_refused_or_read(tmp_path, study):
+    """And ends in nothing else than a `StudyError`."""
+    write_data(tmp_path)
+    lines = study.splitlines()
+    wrong = ['"far"', "true", "-1", "[]", "{}", "nan", "1979-05-27", "[[1.0], [1.0, 2.0]]"]
+    wrong += ['"grid"', "1" + 30 * "0", '{ type = "Params" }', '{ digest = "x" }', '"\\u0000"']
+    refused = 0
+    for i, line in enumerate(lines):
+        for value in wrong if "=" in line else ():
+            changed = [*lines[:i], f"{line.split('=')[0]}= {value}", *lines[i + 1 :]]
+            try:
+                tts.read_study(written(tmp_path, "\n".join(changed))).description()
+            except tts.StudyError:
+                refused += 1
+    assert refused > 100
+
+
+def test_a_description_has_several_teachers_by_their_labels(tmp_path):
+    text = GAUSSIAN_STUDY.replace("[problem.target]", "[grid.target.first]")
+    second = text[text.index("[grid.target.first]") : text.index("[start]")]
+    second = second.replace("first", "second").replace("seed = 7", "seed = 8")
+    study = tts.read_study(written(tmp_path, text + second))
+    first, second = (target for _, target in study.axes.targets)
+    assert not np.array_equal(first.params.u["w"], second.params.u["w"])
+    table = study.description()
+    assert table["problem"]["target"] == "grid"
+    assert study_from(json.loads(json.dumps(table))).description() == table
 
 
 def test_a_value_is_wrong_where_it_stands(tmp_path):

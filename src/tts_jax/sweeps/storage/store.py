@@ -70,7 +70,8 @@ class Store:
     def study(self) -> Study:
         """Return the study, built from its description.
 
-        **Raises:** `SweepError` if it holds functions or classes that are not of this package.
+        **Raises:** `SweepError` if it holds functions or classes that are not of this package, or
+        if the file that it takes its sample from has other numbers now.
         """
         try:
             return study_from(self.attributes["study"])

@@ -205,7 +205,8 @@ def call(
         return function(**given)
     except TypeError as error:
         message = re.sub(r"[\w.<>]+\(\) ", "", str(error))
-        raise TableError(path, f"{kind}: {message}.") from error
+        where = f"`{'.'.join(path)}` is a {kind}" if path else kind
+        raise TableError(path, f"{where}: {message}.") from error
     except ValueError as error:
         named = next((name for name in given if f"`{name}`" in str(error)), None)
         raise TableError(path if named is None else (*path, named), str(error)) from error

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import os
 import re
 import tomllib
@@ -25,6 +24,9 @@ from .study import Start, Study
 from .tables import DRAWN, KNOWN, SAMPLE, SWEPT, TableError, build, call, check_names
 
 _SPACED = {"from", "to", "count", "scale"}
+_LARGEST = 1e300
+"""More than all numbers that values lie between. TOML has whole numbers that no float holds."""
+
 _PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start", "data")
 _NETWORKS = {
     "Problem": "ShallowNetwork",
@@ -296,7 +298,7 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
             message = f"values are a list, or a table of from, to, count and scale, not `{key}`."
             raise TableError((*path, key), message)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key != "scale" and not (is_number and math.isfinite(value)):
+        if key != "scale" and not (is_number and abs(value) < _LARGEST):
             raise TableError((*path, key), f"`{key}` must be a number, but is {value!r}.")
     count, first = given.get("count"), given.get("from", 0)
     if not isinstance(count, int) or not 1 <= count <= MOST_VALUES:
@@ -310,11 +312,11 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
         raise TableError(path, f"`{name}` needs a `to`.")
     scale = given.get("scale", "linear")
     if scale == "log" and first > 0 and given["to"] > 0:
-        return np.geomspace(first, given["to"], count).tolist()
+        return np.geomspace(float(first), float(given["to"]), count).tolist()
     if scale != "linear":
         expected = '"linear", or "log" between positive numbers'
         raise TableError(path, f"`scale` must be {expected}, but is {scale!r} from {first}.")
-    spaced, whole = np.linspace(first, given["to"], count), name in START_NAMES
+    spaced, whole = np.linspace(float(first), float(given["to"]), count), name in START_NAMES
     return np.unique(np.round(spaced).astype(int)).tolist() if whole else spaced.tolist()
 
 
