@@ -28,7 +28,7 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
                 _common(old[name], new[name]), _common(new[name], old[name]), f"grid.{name}"
             )
         ]
-    if lines and "data" in asked:
+    if "data" in asked and any(_OTHER_NUMBERS in line for line in lines):
         lines.append(f"The numbers asked for are those in {asked['data']['file']} as it is now.")
     if lines:
         shown = "\n  ".join(lines)
@@ -66,15 +66,15 @@ def _names(grid: Mapping[str, Any]) -> list[str]:
 _NUMBERS = {"shape", "sha256"}
 """What stands in a table for the numbers of a sample."""
 
+_OTHER_NUMBERS = "other numbers, by their shape and hash"
+
 
 def differences(stored: Any, asked: Any, path: str = "") -> list[str]:
     """Return where two tables differ, a line each."""
     if isinstance(stored, Mapping) and isinstance(asked, Mapping):
         if stored.keys() == asked.keys() == _NUMBERS and stored != asked:
             shown = [f"{v['shape']} {str(v['sha256'])[:12]}" for v in (stored, asked)]
-            return [
-                f"{path}: other numbers, by shape and hash: stored {shown[0]}, asked {shown[1]}"
-            ]
+            return [f"{path}: {_OTHER_NUMBERS}, stored {shown[0]}, asked {shown[1]}"]
         names = [*stored, *(name for name in asked if name not in stored)]
         return [
             line
