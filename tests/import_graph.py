@@ -88,7 +88,8 @@ FILES_OF = {
         "sgd.dynamics",
     ),
     "sweeps": (
-        *("errors", "study.grid", "study.values", "study.tables", "study.study", "study.toml"),
+        *("errors", "study.grid", "study.values", "study.starts", "study.tables"),
+        *("study.formats", "study.data", "study.study", "study.toml"),
         *("study.comparison", "execution.structure", "execution.variables", "execution.cost"),
         *("execution.layout", "execution.plan", "execution.runner", "execution.local"),
         *("execution.dask", "storage.coordinates", "storage.arrays", "storage.root"),

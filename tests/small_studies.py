@@ -64,6 +64,55 @@ width = 6
 LONGER_STUDY = SGD_STUDY.replace("step_size = 1e-3", "step_size = 1e-4")
 """Units that take a tenth of a second, so that something can happen to them."""
 
+NETWORK = """
+[problem.network]
+type = "TwoLayerNetwork"
+activation = { type = "Erf" }
+"""
+
+RUN = """
+[dynamics]
+type = "SGD"
+step_size = 0.1
+
+[taus]
+to = 1.0
+count = 2
+
+[grid]
+epsilon = [0.5, 1.0]
+seed = { count = 3 }
+width = 4
+"""
+
+GAUSSIAN_STUDY = f"""[problem]
+type = "GaussianProblem"
+{NETWORK}
+[problem.target]
+type = "Teacher"
+network = {{ type = "TwoLayerNetwork", activation = {{ type = "Erf" }} }}
+params = {{ type = "init_two_layer", seed = 7, inputs = 3, width = 2, outer_scale = 1.0 }}
+
+[start]
+type = "init_two_layer"
+scale = 0.5
+{RUN}"""
+"""A teacher that is drawn, and starts of two layers."""
+
+DATA_STUDY = f"""{NETWORK}
+[data]
+file = "data.csv"
+x = ["age", "height"]
+y = "price"
+
+[start]
+type = "init_two_layer"
+bias_scale = 0.5
+{RUN}"""
+"""A sample in the file that `write_data` writes beside it."""
+
+DATA = "age,height,price,name\n0.5,1.0,3,a\n-1,2e-1,4.5,b\n0.25,0,1,c\n"
+
 
 class Drift(tts.AbstractDynamics):
     """A user's dynamics that compiles in no time: all parameters move at the speed epsilon + drag.
@@ -138,6 +187,12 @@ def compilations() -> Iterator[list[str]]:
 
 def written(folder: Path, text: str = SGD_STUDY) -> Path:
     path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def write_data(folder: Path, text: str = DATA) -> Path:
+    path = folder / "data.csv"
     path.write_text(text)
     return path
 

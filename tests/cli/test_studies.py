@@ -6,7 +6,7 @@ import tts_jax as tts
 from tts_jax import cli
 from tts_jax.cli.studies import study_file
 
-NAMES = ["risk-epsilon", "risk-limit", "success-eta", "success-width"]
+NAMES = ["committee", "risk-epsilon", "risk-limit", "success-eta", "success-width"]
 
 
 def test_studies_are_listed_with_what_they_are(capsys):

@@ -59,14 +59,12 @@ def init_two_layer(
     check_key("key", key)
     check_type("network", network, TwoLayerNetwork)
     inputs, width = as_whole("inputs", inputs), as_whole("width", width)
-    as_word("distribution", distribution, tuple(_DRAWS))
+    as_word("distribution", distribution, DISTRIBUTIONS)
     p = width + int(network.outer_bias)
     shape = (p,) if outputs is None else (p, as_whole("outputs", outputs))
     scale, bias_scale = as_real("scale", scale), as_real("bias_scale", bias_scale)
     outer_scale = as_real("outer_scale", outer_scale)
-    check_scalar("scale", scale, minimum=0.0, strict=True)
-    check_scalar("bias_scale", bias_scale, minimum=0.0, strict=False)
-    check_scalar("outer_scale", outer_scale, minimum=0.0, strict=False)
+    check_scales(scale, bias_scale, outer_scale)
     larger = "width" if width >= inputs else "inputs"
     check_memory(larger, width * inputs + math.prod(shape), at_once=_AT_ONCE)
     of_w, of_b, of_a = jax.random.split(key, 3)
@@ -74,6 +72,13 @@ def init_two_layer(
     if network.bias:
         u["b"] = bias_scale * jax.random.normal(of_b, (width,))
     return Params(outer_scale * jax.random.normal(of_a, shape), u)
+
+
+def check_scales(scale: Real, bias_scale: Real, outer_scale: Real) -> None:
+    """Raise `ValueError` unless `init_two_layer` takes these scales."""
+    check_scalar("scale", scale, minimum=0.0, strict=True)
+    check_scalar("bias_scale", bias_scale, minimum=0.0, strict=False)
+    check_scalar("outer_scale", outer_scale, minimum=0.0, strict=False)
 
 
 def _gaussian(key: Key, shape: tuple[int, int]) -> Array:
@@ -92,3 +97,6 @@ def _uniform(key: Key, shape: tuple[int, int]) -> Array:
 
 _DRAWS = {"gaussian": _gaussian, "sphere": _sphere, "uniform": _uniform}
 """Weights (m, d) with E |w_j|^2 = 1, by the name of their distribution."""
+
+DISTRIBUTIONS = tuple(_DRAWS)
+"""The names of the distributions that `init_two_layer` has."""

@@ -65,6 +65,22 @@ class EmpiricalProblem(AbstractSeparableSample):
             raise argument_error("penalty", '0 for the loss "norm"', shown(self.penalty))
         check_targets(self.loss, self.y)
 
+    @property
+    def inputs(self) -> int | None:
+        """The number d of inputs, or None for one input without an axis."""
+        return next(iter(np.shape(self.x)[1:]), None)
+
+    @property
+    def outputs(self) -> int | None:
+        """The number K of outputs, or None for one output without an axis.
+
+        Of the loss "softmax" it is the number of classes: for classes y it goes by the largest.
+        """
+        (count,) = outputs_for(self.loss, self.y) or (0,)
+        if count is None:
+            return int(np.max(np.asarray(self.y))) + 1
+        return count or None
+
     def features(self, u: Tree, x: Array) -> Array:
         features = self.network.features(u, x)
         return features.reshape(features.shape[0], -1)

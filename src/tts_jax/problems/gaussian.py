@@ -1,5 +1,7 @@
 """The problem of a two-layer network and a teacher over all Gaussian inputs: its risk is exact."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,10 +55,13 @@ class GaussianProblem(AbstractSeparableProblem):
 
     network: TwoLayerNetwork
     target: Teacher
+    covariance: Float[Array, "d d"] | None
+    """The covariance of the inputs, or None for the identity."""
     factor: Float[Array, "d d"] | None
     """The Cholesky factor of the covariance, lower triangular, or None for the identity."""
     noise: Real = eqx.field(default=0.0, kw_only=True, converter=real("noise"))
     penalty: Real = eqx.field(default=0.0, kw_only=True, converter=real("penalty"))
+    sweepable: ClassVar[tuple[str, ...]] = (*AbstractSeparableProblem.sweepable, "target")
 
     def __init__(
         self,
@@ -71,7 +76,8 @@ class GaussianProblem(AbstractSeparableProblem):
         self.target = target
         self.noise = noise
         self.penalty = penalty  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.factor = None if covariance is None else _factor(covariance)
+        self.covariance = None if covariance is None else as_floats("covariance", covariance)
+        self.factor = None if self.covariance is None else _factor(self.covariance)
 
     def __check_init__(self):
         _check_network("network", self.network)
@@ -94,11 +100,9 @@ class GaussianProblem(AbstractSeparableProblem):
         return self.target.network.input_shape(self.target.params.u)[0]
 
     @property
-    def covariance(self) -> Float[Array, "d d"]:
-        """The covariance of the inputs."""
-        if self.factor is None:
-            return jnp.eye(self.inputs)
-        return product(jnp.asarray(self.factor), jnp.asarray(self.factor).T)
+    def outputs(self) -> int | None:
+        """The number K of outputs, or None for one output without an axis."""
+        return next(iter(np.shape(self.target.params.a)[1:]), None)
 
     def risk(self, params: Params) -> Scalar:
         params = jax.tree.map(jnp.asarray, as_params(params))
@@ -217,7 +221,6 @@ def _check_network(name: str, network: object) -> None:
 
 def _factor(covariance: Array) -> Array:
     """Return the Cholesky factor of a covariance (d, d), which is checked where it is known."""
-    covariance = as_floats("covariance", covariance)
     shape = np.shape(covariance)
     if len(shape) != 2 or shape[0] != shape[1]:
         raise argument_error("covariance", "of shape (d, d)", f"of shape {shape}")

@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 from small_problems import small_problem
 from small_studies import (
+    DATA,
+    DATA_STUDY,
+    GAUSSIAN_STUDY,
     LONGER_STUDY,
     MANY_UNITS,
     Apart,
@@ -25,15 +28,21 @@ from small_studies import (
     finished,
     same,
     sessions,
+    write_data,
     written,
 )
 
 import tts_jax as tts
 from tts_jax import cli
+from tts_jax.sweeps.execution.layout import make_layout
+from tts_jax.sweeps.execution.variables import variables_of
+from tts_jax.sweeps.storage.creation import create_store
 from tts_jax.sweeps.storage.report import export_netcdf
-from tts_jax.sweeps.storage.root import Root, read_root, write_root
-from tts_jax.sweeps.storage.store import Store, locked
-from tts_jax.sweeps.sweep import run_study
+from tts_jax.sweeps.storage.root import Root, read_root, resuming, write_root
+from tts_jax.sweeps.storage.store import Store, locked, open_store
+from tts_jax.sweeps.study.comparison import check_same
+from tts_jax.sweeps.study.starts import seed_key
+from tts_jax.sweeps.sweep import plan_of, run_study
 
 MODULES = ["small_studies", "tts_jax.cli", "tts_jax.sweeps.sweep", "tts_jax.sweeps.storage.report"]
 MODULES += ["tts_jax.sweeps.study.toml", "tts_jax.progress"]
@@ -285,6 +294,49 @@ def test_a_process_killed_while_it_made_room_leaves_a_readable_store(
     assert np.all(data.status == 0)
     old = data.sel(seed=range(4)).load().drop_attrs()
     assert same(old, finished(whole).drop_attrs())
+
+
+def test_a_store_of_data_goes_on_by_itself_while_they_are_as_they_were(tmp_path):
+    write_data(tmp_path)
+    study = tts.read_study(written(tmp_path, DATA_STUDY))
+    folder = tmp_path / "s.zarr"
+    create_store(folder, make_layout(study, variables_of(study)))
+    again = open_store(folder).study()
+    assert again.description() == study.description()
+    assert np.array_equal(again.problem.x, study.problem.x)
+    description = study.description()
+    assert resuming(folder, description) == f"`tts-jax resume {folder}`"
+    # One made in Python has the same numbers, and no file that would bring them back.
+    made = tts.Study(study.problem, study.dynamics, study.grid, study.taus, start=study.start)
+    check_same(description, made.description(), folder)
+    assert "another call of `tts.sweep`" in resuming(folder, made.description())
+    write_data(tmp_path, DATA.replace("4.5", "4.6"))
+    with pytest.raises(tts.SweepError, match=r"cannot be read again: the `y` in .* is no longer"):
+        open_store(folder).study()
+    with pytest.raises(tts.SweepError, match=r"problem\.y: other numbers"):
+        plan_of(tts.read_study(written(tmp_path, DATA_STUDY)), folder)
+    (tmp_path / "data.csv").rename(tmp_path / "moved.csv")
+    with pytest.raises(tts.SweepError, match=r"there is no file `.*data\.csv`\. Put back"):
+        open_store(folder).study()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("text", [GAUSSIAN_STUDY, DATA_STUDY], ids=["teacher", "data"])
+def test_studies_of_two_layers_run_and_go_on_by_the_command(tmp_path, text, capsys):
+    write_data(tmp_path)
+    store = tmp_path / "s.zarr"
+    file = written(tmp_path, text.replace("count = 3", "count = 2"))
+    assert cli.main(["sweep", str(file), "--out", str(store)]) == 0
+    assert "4 of 4 runs made, complete" in capsys.readouterr().out
+    assert cli.main(["sweep", str(written(tmp_path, text)), "--out", str(store)]) == 0
+    assert cli.main(["resume", str(store)]) == 0
+    assert "6 of 6 runs made, complete" in capsys.readouterr().out
+    data, study = tts.open_sweep(store), tts.read_study(file)
+    made = tts.sweep(study.problem, study.dynamics, study.grid, study.taus, start=study.start)
+    np.testing.assert_allclose(data.risk, made.risk, rtol=1e-11)
+    start = study.start(jax.random.fold_in(seed_key(1), 0), 4)
+    drawn = data.u_w.sel(seed=1, epsilon=1.0)[0]
+    np.testing.assert_allclose(drawn, start.u["w"], rtol=1e-14)
 
 
 def forge(store: Path, change) -> None:

@@ -27,6 +27,17 @@ def test_differences_are_told_and_more_values_are_none():
         assert told in str(error.value)
 
 
+def test_data_count_by_their_numbers_wherever_they_stand():
+    def table(y, file):
+        y = {"shape": [len(y)], "sha256": f"{y}"}
+        return {"problem": {"y": y}, "data": {"file": file}, "taus": [1.0], "grid": {}}
+
+    check_same(table("abc", "here.csv"), table("abc", "there.npz"), "x")
+    with pytest.raises(tts.SweepError, match=r"problem\.y: other numbers") as error:
+        check_same(table("abc", "here.csv"), table("abd", "here.csv"), "x")
+    assert "The numbers asked for are those in here.csv as it is now." in str(error.value)
+
+
 def test_a_class_of_the_package_is_known_by_its_name():
     """Its module may have moved since the store was made; a user's class is known by both."""
     old, new = "tts_jax.empirical.EmpiricalProblem", "tts_jax.problems.empirical.EmpiricalProblem"

@@ -1,10 +1,15 @@
 """A study: what it refuses, and its description, by which stores know it."""
 
+import re
+
 import numpy as np
 import pytest
 from small_problems import small_problem
+from small_studies import DATA_STUDY, GAUSSIAN_STUDY, compilations, write_data, written
 
 import tts_jax as tts
+from tts_jax.sweeps.study.starts import two_layer_start
+from tts_jax.sweeps.study.toml import study_from
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,44 @@ def test_the_description_is_that_of_earlier_versions():
             "noise": 0.25,
         },
     }
+
+
+@pytest.mark.parametrize("text", [GAUSSIAN_STUDY, DATA_STUDY])
+def test_to_make_a_study_traces_nothing(tmp_path, text):
+    write_data(tmp_path)
+    study = tts.read_study(written(tmp_path, text))
+    with compilations() as found:
+        made = tts.Study(study.problem, study.dynamics, study.grid, study.taus, start=study.start)
+        made.description()
+    assert found == []
+
+
+def test_every_target_must_fit_the_problem_and_the_start():
+    network = tts.TwoLayerNetwork(tts.Erf(), bias=False, outer_bias=False)
+
+    def teacher(activation, inputs):
+        taught = tts.TwoLayerNetwork(activation, bias=False, outer_bias=False)
+        return tts.Teacher(taught, tts.Params(np.ones(2), {"w": np.ones((2, inputs))}))
+
+    right = teacher(tts.Erf(), 3)
+    problem = tts.GaussianProblem(network, right)
+    start = two_layer_start(problem)
+    tables = []
+    for wrong, complaint in (
+        (teacher(tts.Erf(eta=0.5), 3), None),
+        (teacher(tts.ReLU(), 3), "`target` must be one of a network with the activation Erf"),
+        (teacher(tts.Erf(), 4), "of shape (m, 4), as the inputs of the teacher"),
+    ):
+        grid = {"target": {"right": right, "other": wrong}, "width": 4}
+        given = (problem, tts.GradientFlow(1.0), grid, [1.0])
+        if complaint is None:
+            tables.append(tts.Study(*given, start=start).description())
+            continue
+        with pytest.raises(ValueError, match=re.escape(complaint)):
+            tts.Study(*given, start=start)
+    (table,) = tables
+    assert table["problem"]["target"] == "grid"
+    assert study_from(table).description() == table
 
 
 def test_a_network_of_several_inputs_asks_for_a_start():

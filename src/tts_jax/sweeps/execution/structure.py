@@ -17,7 +17,8 @@ from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
 from ...simulation import simulate
 from ...trajectory import Trajectory
-from ..study.study import Start, Study, seed_key
+from ..study.starts import seed_key
+from ..study.study import Start, Study
 from ..study.values import with_values
 
 

@@ -90,9 +90,11 @@ def read_root(folder: Path, *, mend: bool = False) -> Root:
 def resuming(folder: Path, study: Any) -> str:
     """Return what a user does to go on with a sweep, given the description of its study.
 
-    What is not of this package stands there by a hash, and no file can bring it back.
+    What is not of this package stands there by a hash, and no file can bring it back; so do
+    samples, unless the study names the file that has them.
     """
-    if '"digest":' in json.dumps(study):
+    text = json.dumps(study)
+    if '"digest":' in text or ('"sha256":' in text and "data" not in study):
         return "another call of `tts.sweep` with the same arguments"
     return f"`tts-jax resume {shlex.quote(str(folder))}`"
 

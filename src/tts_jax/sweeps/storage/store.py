@@ -70,11 +70,18 @@ class Store:
     def study(self) -> Study:
         """Return the study, built from its description.
 
-        **Raises:** `SweepError` if it holds functions or classes that are not of this package.
+        **Raises:** `SweepError` if it holds functions or classes that are not of this package, or
+        if the file that it takes its sample from has other numbers now.
         """
         try:
             return study_from(self.attributes["study"])
         except TableError as error:
+            if error.path[:1] == ("data",):
+                raise SweepError(
+                    f"the data of {self.folder} cannot be read again: {error.message} Put back the "
+                    "file, or call `tts-jax sweep` with a study that names it where it is now and "
+                    "with this store."
+                ) from error
             raise SweepError(
                 f"the study of {self.folder} cannot be built from its description, "
                 f"{error.message} Resume it in Python: call `tts.sweep` with the same arguments."

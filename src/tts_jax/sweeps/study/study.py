@@ -18,18 +18,13 @@ from ...models.initialisers import init_uniform
 from ...models.network import Params
 from ...models.targets import AbstractLabels
 from ...problems.base import AbstractProblem
+from .data import DataFile
 from .grid import START_NAMES, Grid, Point, make_grid
+from .starts import TwoLayerStart, like, seed_key
 from .tables import describe, mark_swept
 from .values import check_names, places_of, with_values
 
 Start = Callable[[Key, int], Params]
-
-
-def seed_key(seed: Any) -> Key:
-    """Return the key that all random numbers of a seed derive from."""
-    # Of one generator, whatever JAX's default is: what "rbg" draws for a run depends on how many
-    # others are in its batch.
-    return jax.random.key(seed, impl="threefry2x32")
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,8 @@ class Study:
     start: Start = dataclasses.field(default=init_uniform, kw_only=True)
     keep: Literal["all", "last"] = dataclasses.field(default="all", kw_only=True)
     precision: Literal["float64", "float32"] = dataclasses.field(default="float64", kw_only=True)
+    data: DataFile | None = dataclasses.field(default=None, init=False)
+    """The file that the sample of the problem was read from, for studies that name one."""
 
     def __post_init__(self):
         check_64_bit()
@@ -80,27 +77,28 @@ class Study:
         self._check_names()
         self._check_values()
         self._check_start()
-        if self.start is init_uniform:
-            self._check_usual_start()
-
-    def _check_usual_start(self) -> None:
-        """Raise, or warn, if the problem does not take the start of a network of one input."""
-        width = min(int(value) for value in self.axes.values("width"))
-        # One like those of `init_uniform`, which would draw it on a device.
-        like = Params(np.zeros(width + 1), np.linspace(0.0, 1.0, width))
-        try:
-            self.problem.check(like)
-        except ValueError as error:
-            expected = "a function of a key and a width for this problem"
-            got = "`init_uniform`, which is for a network of one input"
-            raise argument_error("start", expected, got) from error
 
     def _check_start(self) -> None:
+        """Raise, or warn, if the problem does not take the start, as far as that is known."""
+        width = min(int(value) for value in self.axes.values("width"))
+        params = like(self.start, width)
+        if params is None:
+            self._check_draws(width)
+            return
+        problems = [self.at({}, target)[0] for _, target in self.axes.targets] or [self.problem]
+        for problem in problems:
+            try:
+                problem.check(params)
+            except ValueError as error:
+                if self.start is not init_uniform:
+                    raise
+                expected = "a function of a key and a width for this problem"
+                got = "`init_uniform`, which is for a network of one input"
+                raise argument_error("start", expected, got) from error
+
+    def _check_draws(self, width: int) -> None:
         """Make a start twice: one that draws from elsewhere would be the same for every seed, since
         it is called once, to be compiled."""
-        if self.start is init_uniform:
-            return
-        width = min(int(value) for value in self.axes.values("width"))
         first, second = (jax.tree.leaves(self.start(seed_key(0), width)) for _ in range(2))
         if len(first) != len(second) or not all(map(np.array_equal, first, second)):
             raise argument_error(
@@ -120,12 +118,16 @@ class Study:
     def _check_values(self) -> None:
         """Make what every value asks for once, so that a bad one is told before the first run."""
         targets = [target for _, target in self.axes.targets] or [None]
-        for problem, dynamics in (self.at({}, target) for target in targets):
+        for target in targets:
+            problem, dynamics = self.at({}, target)
             places = places_of(problem, dynamics)
             for name in self.numbers:
                 holder = at_place({"problem": problem, "dynamics": dynamics}, places[name][0][:-1])
                 for value in self.axes.values(name):
                     check_number(holder, name, value)
+            if target is not None:
+                holder = at_place({"problem": problem}, places["target"][0][:-1])
+                check_number(holder, "target", target)
 
     @property
     def axes(self) -> Grid:
@@ -158,6 +160,12 @@ class Study:
         target = dict(self.axes.targets).get(str(point.get("target")))
         return self.at({name: point[name] for name in self.numbers if name in point}, target)
 
+    def with_data(self, data: DataFile) -> "Study":
+        """Return this study with the name of the file that its sample was read from."""
+        found = copy.copy(self)
+        object.__setattr__(found, "data", data)
+        return found
+
     def extended(self, other: "Study") -> "Study":
         """Return this study with the values that another one, which is equal but for the values
         of its axes, has more."""
@@ -183,8 +191,12 @@ class Study:
         table = {"problem": describe(problem), "dynamics": describe(dynamics)}
         for name in swept:
             mark_swept(table, places[name][0])
-        if self.start is not init_uniform:
+        if isinstance(self.start, TwoLayerStart):
+            table["start"] = self.start.description()
+        elif self.start is not init_uniform:
             table["start"] = describe(self.start)
+        if self.data is not None:
+            table["data"] = self.data.description()
         table |= {"keep": self.keep, "precision": self.precision, "taus": list(self.taus)}
         targets = {}
         for label, target in self.axes.targets:

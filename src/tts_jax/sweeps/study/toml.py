@@ -1,24 +1,39 @@
 """Studies as TOML files, and as the tables that a store keeps."""
 
+import functools
 import itertools
-import math
 import os
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..._files import as_path
+from ...models.initialisers import init_uniform
 from ...models.targets import AbstractLabels
+from ...models.two_layer import TwoLayerNetwork
+from ...problems.base import AbstractProblem
 from ..errors import StudyError
+from .data import DataFile, check_unchanged, read_data
 from .grid import MOST_VALUES, START_NAMES
-from .study import Study
-from .tables import KNOWN, SWEPT, TableError, build
+from .starts import OPTIONS, two_layer_start
+from .study import Start, Study
+from .tables import DRAWN, KNOWN, SAMPLE, SWEPT, TableError, build, call, check_names
 
 _SPACED = {"from", "to", "count", "scale"}
-_PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start")
+_LARGEST = 1e300
+"""More than all numbers that values lie between. TOML has whole numbers that no float holds."""
+
+_PARTS = ("problem", "dynamics", "taus", "grid", "keep", "precision", "start", "data")
+_NETWORKS = {
+    "Problem": "ShallowNetwork",
+    "EmpiricalProblem": "ShallowNetwork",
+    "GaussianProblem": "TwoLayerNetwork",
+}
+"""The usual network of a problem, where a table names none."""
 
 
 def read_study(path: str | os.PathLike[str]) -> Study:
@@ -35,13 +50,15 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: {error}.") from error
     try:
-        return study_from(table)
+        return study_from(table, path.parent)
     except TableError as error:
         raise StudyError(f"{path}, line {_line(text, error.path)}: {error.message}") from error
 
 
-def study_from(table: Mapping[str, Any]) -> Study:
+def study_from(table: Mapping[str, Any], folder: Path = Path()) -> Study:
     """Return the study that a plain table stands for, the inverse of `Study.description`.
+
+    The file of its data, if it has one, is relative to the folder.
 
     **Raises:** `TableError`.
     """
@@ -51,28 +68,57 @@ def study_from(table: Mapping[str, Any]) -> Study:
     for name in ("problem", "dynamics", "taus", "grid"):
         if name not in table:
             raise TableError((), f"`{name}` is missing.")
-    if "start" in table:
-        raise TableError(("start",), f"`start` is a function, which no file has: {table['start']}.")
     grid = grid_from(table["grid"])
-    problem_table = _with_types(table["problem"])
+    problem_table, stored = _without_sample(_with_types(table["problem"], "data" in table))
+    data, arrays = None, {}
+    if problem_table["type"] == "EmpiricalProblem":
+        data, arrays = _sample(table, stored, folder)
+    elif "data" in table:
+        message = f"`data` is for an EmpiricalProblem, not for a {problem_table['type']}."
+        raise TableError(("data",), message)
     _check_names(grid, problem_table, table["dynamics"])
     try:
-        problem = build(_filled(problem_table, grid, ("problem",)), ("problem",))
+        filled = _filled(problem_table, grid, ("problem",))
+        problem = build({**filled, **arrays}, ("problem",))
         dynamics = build(_filled(table["dynamics"], grid, ("dynamics",)), ("dynamics",))
     except TableError as error:
         name = error.path[-1] if error.path else ""
-        if name in table["grid"]:  # it is the grid's first value that is wrong
+        if name in table["grid"] and not _says(table, error.path):
+            # It is the grid's first value that is wrong.
             raise TableError(("grid", name), error.message) from error
+        if name in arrays:
+            raise TableError(("data", name), error.message) from error
         raise
     taus = _values("taus", table["taus"], ("taus",))
     options = {name: table[name] for name in ("keep", "precision") if name in table}
+    options["start"] = _start(table.get("start"), problem)
     try:
-        return Study(problem, dynamics, grid, taus, **options)
+        study = Study(problem, dynamics, grid, taus, **options)
+        return study if data is None else study.with_data(data)
     except ValueError as error:
-        found = re.search(r"`(\w+)`|grid\['(\w+)'", str(error))
-        name = (found[1] or found[2]) if found else ""
-        path = (name,) if name in table else ("grid", name) if name in grid else ("grid",)
-        raise TableError(path, str(error)) from error
+        raise TableError(_path_of(str(error), table, arrays), str(error)) from error
+
+
+def _says(table: Any, path: tuple[str, ...]) -> bool:
+    """Whether a table of tables has a value of its own, and not the grid's, at a path."""
+    for name in path:
+        if not isinstance(table, Mapping) or name not in table:
+            return False
+        table = table[name]
+    return table != SWEPT
+
+
+def _path_of(complaint: str, table: Mapping[str, Any], sample: Mapping[str, Any]) -> tuple:
+    """Where in the table of a study that stands which `Study` complains of."""
+    found = re.search(r"`grid\['(\w+)|`(\w+)", complaint)
+    name = (found[1] or found[2]) if found else ""
+    if name in table:
+        return (name,)
+    if name in sample:
+        return ("data", name)
+    if name == "params":  # those of the start
+        return ("start",)
+    return ("grid", name) if name in table["grid"] else ("grid",)
 
 
 def _check_names(grid: Mapping[Any, Any], *tables: Any) -> None:
@@ -111,16 +157,70 @@ def _parts(table: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return {name: part for name, part in table.items() if isinstance(part, Mapping)}
 
 
-def _with_types(table: Any) -> dict[str, Any]:
+def _with_types(table: Any, has_data: bool) -> dict[str, Any]:
     """A problem's table with the usual classes where none are named."""
     if not isinstance(table, Mapping):
         raise TableError(("problem",), "`problem` must be a table.")
-    problem = {"type": "Problem", **table}
-    if problem["type"] != "Problem":
+    problem = {"type": "EmpiricalProblem" if has_data else "Problem", **table}
+    kind = problem["type"]
+    usual = _NETWORKS.get(kind) if isinstance(kind, str) else None
+    if usual is None:
         return problem
     if not isinstance(problem.get("network", {}), Mapping):
         raise TableError(("problem", "network"), "`problem.network` must be a table.")
-    return problem | {"network": {"type": "ShallowNetwork", **problem.get("network", {})}}
+    return problem | {"network": {"type": usual, **problem.get("network", {})}}
+
+
+def _without_sample(problem: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A problem's table without its sample, and what a store has in place of that: hashes."""
+    if problem["type"] != "EmpiricalProblem":
+        return dict(problem), {}
+    stored = {name: problem[name] for name in SAMPLE if name in problem}
+    for name, value in stored.items():
+        if not isinstance(value, Mapping):
+            message = f"`{name}` stands in a file, which the table `data` names."
+            raise TableError(("problem", name), message)
+    return {name: value for name, value in problem.items() if name not in SAMPLE}, stored
+
+
+def _sample(
+    table: Mapping[str, Any], stored: Mapping[str, Any], folder: Path
+) -> tuple[DataFile, dict[str, np.ndarray]]:
+    """The sample of a study, which is compared with what a store has of it."""
+    if "data" not in table:
+        message = "an EmpiricalProblem needs a table `data`, with the `file` that has x and y."
+        raise TableError(("problem",), message)
+    data, arrays = read_data(table["data"], folder)
+    if stored:
+        check_unchanged(stored, arrays, data)
+    return data, arrays
+
+
+def _start(table: Any, problem: AbstractProblem) -> Start:
+    """The start that a table stands for; none stands for that of the paper."""
+    if table is None:
+        if isinstance(getattr(problem, "network", None), TwoLayerNetwork):
+            message = (
+                'a TwoLayerNetwork needs a table `start`, such as `start = { type = "'
+                f'{DRAWN}" }}`; it may have {", ".join(OPTIONS)}.'
+            )
+            raise TableError(("problem", "network"), message)
+        return init_uniform
+    if not isinstance(table, Mapping):
+        raise TableError(("start",), "`start` must be a table.")
+    if "digest" in table:
+        raise TableError(("start",), f"`start` is a function, which no file has: {table}.")
+    given = dict(table)
+    kind = given.pop("type", None)
+    if kind == "init_uniform":
+        check_names(kind, (), given, ("start",))
+        return init_uniform
+    if kind != DRAWN:
+        path = ("start", "type") if "type" in table else ("start",)
+        message = f"`start.type` is {kind!r}: it must be init_uniform or {DRAWN}."
+        raise TableError(path, message)
+    check_names(DRAWN, OPTIONS, given, ("start",))
+    return call(DRAWN, functools.partial(two_layer_start, problem), given, ("start",))
 
 
 def _filled(table: Any, grid: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -198,7 +298,7 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
             message = f"values are a list, or a table of from, to, count and scale, not `{key}`."
             raise TableError((*path, key), message)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key != "scale" and not (is_number and math.isfinite(value)):
+        if key != "scale" and not (is_number and abs(value) < _LARGEST):
             raise TableError((*path, key), f"`{key}` must be a number, but is {value!r}.")
     count, first = given.get("count"), given.get("from", 0)
     if not isinstance(count, int) or not 1 <= count <= MOST_VALUES:
@@ -212,11 +312,11 @@ def _values(name: str, given: Any, path: tuple[str, ...]) -> Any:
         raise TableError(path, f"`{name}` needs a `to`.")
     scale = given.get("scale", "linear")
     if scale == "log" and first > 0 and given["to"] > 0:
-        return np.geomspace(first, given["to"], count).tolist()
+        return np.geomspace(float(first), float(given["to"]), count).tolist()
     if scale != "linear":
         expected = '"linear", or "log" between positive numbers'
         raise TableError(path, f"`scale` must be {expected}, but is {scale!r} from {first}.")
-    spaced, whole = np.linspace(first, given["to"], count), name in START_NAMES
+    spaced, whole = np.linspace(float(first), float(given["to"]), count), name in START_NAMES
     return np.unique(np.round(spaced).astype(int)).tolist() if whole else spaced.tolist()
 
 
