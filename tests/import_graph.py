@@ -74,7 +74,8 @@ FILES_OF = {
         *("from_model", "empirical", "gaussian", "additive", "recorded_risks", "contracts"),
     ),
     "dynamics": (
-        *("base", "autodiff_system", "flow", "recommend", "gradient_flow", "reduced_flow"),
+        *("base", "rates", "autodiff_system", "rated_system", "flow", "recommend"),
+        *("gradient_flow", "reduced_flow"),
         *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
         *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.forward_only"),
         "sgd.dynamics",

@@ -52,13 +52,18 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
 
     def factorise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
         unravel = ravel_pytree(y)[1]
+        solve = symmetric_solver(self.hessian(y) + jnp.diag(self.diagonal(y, shift)))
+        return lambda r: unravel(solve(ravel_pytree(r)[0]))
+
+    def diagonal(self, y: Params, shift: Scalar) -> Float[Array, " P"]:
+        """Return what a solver's step adds to the diagonal of the Hessian, in its order: the mass
+        times `shift`, and the damping."""
         mass = self.apply_mass(jax.tree.map(jnp.ones_like, y))
-        diagonal = Params(
+        added = Params(
             jax.tree.map(lambda m, d: shift * m + d, mass.a, self.damping(y)),
             jax.tree.map(lambda m: shift * m, mass.u),
         )
-        solve = symmetric_solver(self.hessian(y) + jnp.diag(ravel_pytree(diagonal)[0]))
-        return lambda r: unravel(solve(ravel_pytree(r)[0]))
+        return ravel_pytree(added)[0]
 
     def velocity(self, y: Params) -> Params:
         by_a, by_u = self.vector_field(y)

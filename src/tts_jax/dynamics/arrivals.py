@@ -41,6 +41,8 @@ def arrival_times(
     check_64_bit()
     check_type("problem", problem, Problem)
     check_type("flow", flow, GradientFlow)
+    if flow.rates is not None:
+        raise argument_error("flow", "one without `rates`", f"one with {flow.rates}")
     horizon, within = as_real("horizon", horizon), as_real("within", within)
     check_scalar("horizon", horizon, minimum=0.0, strict=True)
     check_scalar("within", within, minimum=0.0, strict=True)

@@ -11,11 +11,14 @@ from .._errors import Status, argument_error, check_type, is_concrete, is_traced
 from .._numbers import check_scalar, real, shown, whole
 from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
+from ..closed_forms.gradient_system import AbstractGradientSystem
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
 from ..problems.recorded_risks import recorded_risks
 from .base import AbstractDynamics, RunInputs, RunOutputs
+from .rated_system import RatedSystem, takes_rates
+from .rates import as_rates, check_rates, rates_like
 
 if TYPE_CHECKING:
     import diffrax
@@ -43,6 +46,8 @@ class AbstractFlow(AbstractDynamics):
     )
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
+    rates: Tree = eqx.field(default=None, kw_only=True, converter=as_rates)
+
     _default_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
     """The method of a run without a `solver` and without a closed form, in words."""
 
@@ -50,6 +55,7 @@ class AbstractFlow(AbstractDynamics):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
         _check_parts(self.solver, self.adjoint)
+        check_rates(self.rates)
         if self.adjoint is not None and self.solver is None:
             raise argument_error(
                 "adjoint", "None unless a diffrax `solver` is given", shown(self.adjoint)
@@ -68,9 +74,12 @@ class AbstractFlow(AbstractDynamics):
         return given._replace(limit=None)
 
     def _form(self, given: RunInputs) -> AbstractClosedForm | None:
-        """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
+        """Return the closed form that a run takes, if there is one, no `solver` is asked for, and
+        it goes with the rates."""
         form = given.problem.closed_form(given.problem.width(given.params))
         if form is None or self.solver is not None:
+            return None
+        if self.rates is not None and not takes_rates(form):
             return None
         return form.limited(given.limit)
 
@@ -86,6 +95,13 @@ class AbstractFlow(AbstractDynamics):
         if not is_concrete(self, given) or is_traced():
             return given
         return given._replace(limit=form.limit_for(given.params))
+
+    def _with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
+        """Return the system of the flow with its rates from that without, a gradient system."""
+        if self.rates is None:
+            return system
+        assert isinstance(system, AbstractGradientSystem)
+        return RatedSystem(system, rates_like(self.rates, u))
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.
@@ -124,7 +140,7 @@ class AbstractFlow(AbstractDynamics):
     ) -> RunOutputs:
         """Integrate the ODE system of a closed form."""
         start, kept = form.to_state(given.params)
-        system = form.system(epsilon, ridge)
+        system = self._with_rates(form.system(epsilon, ridge), given.params.u)
         states, status, stats, end = self._integrate(system, start, given.taus)
         ys = form.to_params(states, kept)
         risk = recorded_risks(given.problem, ys, form)

@@ -17,11 +17,12 @@ from ..problems.recorded_risks import recorded_risks
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .flow import AbstractFlow, has_choice
+from .rates import check_rates_fit
 from .recommend import AUTODIFF_HESSIAN, explicit_pays, explicit_solver, largest_rate
 
 
 class GradientFlow(AbstractFlow):
-    """The gradient flow epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, tau = epsilon t.
+    """The gradient flow epsilon da/dtau = -grad_a L, du/dtau = -rates grad_u L, tau = epsilon t.
 
     **Arguments:**
 
@@ -46,14 +47,20 @@ class GradientFlow(AbstractFlow):
       parameters.
     - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
+    - `rates`: how fast the leaves of u move, relative to each other: a tree like u, such as
+      `{"w": 1.0, "b": 0.1}`, or the beginning of one (a number for all of u), whose leaves are
+      numbers or arrays that broadcast to those of u. None is 1 for all. At a rate of 0 a leaf
+      rests. As fast as without rates are two-layer networks on a sample, problems without a closed
+      form, and closed forms of one's own by an `AbstractGradientSystem`; steps of one input run as
+      if they had no closed form.
 
-    Differentiable, forward and reverse, in epsilon, the start, and the numbers of the problem;
-    the recorded times count as fixed.
+    Differentiable, forward and reverse, in epsilon, the start, rates above 0, and the numbers of
+    the problem; the recorded times count as fixed. By a rate of 0 the derivative is NaN.
 
     **Warns:** `CostlyRunWarning` where a stiff flow of many parameters has no closed form.
 
-    **Raises:** `ValueError` for an epsilon or tolerance that is not positive, and for an adjoint
-    without a diffrax solver.
+    **Raises:** `ValueError` for an epsilon or tolerance that is not positive, for rates that are
+    negative, not finite or not like u, and for an adjoint without a diffrax solver.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "epsilon")
@@ -71,9 +78,11 @@ class GradientFlow(AbstractFlow):
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "GradientFlow")
         only_real(given.params, "params")
+        check_rates_fit(self.rates, given.params.u)
 
     def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
-        if self.solver is not None or not has_choice(given):
+        # Where a closed form leaves no choice, rates may do without that form.
+        if self.solver is not None or (self.rates is None and not has_choice(given)):
             return self, given
         form = self._form(given)
         hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
@@ -84,7 +93,7 @@ class GradientFlow(AbstractFlow):
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus) and not is_traced():
-            rate = float(largest_rate(*as_arrays((problem, params, self.epsilon))))
+            rate = float(largest_rate(*as_arrays((problem, params, self.epsilon, self.rates))))
             explicit = explicit_pays(rate, float(given.taus[-1]), count, hessian)
             if not explicit and count > MOST_DENSE:
                 warnings.warn(
@@ -103,6 +112,7 @@ class GradientFlow(AbstractFlow):
         if form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
         system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
+        system = self._with_rates(system, params.u)
         if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:
