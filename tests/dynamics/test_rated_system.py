@@ -1,0 +1,70 @@
+"""The system of a flow with rates: its solves, also where rates are 0 and epsilon is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import tts_jax as tts
+from tts_jax.closed_forms.gradient_system import AbstractGradientSystem
+from tts_jax.dynamics.rated_system import RatedSystem, takes_rates
+
+# A quadratic risk, whose matrices are known: of one weight, and of a pair of positions.
+HESSIAN = np.asarray([[3.0, 1.0, 0.5], [1.0, 2.0, -0.4], [0.5, -0.4, 1.5]])
+Y = tts.Params(jnp.asarray([0.3]), {"b": jnp.asarray(0.1), "w": jnp.asarray([-0.7])})
+RATES = {"b": jnp.asarray(0.0), "w": jnp.asarray([0.2])}
+FLAT_RATES = np.asarray([1.0, 0.0, 0.2])
+
+
+class Quadratic(AbstractGradientSystem):
+    epsilon: jax.Array
+    ridge: float = 0.0
+
+    def gradient(self, params):
+        flat, unravel = ravel_pytree(params)
+        return unravel(jnp.asarray(HESSIAN) @ flat)
+
+    def hessian(self, params):
+        return jnp.asarray(HESSIAN)
+
+    def damping(self, params):
+        return jnp.full_like(params.a, self.ridge)
+
+
+def flat(tree):
+    return np.asarray(ravel_pytree(tree)[0])
+
+
+def test_rates_multiply_the_vector_field_of_u_and_leave_the_mass():
+    system = RatedSystem(Quadratic(jnp.asarray(0.01)), RATES)
+    expected = -FLAT_RATES * (HESSIAN @ flat(Y))
+    np.testing.assert_allclose(flat(system.vector_field(Y)), expected, rtol=1e-14)
+    masses = np.asarray([0.01, 1.0, 1.0])
+    np.testing.assert_allclose(flat(system.velocity(Y)), expected / masses, rtol=1e-14)
+    np.testing.assert_allclose(flat(system.apply_mass(Y)), masses * flat(Y))
+
+
+def test_a_solve_is_that_with_the_hessian_times_the_rates():
+    """For what is to be solved for in a step, where a leaf at rest has a right-hand side of 0."""
+    shift = 7.0
+    right = tts.Params(Y.a, {"b": jnp.zeros(()), "w": Y.u["w"]})
+    for epsilon, ridge in ((0.01, 0.0), (0.0, 0.3)):
+        system = RatedSystem(Quadratic(jnp.asarray(epsilon), ridge), RATES)
+        added = np.asarray([shift * epsilon + ridge, shift, shift])
+        matrix = FLAT_RATES[:, None] * HESSIAN + np.diag(added)
+        found = system.factorise(Y, jnp.asarray(shift))(right)
+        np.testing.assert_allclose(flat(found), np.linalg.solve(matrix, flat(right)), rtol=1e-12)
+
+
+def test_errors_are_those_of_u():
+    plain = Quadratic(jnp.asarray(0.01))
+    error = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2e-3), Y)
+    given = (error, Y, Y, jnp.asarray(1e-3), jnp.asarray(1e-6))
+    assert RatedSystem(plain, RATES).error_norm(*given) == plain.error_norm(*given)
+
+
+def test_forms_with_a_hessian_in_the_open_take_rates(problem):
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    sample = tts.EmpiricalProblem(network, np.ones((4, 2)), np.ones(4))
+    assert takes_rates(sample.closed_form(3))
+    assert not takes_rates(problem.closed_form(60))
