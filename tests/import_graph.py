@@ -64,7 +64,8 @@ FILES_OF = {
         *("initialisers", "targets", "contracts"),
     ),
     "closed_forms": (
-        *("base", "step_integrals", "pairwise", "banded", "error_norm", "gradient_system"),
+        *("base", "step_integrals", "pairwise", "banded", "error_norm", "hessian_system"),
+        "gradient_system",
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding", "two_layer"),
         *("gaussian_pairs", "gaussian_relu", "gaussian_moments"),

@@ -68,3 +68,4 @@ def test_forms_with_a_hessian_in_the_open_take_rates(problem):
     sample = tts.EmpiricalProblem(network, np.ones((4, 2)), np.ones(4))
     assert takes_rates(sample.closed_form(3))
     assert not takes_rates(problem.closed_form(60))
+    assert takes_rates(problem.closed_form(60).with_hessian())

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._types import Array, Float, Scalar, Tree
-from ..integrators.rosenbrock import AbstractRosenbrockSystem
 from ..models.network import Params
 from ..numerics.symmetric import symmetric_solver
+from .hessian_system import AbstractHessianSystem
 
 MOST_DENSE = 500
 """Parameters up to which a dense Hessian is formed without asking what it costs."""
 
 
-class AbstractGradientSystem(AbstractRosenbrockSystem):
+class AbstractGradientSystem(AbstractHessianSystem):
     """The system epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and Hessian of L.
 
     Subclasses write both. A state is `Params`, of any pytrees of float64 arrays. For epsilon = 0
@@ -56,8 +56,6 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
         return lambda r: unravel(solve(ravel_pytree(r)[0]))
 
     def diagonal(self, y: Params, shift: Scalar) -> Float[Array, " P"]:
-        """Return what a solver's step adds to the diagonal of the Hessian, in its order: the mass
-        times `shift`, and the damping."""
         mass = self.apply_mass(jax.tree.map(jnp.ones_like, y))
         added = Params(
             jax.tree.map(lambda m, d: shift * m + d, mass.a, self.damping(y)),

@@ -11,7 +11,7 @@ from .._errors import Status, argument_error, check_type, is_concrete, is_traced
 from .._numbers import check_scalar, real, shown, whole
 from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
-from ..closed_forms.gradient_system import AbstractGradientSystem
+from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
@@ -79,8 +79,9 @@ class AbstractFlow(AbstractDynamics):
         form = given.problem.closed_form(given.problem.width(given.params))
         if form is None or self.solver is not None:
             return None
-        if self.rates is not None and not takes_rates(form):
-            return None
+        if self.rates is not None:
+            form = form.with_hessian()
+            return form if takes_rates(form) else None
         return form.limited(given.limit)
 
     def _limited(self, form: AbstractClosedForm, given: RunInputs) -> RunInputs:
@@ -89,7 +90,8 @@ class AbstractFlow(AbstractDynamics):
         Not under a transformation, where the status does not tell whether to try again.
         """
         if type(form).limit_for is AbstractClosedForm.limit_for:
-            if form.hessian_work() is None:  # else a method is to be chosen
+            # Else a method is to be chosen; with rates the form may be another one.
+            if form.hessian_work() is None and self.rates is None:
                 _remember(given)
             return given
         if not is_concrete(self, given) or is_traced():
@@ -97,10 +99,11 @@ class AbstractFlow(AbstractDynamics):
         return given._replace(limit=form.limit_for(given.params))
 
     def _with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
-        """Return the system of the flow with its rates from that without, a gradient system."""
+        """Return the system of the flow with its rates, from that without, which shows its
+        Hessian."""
         if self.rates is None:
             return system
-        assert isinstance(system, AbstractGradientSystem)
+        assert isinstance(system, AbstractHessianSystem)
         return RatedSystem(system, rates_like(self.rates, u))
 
     def expected_steps(self, horizon: float) -> float:

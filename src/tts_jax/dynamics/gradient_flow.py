@@ -50,9 +50,10 @@ class GradientFlow(AbstractFlow):
     - `rates`: how fast the leaves of u move, relative to each other: a tree like u, such as
       `{"w": 1.0, "b": 0.1}`, or the beginning of one (a number for all of u), whose leaves are
       numbers or arrays that broadcast to those of u. None is 1 for all. At a rate of 0 a leaf
-      rests. As fast as without rates are two-layer networks on a sample, problems without a closed
-      form, and closed forms of one's own by an `AbstractGradientSystem`; steps of one input run as
-      if they had no closed form.
+      rests. A step of the solver takes as long as without rates for two-layer networks on a sample
+      and where there is no closed form. Steps of one input have dense matrices then, also where they
+      would be banded, and no kernel on a GPU. A closed form of one's own whose system is no
+      `AbstractGradientSystem` is left aside.
 
     Differentiable, forward and reverse, in epsilon, the start, rates above 0, and the numbers of
     the problem; the recorded times count as fixed. By a rate of 0 the derivative is NaN.
@@ -81,7 +82,7 @@ class GradientFlow(AbstractFlow):
         check_rates_fit(self.rates, given.params.u)
 
     def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
-        # Where a closed form leaves no choice, rates may do without that form.
+        # What was found without rates says nothing about a flow with them.
         if self.solver is not None or (self.rates is None and not has_choice(given)):
             return self, given
         form = self._form(given)

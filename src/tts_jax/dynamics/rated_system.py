@@ -8,9 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from .._types import Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
-from ..closed_forms.gradient_system import AbstractGradientSystem
+from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.rosenbrock import AbstractRosenbrockSystem
-from ..models.network import Params
 from ..numerics.symmetric import symmetric_solver
 
 
@@ -24,19 +23,19 @@ class RatedSystem(AbstractRosenbrockSystem):
     for v, while states, errors and tolerances are those of u.
     """
 
-    system: AbstractGradientSystem
+    system: AbstractHessianSystem
     rates: Tree
 
-    def vector_field(self, y: Params) -> Params:
+    def vector_field(self, y: Tree) -> Tree:
         return self._rated(self.system.vector_field(y))
 
-    def apply_mass(self, y: Params) -> Params:
+    def apply_mass(self, y: Tree) -> Tree:
         return self.system.apply_mass(y)
 
-    def factorise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
+    def factorise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
         # The root leaf by leaf: that of a rate of 0 has no derivative, which nobody asks for where
         # only other leaves have a derivative.
-        roots = Params(jax.tree.map(jnp.ones_like, y.a), jax.tree.map(jnp.sqrt, self.rates))
+        roots = jax.tree.map(jnp.ones_like, y)._replace(u=jax.tree.map(jnp.sqrt, self.rates))
         root, unravel = ravel_pytree(roots)
         scaled = root[:, None] * self.system.hessian(y) * root[None, :]
         solve = symmetric_solver(scaled + jnp.diag(self.system.diagonal(y, shift)))
@@ -45,19 +44,19 @@ class RatedSystem(AbstractRosenbrockSystem):
         inverse = jnp.where(moves, 1.0 / jnp.where(moves, root, 1.0), 0.0)
         return lambda r: unravel(root * solve(inverse * ravel_pytree(r)[0]))
 
-    def velocity(self, y: Params) -> Params:
+    def velocity(self, y: Tree) -> Tree:
         return self._rated(self.system.velocity(y))
 
     def error_norm(
-        self, error: Params, before: Params, after: Params, rtol: Scalar, atol: Scalar
+        self, error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar
     ) -> Scalar:
         return self.system.error_norm(error, before, after, rtol, atol)
 
-    def _rated(self, velocity: Params) -> Params:
-        return Params(velocity.a, jax.tree.map(jnp.multiply, self.rates, velocity.u))
+    def _rated(self, velocity: Tree) -> Tree:
+        return velocity._replace(u=jax.tree.map(jnp.multiply, self.rates, velocity.u))
 
 
 def takes_rates(form: AbstractClosedForm) -> bool:
     """Return whether the system of a closed form shows its Hessian, which rates are to scale."""
     none = jnp.zeros(())
-    return isinstance(form.system(none, none), AbstractGradientSystem)
+    return isinstance(form.system(none, none), AbstractHessianSystem)

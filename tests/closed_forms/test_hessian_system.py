@@ -1,0 +1,44 @@
+"""What a system shows of the matrix of a solver's step is what it solves with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from small_problems import random_problem
+
+import tts_jax as tts
+from tts_jax.closed_forms.hessian_system import AbstractHessianSystem
+
+
+def pairwise():
+    return random_problem(3)
+
+
+def two_layers():
+    network = tts.TwoLayerNetwork(tts.Tanh())
+    x = jax.random.normal(jax.random.key(0), (5, 2))
+    start = tts.init_two_layer(jax.random.key(1), network, 2, 3, outer_scale=1.0)
+    return tts.EmpiricalProblem(network, x, x[:, 0]), start
+
+
+@pytest.mark.parametrize("epsilon", [0.03, 0.0])
+@pytest.mark.parametrize("made", [pairwise, two_layers])
+def test_a_solve_is_that_with_the_hessian_and_the_diagonal(made, epsilon):
+    problem, params = made()
+    form = problem.closed_form(problem.width(params)).with_hessian()
+    system = form.system(jnp.asarray(epsilon), jnp.asarray(1e-2))
+    assert isinstance(system, AbstractHessianSystem)
+    y, _ = form.to_state(params)
+    flat, whole = ravel_pytree(y)
+    right, shift = jnp.sin(1.0 + jnp.arange(flat.size)), jnp.asarray(50.0)
+    matrix = system.hessian(y) + jnp.diag(system.diagonal(y, shift))
+    np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-12)
+    found = ravel_pytree(system.factorise(y, shift)(whole(right)))[0]
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=1e-9, atol=1e-11)
+
+
+def test_a_banded_form_has_the_same_risk_in_the_one_that_shows_its_hessian(problem):
+    form = problem.closed_form(60)
+    start = tts.Params(jnp.ones((1, 61)), jnp.linspace(0.01, 0.99, 60)[None])
+    np.testing.assert_allclose(form.with_hessian().risks(start), form.risks(start), rtol=1e-12)
