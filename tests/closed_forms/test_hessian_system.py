@@ -31,7 +31,7 @@ def test_a_solve_is_that_with_the_hessian_and_the_diagonal(made, epsilon):
     assert isinstance(system, AbstractHessianSystem)
     y, _ = form.to_state(params)
     flat, whole = ravel_pytree(y)
-    right, shift = jnp.sin(1.0 + jnp.arange(flat.size)), jnp.asarray(50.0)
+    right, shift = jnp.sin(jnp.arange(1.0, flat.size + 1)), jnp.asarray(50.0)
     matrix = system.hessian(y) + jnp.diag(system.diagonal(y, shift))
     np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-12)
     found = ravel_pytree(system.factorise(y, shift)(whole(right)))[0]

@@ -90,9 +90,9 @@ START = tts.Params(np.zeros(4), {"w": np.ones((3, 2)), "b": np.ones(3)})
 def test_a_simulation_refuses_rates_of_another_network(made):
     with pytest.raises(ValueError, match=r"with leaves at \['b'\], \['w'\], but is a tree with no"):
         tts.simulate(PROBLEM, made({}), START, [0.1], key=jax.random.key(0))
+    longer = made({"w": 1.0, "b": np.ones(4)})
     with pytest.raises(ValueError, match=r"`rates\['b'\]` must be .* but is of shape \(4,\)"):
-        rates = {"w": 1.0, "b": np.ones(4)}
-        tts.simulate(PROBLEM, made(rates), START, [0.1], key=jax.random.key(0))
+        tts.simulate(PROBLEM, longer, START, [0.1], key=jax.random.key(0))
 
 
 def test_an_optimiser_has_rates_of_its_own():

@@ -13,7 +13,7 @@ class AbstractHessianSystem(AbstractRosenbrockSystem):
     """
 
     @abc.abstractmethod
-    def hessian(self, y: Tree) -> Float[Array, "P P"]:
+    def hessian(self, y: Tree, /) -> Float[Array, "P P"]:
         """Return the Hessian of L by all P numbers of a state, in the order of `ravel_pytree`."""
 
     @abc.abstractmethod

@@ -51,8 +51,8 @@ class GradientFlow(AbstractFlow):
       `{"w": 1.0, "b": 0.1}`, or the beginning of one (a number for all of u), whose leaves are
       numbers or arrays that broadcast to those of u. None is 1 for all. At a rate of 0 a leaf
       rests. A step of the solver takes as long as without rates for two-layer networks on a sample
-      and where there is no closed form. Steps of one input have dense matrices then, also where they
-      would be banded, and no kernel on a GPU. A closed form of one's own whose system is no
+      and where there is no closed form. Steps of one input have dense matrices then, also where
+      they would be banded, and no kernel on a GPU. A closed form of one's own whose system is no
       `AbstractGradientSystem` is left aside.
 
     Differentiable, forward and reverse, in epsilon, the start, rates above 0, and the numbers of

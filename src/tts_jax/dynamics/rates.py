@@ -55,10 +55,10 @@ def check_rates_fit(rates: Tree, u: Tree) -> None:
     for (path, rate), part in zip(leaves, parts, strict=True):
         for inner, leaf in jax.tree_util.tree_leaves_with_path(part):
             if not _broadcasts(np.shape(rate), np.shape(leaf)):
-                place = jax.tree_util.keystr((*path, *inner))
+                place = f"{np.shape(leaf)}, that of u{jax.tree_util.keystr((*path, *inner))}"
                 raise argument_error(
                     f"rates{jax.tree_util.keystr(path)}",
-                    f"a number, or of a shape that broadcasts to {np.shape(leaf)}, that of u{place}",
+                    f"a number, or of a shape that broadcasts to {place}",
                     f"of shape {np.shape(rate)}",
                 )
 

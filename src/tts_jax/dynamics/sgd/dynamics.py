@@ -235,10 +235,11 @@ class SGD(AbstractDynamics):
     def _plain_update(self, fast: Scalar, params: Params) -> PlainUpdate:
         slow = fast * self.epsilon
         if self.rates is None:
-            return PlainUpdate(fast, slow)
+            return PlainUpdate(fast=fast, slow=slow)
         by_leaf = is_by_leaf(self.rates)
         rates = self.rates if by_leaf else rates_like(self.rates, params.u)
-        return PlainUpdate(fast, jax.tree.map(lambda rate: slow * rate, rates), by_leaf)
+        sizes = jax.tree.map(lambda rate: slow * rate, rates)
+        return PlainUpdate(fast=fast, slow=sizes, is_elementwise=by_leaf)
 
     def is_long(self, given: RunInputs) -> bool:
         if not is_concrete(self, given):
