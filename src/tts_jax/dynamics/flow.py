@@ -98,7 +98,7 @@ class AbstractFlow(AbstractDynamics):
             return given
         return given._replace(limit=form.limit_for(given.params))
 
-    def _with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
+    def with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
         """Return the system of the flow with its rates, from that without, which shows its
         Hessian."""
         if self.rates is None:
@@ -143,7 +143,7 @@ class AbstractFlow(AbstractDynamics):
     ) -> RunOutputs:
         """Integrate the ODE system of a closed form."""
         start, kept = form.to_state(given.params)
-        system = self._with_rates(form.system(epsilon, ridge), given.params.u)
+        system = self.with_rates(form.system(epsilon, ridge), given.params.u)
         states, status, stats, end = self._integrate(system, start, given.taus)
         ys = form.to_params(states, kept)
         risk = recorded_risks(given.problem, ys, form)

@@ -113,7 +113,7 @@ class GradientFlow(AbstractFlow):
         if form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
         system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
-        system = self._with_rates(system, params.u)
+        system = self.with_rates(system, params.u)
         if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:
