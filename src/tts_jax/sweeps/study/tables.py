@@ -63,6 +63,8 @@ def describe(thing: Any) -> Any:
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
+    if type(thing) is dict:  # the inner half of the parameters of a two-layer network
+        return {name: describe(part) for name, part in thing.items()}
     if isinstance(thing, Params) or (eqx.is_array_like(thing) and np.ndim(thing) > 0):
         return _table(thing) if isinstance(thing, Params) else np.asarray(thing).tolist()
     if eqx.is_array_like(thing):
@@ -110,6 +112,8 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
             raise TableError(path, f"`{'.'.join(path)}` must be a list of numbers.") from None
     if not isinstance(table, Mapping):
         return table
+    if "rates" in path and "type" not in table:  # a tree of numbers, not an object
+        return {name: build(value, (*path, name)) for name, value in table.items()}
     given = dict(table)
     kind = given.pop("type", None)
     if not isinstance(kind, str) or kind not in KNOWN:
