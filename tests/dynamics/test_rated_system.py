@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.flatten_util import ravel_pytree
 
 import tts_jax as tts
@@ -44,16 +45,28 @@ def test_rates_multiply_the_vector_field_of_u_and_leave_the_mass():
     np.testing.assert_allclose(flat(system.apply_mass(Y)), masses * flat(Y))
 
 
-def test_a_solve_is_that_with_the_hessian_times_the_rates():
-    """For what is to be solved for in a step, where a leaf at rest has a right-hand side of 0."""
+@pytest.mark.parametrize(("epsilon", "ridge"), [(0.01, 0.0), (0.0, 0.3)])
+def test_a_solve_is_that_with_the_hessian_times_the_rates(epsilon, ridge):
+    """And so are its derivatives, forward and in reverse, also by a rate of 0."""
     shift = 7.0
-    right = tts.Params(Y.a, {"b": jnp.zeros(()), "w": Y.u["w"]})
-    for epsilon, ridge in ((0.01, 0.0), (0.0, 0.3)):
-        system = RatedSystem(Quadratic(jnp.asarray(epsilon), ridge), RATES)
-        added = np.asarray([shift * epsilon + ridge, shift, shift])
-        matrix = FLAT_RATES[:, None] * HESSIAN + np.diag(added)
-        found = system.factorise(Y, jnp.asarray(shift))(right)
-        np.testing.assert_allclose(flat(found), np.linalg.solve(matrix, flat(right)), rtol=1e-12)
+    added = np.asarray([shift * epsilon + ridge, shift, shift])
+
+    def solution(right, rates):
+        system = RatedSystem(Quadratic(jnp.asarray(epsilon), ridge), rates)
+        return system.factorise(Y, jnp.asarray(shift))(right)
+
+    def by_lapack(right, rates):
+        flat_rates = ravel_pytree(tts.Params(jnp.ones(1), rates))[0]
+        matrix = flat_rates[:, None] * jnp.asarray(HESSIAN) + jnp.diag(jnp.asarray(added))
+        return ravel_pytree(right)[1](jnp.linalg.solve(matrix, ravel_pytree(right)[0]))
+
+    at, towards = (Y, RATES), (jax.tree.map(jnp.cos, Y), {"b": jnp.asarray(0.7), "w": -jnp.ones(1)})
+    for found, expected in zip(
+        (*jax.jvp(solution, at, towards), jax.vjp(solution, *at)[1](towards[0])),
+        (*jax.jvp(by_lapack, at, towards), jax.vjp(by_lapack, *at)[1](towards[0])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(flat(found), flat(expected), rtol=1e-11)
 
 
 def test_errors_are_those_of_u():

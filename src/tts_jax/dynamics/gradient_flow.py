@@ -55,8 +55,8 @@ class GradientFlow(AbstractFlow):
       they would be banded, and no kernel on a GPU. A closed form of one's own whose system is no
       `AbstractGradientSystem` is left aside.
 
-    Differentiable, forward and reverse, in epsilon, the start, rates above 0, and the numbers of
-    the problem; the recorded times count as fixed. By a rate of 0 the derivative is NaN.
+    Differentiable, forward and reverse, in epsilon, the start, the rates, and the numbers of the
+    problem; the recorded times count as fixed.
 
     **Warns:** `CostlyRunWarning` where a stiff flow of many parameters has no closed form.
 

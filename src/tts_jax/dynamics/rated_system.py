@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from .._types import Scalar, Tree
+from .._types import Array, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.rosenbrock import AbstractRosenbrockSystem
@@ -19,8 +19,8 @@ class RatedSystem(AbstractRosenbrockSystem):
     `rates`: a tree like u of arrays of its shapes, at least 0.
 
     With u = sqrt(rates) v it is the plain gradient flow of v, whose Hessian is that of u times
-    sqrt(rates) on both sides. So the matrix of a solver's step is symmetric here too, and is solved
-    for v, while states, errors and tolerances are those of u.
+    sqrt(rates) on both sides. So the matrix of a solver's step is as good as symmetric, while
+    states, errors and tolerances are those of u. Differentiable in the rates, also at 0.
     """
 
     system: AbstractHessianSystem
@@ -33,16 +33,20 @@ class RatedSystem(AbstractRosenbrockSystem):
         return self.system.apply_mass(y)
 
     def factorise(self, y: Tree, shift: Scalar) -> Callable[[Tree], Tree]:
-        # The root leaf by leaf: that of a rate of 0 has no derivative, which nobody asks for where
-        # only other leaves have a derivative.
-        roots = jax.tree.map(jnp.ones_like, y)._replace(u=jax.tree.map(jnp.sqrt, self.rates))
-        root, unravel = ravel_pytree(roots)
-        scaled = root[:, None] * self.system.hessian(y) * root[None, :]
-        solve = symmetric_solver(scaled + jnp.diag(self.system.diagonal(y, shift)))
-        # What rests has a right-hand side of 0 and stays there.
-        moves = root > 0
-        inverse = jnp.where(moves, 1.0 / jnp.where(moves, root, 1.0), 0.0)
-        return lambda r: unravel(root * solve(inverse * ravel_pytree(r)[0]))
+        ones = jax.tree.map(jnp.ones_like, y)
+        rates, unravel = ravel_pytree(ones._replace(u=self.rates))
+        hessian, added = self.system.hessian(y), self.system.diagonal(y, shift)
+        solves = _solves(*jax.lax.stop_gradient((hessian, rates, added)))
+
+        def solve(right: Tree) -> Tree:
+            # By this product, and not by roots, which have no derivative at a rate of 0.
+            def product(x: Array) -> Array:
+                return added * x + rates * (hessian @ x)
+
+            flat = ravel_pytree(right)[0]
+            return unravel(jax.lax.custom_linear_solve(product, flat, *solves))
+
+        return solve
 
     def velocity(self, y: Tree) -> Tree:
         return self._rated(self.system.velocity(y))
@@ -54,6 +58,29 @@ class RatedSystem(AbstractRosenbrockSystem):
 
     def _rated(self, velocity: Tree) -> Tree:
         return velocity._replace(u=jax.tree.map(jnp.multiply, self.rates, velocity.u))
+
+
+def _solves(hessian: Array, rates: Array, added: Array) -> tuple[Callable, Callable]:
+    """Return the functions that solve with A = diag(added) + diag(rates) hessian, and with A^T.
+
+    With S = sqrt(rates), A S = S K for the symmetric K = diag(added) + S hessian S. Numbers at rest
+    have a row of A with nothing but its diagonal.
+    """
+    root = jnp.sqrt(rates)
+    solve = symmetric_solver(root[:, None] * hessian * root[None, :] + jnp.diag(added))
+    rests = root == 0
+    inverse = jnp.where(rests, 0.0, 1.0 / jnp.where(rests, 1.0, root))
+    at_rest = jnp.where(rests, 1.0 / jnp.where(rests, added, 1.0), 0.0)
+
+    def forward(_: Callable, right: Array) -> Array:
+        still = at_rest * right
+        return still + root * solve(inverse * right - root * (hessian @ still))
+
+    def transposed(_: Callable, right: Array) -> Array:
+        moving = solve(root * right)
+        return inverse * moving + at_rest * (right - hessian @ (root * moving))
+
+    return forward, transposed
 
 
 def takes_rates(form: AbstractClosedForm) -> bool:

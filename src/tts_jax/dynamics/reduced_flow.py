@@ -28,7 +28,7 @@ class ReducedFlow(AbstractFlow):
     smaller one is more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint`,
     `rates` as in `GradientFlow`.
 
-    Differentiable in the start, rates above 0, and the numbers of the problem.
+    Differentiable in the start, the rates, and the numbers of the problem.
 
     **Raises:** `ValueError` for a ridge or tolerance that is not positive, and for rates that are
     negative, not finite or not like u.

@@ -55,7 +55,7 @@ def test_it_is_a_loop_by_hand(rates):
 
 def test_it_keeps_small_steps_in_single_precision():
     start = jax.tree.map(lambda leaf: leaf.astype(np.float32), START)
-    sgd = tts.SGD(EPSILON, STEP, rates={"w": 1e-4, "b": 2.0})
+    sgd = tts.SGD(EPSILON, STEP, rates={"w": 1e-4, "b": jnp.float32(2.0)})
     run = tts.simulate(PROBLEM, sgd, start, steps_to_taus(COUNT), samples=SAMPLES)
     assert run.final.u["w"].dtype == np.float32
     exact = by_hand({"w": 1e-4, "b": 2.0})

@@ -233,12 +233,13 @@ class SGD(AbstractDynamics):
         return RunSpec(stops, params, given.problem, source, optimiser, update, box)
 
     def _plain_update(self, fast: Scalar, params: Params) -> PlainUpdate:
+        """Return the update without an optimiser, of steps h = `fast`."""
         slow = fast * self.epsilon
         if self.rates is None:
             return PlainUpdate(fast=fast, slow=slow)
         by_leaf = is_by_leaf(self.rates)
         rates = self.rates if by_leaf else rates_like(self.rates, params.u)
-        sizes = jax.tree.map(lambda rate: slow * rate, rates)
+        sizes = jax.tree.map(lambda rate: slow * jnp.asarray(rate, slow.dtype), rates)
         return PlainUpdate(fast=fast, slow=sizes, is_elementwise=by_leaf)
 
     def is_long(self, given: RunInputs) -> bool:
