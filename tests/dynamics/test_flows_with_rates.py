@@ -170,26 +170,27 @@ def test_rates_of_one_change_nothing():
 # Under transformations.
 
 
-def final_risk(numbers):
+def where_it_ends(numbers):
     flow = tts.GradientFlow(numbers["epsilon"], rates=numbers["rates"], **TIGHT)
-    return tts.simulate(PROBLEM, flow, START, TAUS[-1:]).risk[-1]
+    end = tts.simulate(PROBLEM, flow, START, TAUS[-1:]).final
+    return end.u["b"] @ jnp.asarray([1.0, 2.0, -1.0])
 
 
 @pytest.mark.thorough
 def test_derivatives_by_rates_are_those_of_differences():
     """Also by a rate of 0, from above, and of all numbers beside it."""
-    numbers = jax.tree.map(jnp.asarray, {"epsilon": 0.02, "rates": RATES})
-    slopes = ravel_pytree(quickly(jax.grad(final_risk))(numbers))[0]
+    numbers = jax.tree.map(jnp.asarray, {"epsilon": 0.3, "rates": RATES})
+    slopes = ravel_pytree(quickly(jax.grad(where_it_ends))(numbers))[0]
     flat, whole = ravel_pytree(numbers)
-    risk = quickly(lambda flat: final_risk(whole(flat)))
+    end = quickly(lambda flat: where_it_ends(whole(flat)))
     # Differences of second order, from above.
-    steps = np.diag(np.maximum(1e-4 * flat, 1e-5))
+    steps = np.diag(np.maximum(1e-3 * flat, 1e-3))
     differences = [
-        (4 * risk(flat + d) - risk(flat + 2 * d) - 3 * risk(flat)) / (2 * d.sum()) for d in steps
+        (4 * end(flat + d) - end(flat + 2 * d) - 3 * end(flat)) / (2 * d.sum()) for d in steps
     ]
     assert flat[2] == 0
-    assert np.abs(differences[2]) > 1e-5
-    np.testing.assert_allclose(slopes, differences, rtol=1e-3, atol=1e-7)
+    assert np.abs(differences[2]) > 1e-3
+    np.testing.assert_allclose(slopes, differences, rtol=1e-4, atol=0)
 
 
 @pytest.mark.thorough
