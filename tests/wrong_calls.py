@@ -96,6 +96,12 @@ def samples(rng: np.random.Generator) -> Any:
     return pairs[rng.integers(5)]
 
 
+def rates(rng: np.random.Generator) -> Any:
+    """A rate that is none: alone, in a tree, or in an array in a tree."""
+    bad = (-1.0, np.nan, np.inf, "fast", True, 1j, object())[rng.integers(7)]
+    return (bad, {"w": 1.0, "b": bad}, [{"w": bad}, 2.0], {"w": [bad]})[rng.integers(4)]
+
+
 def not_a_function(rng: np.random.Generator) -> Any:
     functions = (
         lambda x: 1.0,
@@ -111,7 +117,7 @@ def not_a_function(rng: np.random.Generator) -> Any:
 
 
 _TOLERANCES = {"rtol": wrong.number, "atol": wrong.number, "max_steps": wrong.whole}
-_PARTS = {"solver": wrong.thing, "adjoint": wrong.thing}
+_PARTS = {"solver": wrong.thing, "adjoint": wrong.thing, "rates": rates}
 _STUDY = {"problem": EXACT, "dynamics": FLOW, "grid": {"width": 3}, "taus": [0.1]}
 
 CALLS: dict[str, Call] = {
@@ -200,6 +206,7 @@ CALLS: dict[str, Call] = {
             "batch_size": wrong.whole,
             "gradient": wrong.choice,
             "optimiser": wrong.thing,
+            "rates": rates,
         },
     ),
     "init_uniform": Call(

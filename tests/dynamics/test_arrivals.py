@@ -29,6 +29,15 @@ def test_neurons_are_there_at_the_time_and_not_before(times):
         assert float(there) == pytest.approx(WITHIN, abs=1e-8)
 
 
+@pytest.mark.thorough
+def test_rates_move_neurons_there_earlier(times):
+    """Rates c, all equal, at epsilon/c are the plain flow on a clock that is c times as fast."""
+    c = 4.0
+    flow = tts.GradientFlow(0.01 / c, rates=c, rtol=1e-10, atol=1e-12)
+    found = tts.arrival_times(small_problem(), flow, spread_start(), 0.5, within=WITHIN)
+    np.testing.assert_allclose(c * found, times, rtol=1e-6)
+
+
 def test_covered_from_the_start_and_not_reached_in_time():
     problem, start = small_problem(), spread_start()
     target = problem.target

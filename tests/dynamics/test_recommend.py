@@ -59,6 +59,10 @@ def test_the_largest_rate_is_that_of_the_linear_flow(epsilon):
     rates = np.linalg.eigvals(hessian / masses[:, None])
     found = float(largest_rate(SMOOTH, start, jnp.asarray(epsilon)))
     np.testing.assert_allclose(found, np.max(np.abs(rates)), rtol=1e-2)
+    of_leaves = np.asarray([0.0, 30.0, 1.0, 2.0])  # rates of the positions
+    rates = np.linalg.eigvals(np.asarray([*[1 / epsilon] * 5, *of_leaves])[:, None] * hessian)
+    found = float(largest_rate(SMOOTH, start, jnp.asarray(epsilon), jnp.asarray(of_leaves)))
+    np.testing.assert_allclose(found, np.max(np.abs(rates)), rtol=1e-2)
 
 
 @pytest.mark.thorough

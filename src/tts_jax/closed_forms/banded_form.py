@@ -19,6 +19,7 @@ from .banded_system import (
 )
 from .base import AbstractClosedForm
 from .pairwise import PairwiseRisk
+from .pairwise_form import PairwiseForm
 
 
 class BandedForm(AbstractClosedForm):
@@ -59,6 +60,9 @@ class BandedForm(AbstractClosedForm):
 
     def system(self, epsilon: Scalar, ridge: Scalar) -> AdaptiveBandwidthSystem:
         return AdaptiveBandwidthSystem(self.risk, epsilon, ridge, self.bandwidths)
+
+    def with_hessian(self) -> PairwiseForm:
+        return PairwiseForm(self.risk)
 
     def risks(self, params: Params) -> Times:
         return wide_risks(self.risk, self.bandwidths, params)

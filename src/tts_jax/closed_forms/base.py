@@ -40,6 +40,11 @@ class AbstractClosedForm(eqx.Module):
         equations with the relative `ridge`. For epsilon > 0 the ridge is 0.
         """
 
+    def with_hessian(self) -> "AbstractClosedForm":
+        """Return a form of the same risk whose `system` is an `AbstractHessianSystem`, if there is
+        one: flows whose inner parameters have rates of their own need it. By default the form."""
+        return self
+
     @abc.abstractmethod
     def risks(self, params: Params) -> Times:
         """Return the risks (T,) of parameters with a leading axis (T,)."""

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._types import Array, Float, Scalar, Tree
-from ..integrators.rosenbrock import AbstractRosenbrockSystem
 from ..models.network import Params
 from ..numerics.symmetric import symmetric_solver
+from .hessian_system import AbstractHessianSystem
 
 MOST_DENSE = 500
 """Parameters up to which a dense Hessian is formed without asking what it costs."""
 
 
-class AbstractGradientSystem(AbstractRosenbrockSystem):
+class AbstractGradientSystem(AbstractHessianSystem):
     """The system epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, for a gradient and Hessian of L.
 
     Subclasses write both. A state is `Params`, of any pytrees of float64 arrays. For epsilon = 0
@@ -52,13 +52,16 @@ class AbstractGradientSystem(AbstractRosenbrockSystem):
 
     def factorise(self, y: Params, shift: Scalar) -> Callable[[Params], Params]:
         unravel = ravel_pytree(y)[1]
+        solve = symmetric_solver(self.hessian(y) + jnp.diag(self.diagonal(y, shift)))
+        return lambda r: unravel(solve(ravel_pytree(r)[0]))
+
+    def diagonal(self, y: Params, shift: Scalar) -> Float[Array, " P"]:
         mass = self.apply_mass(jax.tree.map(jnp.ones_like, y))
-        diagonal = Params(
+        added = Params(
             jax.tree.map(lambda m, d: shift * m + d, mass.a, self.damping(y)),
             jax.tree.map(lambda m: shift * m, mass.u),
         )
-        solve = symmetric_solver(self.hessian(y) + jnp.diag(ravel_pytree(diagonal)[0]))
-        return lambda r: unravel(solve(ravel_pytree(r)[0]))
+        return ravel_pytree(added)[0]
 
     def velocity(self, y: Params) -> Params:
         by_a, by_u = self.vector_field(y)

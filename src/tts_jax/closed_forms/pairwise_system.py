@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Scalar, Tree
+from .._types import Array, Float, Scalar, Tree
 from ..batching.gpu_dispatch import vmap_to_kernel
 from ..batching.gpu_kernel import on_gpu
 from ..integrators.rosenbrock import SolverStep, positions_passed, rosenbrock_step, valid_step
@@ -21,10 +21,11 @@ from .error_norm import largest, position_error
 from .gpu_matrix import fits
 from .gpu_step import steps_on_gpu
 from .gradient_system import fast_velocity
+from .hessian_system import AbstractHessianSystem
 from .pairwise import PairwiseRisk, PairwiseState
 
 
-class PairwiseGradientSystem(AbstractSymmetricSystem):
+class PairwiseGradientSystem(AbstractSymmetricSystem, AbstractHessianSystem):
     """The gradient flow of a `PairwiseRisk`; for epsilon = 0 that is the reduced flow.
 
     The ridge adds ridge * sum_i G_ii a_i^2, with G_ii the integral of the square of feature i and
@@ -83,6 +84,22 @@ class PairwiseGradientSystem(AbstractSymmetricSystem):
             block_nm=hessian.hess_au,
             block_mm=hessian.hess_uu + eye * shift,
         )
+
+    def hessian(self, y: PairwiseState) -> Float[Array, "P P"]:
+        blocks = self.risk.hessian(y)
+        by_0a, by_0u = blocks.hess_0a[None, :], blocks.hess_0u[None, :]
+        return jnp.block(
+            [
+                [jnp.full((1, 1), 2.0), by_0a, by_0u],
+                [by_0a.T, blocks.hess_aa, blocks.hess_au],
+                [by_0u.T, blocks.hess_au.T, blocks.hess_uu],
+            ]
+        )
+
+    def diagonal(self, y: PairwiseState, shift: Scalar) -> Float[Array, " P"]:
+        stiffness, ridge = shift * self.epsilon, 2 * self.ridge
+        by_bias, by_a = stiffness + ridge, stiffness + ridge * self.risk.squares(y.u)
+        return jnp.concatenate([by_bias[None], by_a, jnp.broadcast_to(shift, y.u.shape)])
 
     def step(self, y: PairwiseState, h: Scalar) -> SolverStep:
         """Return `rosenbrock_step`; under vmap on a GPU, one kernel takes the steps of all runs.

@@ -19,6 +19,7 @@ from ..numerics.first_root import bernstein_minimum, first_root
 from ..problems.population import Problem
 from .base import only_real
 from .gradient_flow import GradientFlow
+from .rates import check_rates_fit
 
 
 def arrival_times(
@@ -26,9 +27,10 @@ def arrival_times(
 ) -> Float[Array, " n-1"]:
     """Return the slow times tau at which the first neuron comes within a distance of each jump.
 
-    **Arguments:** a problem with a piecewise constant target; the flow, of which the tolerances and
-    the limit of steps are used; the start; `horizon`, the slow time at which the search ends;
-    `within`, the distance that counts as arrived, such as eta/2, where a jump is covered.
+    **Arguments:** a problem with a piecewise constant target; the flow, of which the tolerances,
+    the rates and the limit of steps are used; the start; `horizon`, the slow time at which the
+    search ends; `within`, the distance that counts as arrived, such as eta/2, where a jump is
+    covered.
 
     **Returns:** (n-1,): 0 for a jump that is covered at the start, infinity for one that is not
     reached before the horizon, NaN where the flow could not go on. Differentiable, forward and
@@ -47,6 +49,7 @@ def arrival_times(
     params = as_params(params)
     problem.check(params)
     only_real(params, "params")
+    check_rates_fit(flow.rates, params.u)
     if problem.closed_form(problem.width(params)) is None:
         raise argument_error(
             "problem", "one of a ShallowNetwork of steps and a PiecewiseConstant target", problem
@@ -61,8 +64,9 @@ def _arrivals(
     form, target = problem.closed_form(problem.width(params)), problem.target
     assert form is not None
     assert isinstance(target, PiecewiseConstant)
+    form = form if flow.rates is None else form.with_hessian()
     start, kept = form.to_state(params)
-    system = form.system(jnp.asarray(flow.epsilon), jnp.zeros(()))
+    system = flow.with_rates(form.system(jnp.asarray(flow.epsilon), jnp.zeros(())), params.u)
 
     def positions(y: Tree) -> Array:
         return form.to_params(y, kept).u

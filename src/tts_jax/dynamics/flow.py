@@ -11,6 +11,7 @@ from .._errors import Status, argument_error, check_type
 from .._numbers import check_scalar, real, shown, whole
 from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
+from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
@@ -18,6 +19,8 @@ from ..problems.recorded_risks import recorded_risks
 from ..trajectory import Trajectory
 from .base import AbstractDynamics, RunInputs, RunOutputs
 from .first_try import second_try
+from .rated_system import RatedSystem, takes_rates
+from .rates import as_rates, check_rates, rates_like
 
 if TYPE_CHECKING:
     import diffrax
@@ -45,6 +48,8 @@ class AbstractFlow(AbstractDynamics):
     )
     adjoint: "diffrax.AbstractAdjoint | None" = eqx.field(default=None, kw_only=True)
 
+    rates: Tree = eqx.field(default=None, kw_only=True, converter=as_rates)
+
     _default_method: ClassVar[str] = "Rodas5P, Hessian by automatic differentiation"
     """The method of a run without a `solver` and without a closed form, in words."""
 
@@ -52,6 +57,7 @@ class AbstractFlow(AbstractDynamics):
         check_scalar("rtol", self.rtol, minimum=0.0, strict=True)
         check_scalar("atol", self.atol, minimum=0.0, strict=True)
         _check_parts(self.solver, self.adjoint)
+        check_rates(self.rates)
         if self.adjoint is not None and self.solver is None:
             raise argument_error(
                 "adjoint", "None unless a diffrax `solver` is given", shown(self.adjoint)
@@ -69,11 +75,23 @@ class AbstractFlow(AbstractDynamics):
         return second_try(given, run)
 
     def _form(self, given: RunInputs) -> AbstractClosedForm | None:
-        """Return the closed form that a run takes, if there is one and no `solver` is asked for."""
+        """Return the closed form that a run takes, if there is one, no `solver` is asked for, and
+        it goes with the rates."""
         form = given.problem.closed_form(given.problem.width(given.params))
         if form is None or self.solver is not None:
             return None
+        if self.rates is not None:
+            form = form.with_hessian()
+            return form if takes_rates(form) else None
         return form.limited(given.limit)
+
+    def with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
+        """Return the system of the flow with its rates, from that without, which shows its
+        Hessian."""
+        if self.rates is None:
+            return system
+        assert isinstance(system, AbstractHessianSystem)
+        return RatedSystem(system, rates_like(self.rates, u))
 
     def expected_steps(self, horizon: float) -> float:
         # A fit, for a method of order 5 with kinks on its way; the horizon matters little.
@@ -112,7 +130,7 @@ class AbstractFlow(AbstractDynamics):
     ) -> RunOutputs:
         """Integrate the ODE system of a closed form."""
         start, kept = form.to_state(given.params)
-        system = form.system(epsilon, ridge)
+        system = self.with_rates(form.system(epsilon, ridge), given.params.u)
         states, status, stats, end = self._integrate(system, start, given.taus)
         ys = form.to_params(states, kept)
         risk = recorded_risks(given.problem, ys, form, only_known=given.only_known)

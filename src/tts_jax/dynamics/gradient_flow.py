@@ -18,11 +18,12 @@ from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
 from .flow import AbstractFlow
+from .rates import check_rates_fit
 from .recommend import AUTODIFF_HESSIAN, explicit_pays, explicit_solver, largest_rate
 
 
 class GradientFlow(AbstractFlow):
-    """The gradient flow epsilon da/dtau = -grad_a L, du/dtau = -grad_u L, tau = epsilon t.
+    """The gradient flow epsilon da/dtau = -grad_a L, du/dtau = -rates grad_u L, tau = epsilon t.
 
     **Arguments:**
 
@@ -47,14 +48,21 @@ class GradientFlow(AbstractFlow):
       parameters.
     - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
+    - `rates`: how fast the leaves of u move, relative to each other: a tree like u, such as
+      `{"w": 1.0, "b": 0.1}`, or the beginning of one (a number for all of u), whose leaves are
+      numbers or arrays that broadcast to those of u. None is 1 for all. At a rate of 0 a leaf
+      rests. A step of the solver takes as long as without rates for two-layer networks on a sample
+      and where there is no closed form. Steps of one input have dense matrices then, also where
+      they would be banded, and no kernel on a GPU. A closed form of one's own whose system is no
+      `AbstractGradientSystem` is left aside.
 
-    Differentiable, forward and reverse, in epsilon, the start, and the numbers of the problem;
-    the recorded times count as fixed.
+    Differentiable, forward and reverse, in epsilon, the start, the rates, and the numbers of the
+    problem; the recorded times count as fixed.
 
     **Warns:** `CostlyRunWarning` where a stiff flow of many parameters has no closed form.
 
-    **Raises:** `ValueError` for an epsilon or tolerance that is not positive, and for an adjoint
-    without a diffrax solver.
+    **Raises:** `ValueError` for an epsilon or tolerance that is not positive, for rates that are
+    negative, not finite or not like u, and for an adjoint without a diffrax solver.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "epsilon")
@@ -72,23 +80,25 @@ class GradientFlow(AbstractFlow):
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "GradientFlow")
         only_real(given.params, "params")
+        check_rates_fit(self.rates, given.params.u)
 
     def prepared(self, given: RunInputs) -> tuple["GradientFlow", RunInputs]:
         if self.solver is not None:
             return self, given
-        known = known_limit(given)
+        # What was found without rates says nothing about a flow with them.
+        known = known_limit(given) if self.rates is None else UNKNOWN
         if known is not UNKNOWN:
             return self, given._replace(limit=known if given.only_known else None)
         form = self._form(given)
         hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
         if hessian is None:
             assert form is not None
-            return self, limited(form, given)
+            return self, limited(form, given) if self.rates is None else given
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus) and not is_traced():
-            rate = float(largest_rate(*as_arrays((problem, params, self.epsilon))))
+            rate = float(largest_rate(*as_arrays((problem, params, self.epsilon, self.rates))))
             explicit = explicit_pays(rate, float(given.taus[-1]), count, hessian)
             if not explicit and count > MOST_DENSE:
                 warnings.warn(
@@ -107,6 +117,7 @@ class GradientFlow(AbstractFlow):
         if form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
         system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
+        system = self.with_rates(system, params.u)
         if self.solver is None:
             ys, status, stats, _ = self._integrate(system, params, taus)
         else:

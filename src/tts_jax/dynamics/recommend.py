@@ -15,10 +15,11 @@ from jax.flatten_util import ravel_pytree
 from .._errors import check_type
 from .._numbers import as_real, as_whole, check_scalar
 from .._programs import compiled
-from .._types import Array, Real, Scalar, varying_as
+from .._types import Array, Real, Scalar, Tree, varying_as
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from .rates import rates_like
 
 if TYPE_CHECKING:
     import diffrax
@@ -107,15 +108,21 @@ def explicit_solver() -> "diffrax.AbstractSolver":
 
 
 @compiled
-def largest_rate(problem: AbstractProblem, params: Params, epsilon: Scalar) -> Scalar:
+def largest_rate(
+    problem: AbstractProblem, params: Params, epsilon: Scalar, rates: Tree = None
+) -> Scalar:
     """Return the largest rate of the gradient flow at its start, in slow time, by the power method.
 
     That is the largest eigenvalue, in size, of the Hessian after scaling by the mass: epsilon of a
-    weight of the outer layer and 1 of the inner ones.
+    weight of the outer layer, and 1 of the inner ones, or 1 / their `rates`.
     """
     flat, whole = ravel_pytree(params)
     fast = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1.0 / jnp.sqrt(epsilon)), params.a)
-    scale = ravel_pytree(Params(fast, jax.tree.map(jnp.ones_like, params.u)))[0]
+    if rates is None:
+        slow = jax.tree.map(jnp.ones_like, params.u)
+    else:
+        slow = jax.tree.map(jnp.sqrt, rates_like(rates, params.u))
+    scale = ravel_pytree(Params(fast, slow))[0]
     gradient = jax.grad(lambda flat: problem.risk(whole(flat)))
 
     def more(_: Array, found: tuple[Array, Scalar]) -> tuple[Array, Scalar]:

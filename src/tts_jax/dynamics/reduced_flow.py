@@ -14,10 +14,11 @@ from ..models.network import Params
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
 from .flow import AbstractFlow
+from .rates import check_rates_fit, rates_like
 
 
 class ReducedFlow(AbstractFlow):
-    """The reduced flow du/dtau = -grad_u L(a*(u), u), where a*(u) minimises L(a, u) in a.
+    """The reduced flow du/dtau = -rates grad_u L(a*(u), u), where a*(u) minimises L(a, u) in a.
 
     By the envelope theorem the derivative of a* is not needed. The outer layer of the start is
     ignored: at tau = 0 the record holds a*(u(0)).
@@ -25,12 +26,13 @@ class ReducedFlow(AbstractFlow):
     **Arguments:** `ridge`: relative ridge of the linear solve for a*(u), which keeps a* finite
     where neurons meet. There the velocity has a rounding error of the order of 1e-16/ridge: a ridge
     below 1e-16/rtol can make steps fail without end when neurons coincide; where they stay apart, a
-    smaller one is more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint` as in
-    `GradientFlow`.
+    smaller one is more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint`,
+    `rates` as in `GradientFlow`.
 
-    Differentiable in the start and the numbers of the problem.
+    Differentiable in the start, the rates, and the numbers of the problem.
 
-    **Raises:** `ValueError` for a ridge or tolerance that is not positive.
+    **Raises:** `ValueError` for a ridge or tolerance that is not positive, and for rates that are
+    negative, not finite or not like u.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
@@ -44,13 +46,14 @@ class ReducedFlow(AbstractFlow):
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "ReducedFlow")
         only_real(given.params.u, "params.u")
+        check_rates_fit(self.rates, given.params.u)
         if not given.problem.has_best_outer():
             kind, loss = type(given.problem).__name__, getattr(given.problem, "loss", None)
             got = f"a {kind}" if loss is None else f"a {kind} with the loss {loss!r}"
             raise argument_error("problem", "one with a `best_outer(u, ridge=...)`", got)
 
     def prepared(self, given: RunInputs) -> tuple["ReducedFlow", RunInputs]:
-        if self.solver is not None:
+        if self.solver is not None or self.rates is not None:
             return self, given
         known = known_limit(given)
         if known is not UNKNOWN:
@@ -64,6 +67,8 @@ class ReducedFlow(AbstractFlow):
         def velocity(u: Tree) -> Tree:
             a = problem.best_outer(u, ridge=self.ridge)
             gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
+            if self.rates is not None:
+                gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
             return jax.tree.map(lambda g: -g, gradient)
 
         form = self._form(given)

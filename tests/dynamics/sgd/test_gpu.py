@@ -75,6 +75,23 @@ def test_keys_alone_with_the_box():
     assert_kernel_equals_plain(jax.vmap(lambda key: run(key)), keys())
 
 
+@pytest.mark.thorough
+def test_rates_of_their_own():
+    def run(params, rate):
+        return trained(params, jax.random.key(0), rates=rate)
+
+    rates = jnp.asarray([0.0, 0.5, 1.0, 3.0])
+    ran = assert_kernel_equals_plain(jax.vmap(run), start(), rates)
+    np.testing.assert_array_equal(ran.final.u[0], start().u[0])
+    assert np.all(np.max(np.abs(ran.final.u - start().u), axis=1)[1:] > 1e-3)
+
+
+def test_rates_of_single_neurons_do_without_the_kernel():
+    run = functools.partial(trained, key=jax.random.key(0), rates=np.asarray([0.5, 2.0]))
+    mine = by_kernel(jax.vmap(lambda params: run(params)), start(), kernel=False)
+    assert_same(mine, plainly(jax.vmap(lambda params: run(params)), start()), ROUNDING["float64"])
+
+
 def test_starts_alone_in_batches():
     run = functools.partial(trained, key=jax.random.key(0), batch_size=3, stops=(2, 7))
     assert_kernel_equals_plain(jax.vmap(lambda params: run(params)), start())

@@ -55,6 +55,15 @@ def test_defaults_are_left_out():
     assert describe(tts.ReLU(eta=2.0)) == {"type": "ReLU", "eta": 2.0}
 
 
+def test_rates_are_a_table_of_numbers():
+    rates = {"w": [[1.0, 2.0]], "b": {"c": 0.1}}
+    table = {"type": "GradientFlow", "epsilon": 0.1, "rates": rates}
+    assert describe(build(table)) == table
+    assert digest(build(table)) != digest(build(table | {"rates": {"w": 1.0, "b": 0.1}}))
+    with pytest.raises(TableError, match=r"Argument `rates\['b'\]` must be finite"):
+        build(table | {"rates": {"w": 1.0, "b": -0.1}})
+
+
 def test_every_class_that_can_be_built_is_among_them():
     # The numbers of a sample are in a file: see `test_toml`.
     assert {type(thing) for thing in THINGS} == set(KNOWN.values()) - {tts.EmpiricalProblem}

@@ -52,12 +52,14 @@ def sgd_scales(
     batch: int,
     *,
     box: bool,
+    rates: Tree = None,
 ) -> dict[str, Scalar]:
     """Return three scales of plain SGD at recorded parameters (T, ...), if they are known.
 
     They are for a `Problem` with a `ShallowNetwork` of steps; for others there are none. `fast`,
     `slow`: the step sizes h and epsilon h; `noise` s, uniform on [-s, s]; `batch`: samples a step;
-    `box`: sigma' is the indicator of the transition. With the residual r(x) = f(x) - f*(x), the
+    `box`: sigma' is the indicator of the transition; `rates` (m,) of the positions, or None, by
+    which the largest jump is multiplied. With the residual r(x) = f(x) - f*(x), the
     features phi(x) and their Gram matrix H:
 
     - `largest_jump`: how far one step can move a neuron, in units of eta, at the worst recorded
@@ -72,12 +74,12 @@ def sgd_scales(
     floats, rest = eqx.partition(problem, eqx.is_inexact_array)
 
     def scales(
-        floats: Tree, params: Params, fast: Scalar, slow: Scalar, noise: Scalar
+        floats: Tree, params: Params, fast: Scalar, slow: Scalar, noise: Scalar, rates: Tree
     ) -> dict[str, Scalar]:
-        return _scales(eqx.combine(floats, rest), params, fast, slow, noise, batch, box)
+        return _scales(eqx.combine(floats, rest), params, fast, slow, noise, batch, box, rates)
 
     # A vmapped quadrature over all runs would need memory for every one of them.
-    return in_turn(scales)(floats, params, fast, slow, noise)
+    return in_turn(scales)(floats, params, fast, slow, noise, rates)
 
 
 def _has_scales(problem: AbstractProblem) -> TypeGuard[Problem]:
@@ -95,6 +97,7 @@ def _scales(
     noise: Scalar,
     batch: int,
     box: bool,
+    rates: Array | None,
 ) -> dict[str, Scalar]:
     last: Params = jax.tree.map(lambda leaf: leaf[-1], params)
     is_finite = jnp.all(jnp.isfinite(last.u)) & jnp.all(jnp.isfinite(last.a))
@@ -105,7 +108,7 @@ def _scales(
     energy = jnp.sum(weights * square * jnp.sum(features**2, axis=1))
     rate = 2 * fast * _largest_eigenvalue(gram)
     return {
-        "largest_jump": 2 * slow * jnp.max(_largest_slope(problem, params, noise, box)),
+        "largest_jump": 2 * slow * jnp.max(_largest_slope(problem, params, noise, box, rates)),
         "fast_rate": jnp.where(is_finite, rate, jnp.nan),
         "noise_floor": fast / batch * energy,
     }
@@ -123,8 +126,11 @@ def _largest_eigenvalue(matrix: Array) -> Scalar:
     return vector @ (matrix @ vector) / (vector @ vector)
 
 
-def _largest_slope(problem: Problem, params: Params, noise: Scalar, box: bool) -> Times:
-    """Return the largest (|r(x)| + s) |a_j sigma'(z)| / eta^2 at every recorded time."""
+def _largest_slope(
+    problem: Problem, params: Params, noise: Scalar, box: bool, rates: Array | None
+) -> Times:
+    """Return the largest (|r(x)| + s) |a_j sigma'(z)| / eta^2 at every recorded time, that of each
+    neuron times its rate."""
     activation = problem.network.activation
     z = jnp.linspace(activation.knots[0], activation.knots[-1], _PLACES)
     sigma_slope = jnp.ones_like(z) if box else jnp.abs(jax.vmap(jax.grad(activation))(z))
@@ -133,6 +139,7 @@ def _largest_slope(problem: Problem, params: Params, noise: Scalar, box: bool) -
         x = params.u[:, None] + activation.eta * z[None, :]
         residual = jnp.abs(problem.predict(params, x) - problem.label(x)) + noise
         weights = jnp.abs(params.a[-params.u.shape[0] :])
+        weights = weights if rates is None else weights * rates
         is_input = (x >= 0) & (x <= 1)
         slopes = jnp.where(is_input, residual * weights[:, None] * sigma_slope[None, :], 0.0)
         return jnp.max(slopes) / activation.eta**2

@@ -13,12 +13,13 @@ from ..._errors import Status, argument_error, check_finite, is_concrete, is_tra
 from ..._memory import check_memory
 from ..._numbers import as_floats, as_whole, check_key, check_scalar, real, shown, word
 from ..._programs import compiled
-from ..._types import Array, Count, Real, Times
+from ..._types import Array, Count, Real, Scalar, Times, Tree
 from ...models.network import Params
 from ...problems.base import AbstractProblem
 from ...problems.population import Problem
 from ...problems.recorded_risks import recorded_risks
 from ..base import AbstractDynamics, Progress, RunInputs, RunOutputs, Samples
+from ..rates import as_rates, check_rates, check_rates_fit, is_by_leaf, rates_like
 from .checkpoints import record_in_pieces
 from .diagnostics import coarse_steps, sgd_scales
 from .forward_only import forward_only
@@ -57,7 +58,7 @@ def _as_batch_size(size: Any) -> Any:
 
 
 class SGD(AbstractDynamics):
-    """a -= h grad_a loss, u -= h epsilon grad_u loss; step p at slow time tau = epsilon h p.
+    """a -= h grad_a loss, u -= h epsilon rates grad_u loss; step p at slow time tau = epsilon h p.
 
     A sample is x, drawn by the problem, and y = f*(x) + noise with noise uniform on [-s, s].
 
@@ -69,13 +70,17 @@ class SGD(AbstractDynamics):
     and h only set the clock, epsilon h of slow time a step. One optimiser for each layer:
     `optax.partition({"a": fast, "u": slow}, Params("a", "u"))`.
     One that asks for the value of the loss is given that of the batch, and a line search goes with
-    "full".
+    "full". `rates`: how fast the leaves of u move, relative to each other, None for 1 everywhere: a
+    tree like u, or the beginning of one, of numbers, which cost nothing, or of arrays that
+    broadcast to the leaves of u. Arrays do without the kernel on a GPU and without filling up
+    vector registers. At a rate of 0 a leaf rests.
 
     `simulate` takes the steps up to tau, round(tau / (epsilon h)) of them, needs a `key`, or
     `samples=(x, noise)` to replay a stream: each (steps, ...), or with a batch (steps, batch, ...).
     Runs in float32 if the parameters are float32, and does not lose small steps of u then.
 
-    **Raises:** `ValueError` for numbers that are not positive, a noise below 0, or unknown words.
+    **Raises:** `ValueError` for numbers that are not positive, a noise below 0, unknown words, and
+    rates that are negative, not finite, not like u, or beside an optimiser.
     """
 
     draws: ClassVar[bool] = True
@@ -93,6 +98,7 @@ class SGD(AbstractDynamics):
         static=True, default="exact", kw_only=True, converter=word("gradient", "exact", "box")
     )
     optimiser: "optax.GradientTransformation | None" = eqx.field(default=None, kw_only=True)
+    rates: Tree = eqx.field(default=None, kw_only=True, converter=as_rates)
 
     def __check_init__(self):
         check_scalar("epsilon", self.epsilon, minimum=0.0, strict=True)
@@ -102,6 +108,10 @@ class SGD(AbstractDynamics):
         if self.optimiser is not None and not all(map(callable, parts)):
             expected = "an optax.GradientTransformation such as optax.adam(1e-3), or None"
             raise argument_error("optimiser", expected, shown(self.optimiser))
+        check_rates(self.rates)
+        if self.rates is not None and self.optimiser is not None:
+            expected = "None beside an `optimiser`, whose own rates move the parameters"
+            raise argument_error("rates", expected, shown(self.rates))
 
     def steps_until(self, taus: Times) -> Array:
         """Return the number of training steps up to each slow time, round(tau / (epsilon h))."""
@@ -123,6 +133,7 @@ class SGD(AbstractDynamics):
         dtype = jnp.result_type(*jax.tree.leaves(given.params))
         if dtype not in (jnp.float32, jnp.float64):
             raise argument_error("params", "of dtype float32 or float64 for SGD", f"of {dtype}")
+        check_rates_fit(self.rates, given.params.u)
         if self.batch_size == "full":
             if samples is not None or not (is_concrete(self.noise) and self.noise == 0):
                 raise argument_error(
@@ -210,7 +221,7 @@ class SGD(AbstractDynamics):
         params = given.params
         fast = jnp.asarray(self.step_size)
         if self.optimiser is None:
-            optimiser, update = None, PlainUpdate(fast=fast, slow=fast * self.epsilon)
+            optimiser, update = None, self._plain_update(fast, params)
         else:
             optimiser = self.optimiser.init(params)
             trained = trained_problem(given.problem, params, box=self.gradient == "box")
@@ -220,6 +231,16 @@ class SGD(AbstractDynamics):
         stops = self.steps_until(given.taus)
         box = self.gradient == "box"
         return RunSpec(stops, params, given.problem, source, optimiser, update, box)
+
+    def _plain_update(self, fast: Scalar, params: Params) -> PlainUpdate:
+        """Return the update without an optimiser, of steps h = `fast`."""
+        slow = fast * self.epsilon
+        if self.rates is None:
+            return PlainUpdate(fast=fast, slow=slow)
+        by_leaf = is_by_leaf(self.rates)
+        rates = self.rates if by_leaf else rates_like(self.rates, params.u)
+        sizes = jax.tree.map(lambda rate: slow * jnp.asarray(rate, slow.dtype), rates)
+        return PlainUpdate(fast=fast, slow=sizes, is_elementwise=by_leaf)
 
     def is_long(self, given: RunInputs) -> bool:
         if not is_concrete(self, given):
@@ -262,7 +283,8 @@ def run_outputs(dynamics: SGD, given: RunInputs, ys: Params, steps: Count) -> Ru
     if dynamics.optimiser is None and batch != "full":
         fast = jnp.asarray(dynamics.step_size)
         slow, box = fast * dynamics.epsilon, dynamics.gradient == "box"
-        stats |= sgd_scales(given.problem, exact, fast, slow, noise, batch, box=box)
+        rates = None if dynamics.rates is None else rates_like(dynamics.rates, given.params.u)
+        stats |= sgd_scales(given.problem, exact, fast, slow, noise, batch, box=box, rates=rates)
     if given.samples is not None:
         # Under a transformation `check` cannot count the steps: the status tells instead.
         too_few = dynamics.steps_until(given.taus[-1]) > given.samples[1].shape[0]

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -28,7 +28,7 @@ class AbstractUpdate(eqx.Module):
     `needs_value`: whether it is called with the value of the loss, too.
     """
 
-    is_elementwise: ClassVar[bool]
+    is_elementwise: eqx.AbstractVar[bool]
     needs_value: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
@@ -39,20 +39,31 @@ class AbstractUpdate(eqx.Module):
 
 
 class PlainUpdate(AbstractUpdate):
-    """Minus the gradient times the step sizes: h for a, and epsilon h for u."""
+    """Minus the gradient times the step sizes: h for a, and epsilon h times the rates for u.
+
+    `slow`: that of u, one number, or a tree like u or the beginning of one: of numbers, or of
+    arrays like those of u, and then it is not elementwise.
+    """
 
     fast: Scalar
-    slow: Scalar
-    is_elementwise: ClassVar[bool] = True
+    slow: Tree
+    is_elementwise: bool = eqx.field(static=True, default=True)
     needs_value: bool = eqx.field(static=True, default=False)
 
     def __call__(
         self, gradient: Params, params: Params, state: None, *value: Scalar
     ) -> tuple[Params, None]:
-        def change(slope: Tree, size: Scalar) -> Tree:
-            return jax.tree.map(lambda g: -size.astype(g.dtype) * g, slope)
+        def change(size: Array, slope: Tree) -> Tree:
+            return jax.tree.map(lambda g: -_sized(size, g) * g, slope)
 
-        return Params(change(gradient.a, self.fast), change(gradient.u, self.slow)), state
+        by_u = jax.tree.map(change, self.slow, gradient.u)
+        return Params(change(self.fast, gradient.a), by_u), state
+
+
+def _sized(size: Array, gradient: Array) -> Array:
+    """Return the sizes of a step for a gradient, both with any axis of runs last."""
+    size = size.astype(gradient.dtype)
+    return size.reshape((1,) * (gradient.ndim - size.ndim) + size.shape) if size.ndim else size
 
 
 class OptaxUpdate(AbstractUpdate):
@@ -69,7 +80,7 @@ class OptaxUpdate(AbstractUpdate):
     function: Callable[..., tuple[Params, Any]] = eqx.field(static=True)
     rates: list[Array]
     needs_value: bool = eqx.field(static=True)
-    is_elementwise: ClassVar[bool] = False
+    is_elementwise: bool = eqx.field(static=True, default=False)
 
     def __init__(
         self,

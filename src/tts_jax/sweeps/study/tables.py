@@ -143,6 +143,8 @@ def build(table: Any, path: tuple[str, ...] = ()) -> Any:
             raise TableError(path, f"`{'.'.join(path)}` must be a list of numbers.") from None
     if not isinstance(table, Mapping):
         return table
+    if "rates" in path and "type" not in table:  # a tree of numbers, not an object
+        return {name: build(value, (*path, name)) for name, value in table.items()}
     given = dict(table)
     kind = given.pop("type", None)
     if not isinstance(kind, str) or kind not in KNOWN:
