@@ -138,5 +138,7 @@ def test_numbers_are_differentiable_in_eta():
 
 def test_an_unknown_activation_is_named():
     assert gaussian_kind(Tanh()) is None
-    with pytest.raises(ValueError, match=r"`activation` must be Erf, Probit or ReLU.*a Tanh"):
+    with pytest.raises(
+        ValueError, match=r"`activation` must be Erf, Probit, ReLU or HermiteSeries.*a Tanh"
+    ):
         gaussian_neurons(Tanh(), jnp.eye(2), None)

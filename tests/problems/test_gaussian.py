@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 import tts_jax as tts
 
 ERF, RELU, PROBIT = tts.Erf(0.8), tts.ReLU(1.3), tts.Probit(0.5)
+SERIES = tts.HermiteSeries([0.3, 0.5, -0.4, 0.2], 1.5)
 
 
 def params_of(network, width, inputs=3, outputs=None, seed=0):
@@ -46,6 +47,7 @@ def parts(problem, params):
 
 
 RISK = jax.jit(lambda problem, params: problem.risk(params))
+LABEL = jax.jit(lambda problem, x: problem.label(x))
 SLOPE = jax.jit(lambda problem, params: jax.value_and_grad(problem.risk)(params))
 
 
@@ -184,8 +186,31 @@ def test_a_covariance_is_a_change_of_inputs():
     np.testing.assert_allclose(slope, (of(1 + 1e-5) - of(1 - 1e-5)) / 2e-5, rtol=1e-7)
 
 
+def test_of_series_it_is_the_problem_of_a_sample_whose_rule_is_exact():
+    """A grid of Gauss nodes integrates polynomials exactly: all the sample's results are known."""
+    student = tts.TwoLayerNetwork(SERIES)
+    taught = tts.TwoLayerNetwork(tts.HermiteSeries([0.2, 1.0, 0.5]), scaling="ntk")
+    best, params = params_of(taught, 2, inputs=2, seed=1), params_of(student, 3, inputs=2, seed=2)
+    exact = tts.GaussianProblem(student, tts.Teacher(taught, best), covariance(2))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(4)  # exact up to degree 7
+    x = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2) @ np.linalg.cholesky(covariance(2)).T
+    sample = tts.EmpiricalProblem(
+        student, x, LABEL(exact, x), weights=np.outer(weights, weights).ravel()
+    )
+
+    @jax.jit
+    def results(problem, params):
+        slope = jax.value_and_grad(problem.risk)(params)
+        return jax.tree.leaves((slope, problem.normal_equations(params.u)))
+
+    for found, wanted in zip(results(exact, params), results(sample, params), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("activation", [ERF, RELU, PROBIT], ids=["erf", "relu", "probit"])
+@pytest.mark.parametrize(
+    "activation", [ERF, RELU, PROBIT, SERIES], ids=["erf", "relu", "probit", "series"]
+)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_it_keeps_the_contract_of_a_problem(activation, bias):
     problem, params = problem_of(activation, bias=bias)
@@ -269,7 +294,7 @@ WRONG = {
     ),
     "activation": (
         lambda: tts.GaussianProblem(tts.TwoLayerNetwork(tts.Tanh()), TEACHER),
-        ("`network` must be one with the activation Erf, Probit or ReLU", "Tanh"),
+        ("`network` must be one with the activation Erf, Probit, ReLU or HermiteSeries", "Tanh"),
     ),
     "target": (
         lambda: tts.GaussianProblem(SMALL, tts.AdditiveSteps([0.5])),  # pyright: ignore
@@ -278,6 +303,12 @@ WRONG = {
     "kinds": (
         lambda: tts.GaussianProblem(OTHER, TEACHER),
         ("`target` must be one of a network with the activation ReLU", "Erf"),
+    ),
+    "a series and a step": (
+        lambda: tts.GaussianProblem(
+            tts.TwoLayerNetwork(SERIES, bias=False, outer_bias=False), TEACHER
+        ),
+        ("`target` must be one of a network with the activation HermiteSeries", "Erf"),
     ),
     "noise": (lambda: tts.GaussianProblem(SMALL, TEACHER, noise=-1.0), ("`noise`", ">= 0", "-1.0")),
     "penalty": (

@@ -14,6 +14,7 @@ from ..closed_forms.gaussian_moments import (
     gaussian_kind,
     gaussian_neurons,
     joined,
+    known_activations,
     means,
     second_moments,
 )
@@ -30,9 +31,10 @@ class GaussianProblem(AbstractSeparableProblem):
 
     **Arguments:**
 
-    - `network`: the student, with the activation Erf, Probit or ReLU.
+    - `network`: the student, with the activation Erf, Probit, ReLU or HermiteSeries.
     - `target`: a `Teacher` of a `TwoLayerNetwork` of any width, with or without biases, and with
-      any scaling and eta. Its activation is that of the student; Erf and Probit go together.
+      any scaling and eta. Its activation is that of the student; Erf and Probit go together, and
+      so do Hermite series of different coefficients.
     - `covariance` (d, d) of the inputs, positive definite; by default the identity.
     - `noise`: the standard deviation of the Gaussian noise in the labels that `draw` returns for
       SGD, beside that of `SGD(noise=...)`. The risk is that without noise; so are `label`, and the
@@ -210,7 +212,7 @@ def _check_network(name: str, network: object) -> None:
     check_type(name, network, TwoLayerNetwork)
     assert isinstance(network, TwoLayerNetwork)
     if gaussian_kind(network.activation) is None:
-        expected = "one with the activation Erf, Probit or ReLU, whose risk is known exactly"
+        expected = f"one with the activation {known_activations()}, whose risk is known exactly"
         got = f"one with {type(network.activation).__name__} (EmpiricalProblem takes any)"
         raise argument_error(name, expected, got)
 
