@@ -2,6 +2,7 @@
 
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +93,18 @@ def test_the_normal_equations_are_those_of_the_risk(activation, bias, outputs):
     np.testing.assert_allclose(zero + form, risk, rtol=1e-12)
     assert least < risk
     np.testing.assert_allclose(gram @ best, moments, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [None, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_ridge_does_not_pull_the_outer_bias_to_0(outputs):
+    """A number that is added to the target is added to the bias, and changes nothing else."""
+    problem, params = problem_of(ERF, outputs=outputs)
+    taught = problem.target.params
+    a = jnp.asarray(taught.a).at[0].add(1e6)
+    raised = eqx.tree_at(lambda p: p.target.params.a, problem, a)
+    best = jax.jit(lambda problem, u: problem.best_outer(u, ridge=1e-3))
+    found, wanted = best(raised, params.u), best(problem, params.u)
+    np.testing.assert_allclose(found.at[0].add(-1e6), wanted, atol=1e-8)
 
 
 def test_the_penalty_is_added_and_the_noise_is_not():
@@ -272,6 +285,20 @@ def test_the_gradient_flow_runs_to_where_small_steps_run(small):
     end = jax.jit(lambda params: jax.lax.scan(step, params, None, length=400)[0])(START)
     np.testing.assert_allclose(run.params.u["w"][-1], end.u["w"], atol=1e-5)
     np.testing.assert_allclose(run.params.a[-1], end.a, atol=1e-5)
+
+
+@pytest.mark.thorough
+def test_a_risk_that_is_no_number_any_more_ends_a_flow_with_its_status():
+    """That of a rectifier grows with the square of the weights, that of an erf does not."""
+    far = START._replace(u={"w": 1e155 * START.u["w"]})
+    problem = tts.GaussianProblem(OTHER, tts.Teacher(OTHER, TAUGHT))
+    run = tts.simulate(problem, tts.GradientFlow(0.1), far, TAUS, throw=False)
+    assert run.status == tts.Status.NON_FINITE
+
+
+def test_the_risk_of_steps_is_one_at_weights_of_any_length(small):
+    risks = [RISK(small, START._replace(u={"w": s * START.u["w"]})) for s in (1e20, 1e80, 1e300)]
+    np.testing.assert_allclose(risks, risks[0], rtol=1e-14)
 
 
 @pytest.mark.thorough

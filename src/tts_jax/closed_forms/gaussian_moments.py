@@ -74,8 +74,21 @@ def gaussian_neurons(activation: AbstractActivation, w: Array, b: Array | None) 
         series = jnp.asarray(activation.coefficients, w.dtype)[None, :] * one[:, None]
         return GaussianNeurons(kind, w / eta[:, None], b, one, 0.0 * one, one, series)
     if isinstance(activation, Erf):
-        return GaussianNeurons(kind, w, b, eta / math.sqrt(2.0), -one, 2.0 * one)
-    return GaussianNeurons(kind, w, b, eta, 0.0 * one, one)
+        return GaussianNeurons(kind, *_bounded(w, b, eta / math.sqrt(2.0)), -one, 2.0 * one)
+    return GaussianNeurons(kind, *_bounded(w, b, eta), 0.0 * one, one)
+
+
+def _bounded(w: Array, b: Array | None, width: Array) -> tuple[Array, Array | None, Array]:
+    """Return neurons Phi((w.x + b)/width) as the same functions of x, with weights whose products
+    are finite, as are those of their derivatives: only the ratios of w, b and width count."""
+    limits = jnp.finfo(w.dtype)
+    most, least = float(limits.max) ** (1 / 9), float(limits.tiny) ** (1 / 3)
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(w)), axis=1)
+    large = largest > most
+    factor = jnp.where(large, most / jnp.where(large, largest, 1.0), 1.0)
+    # At this size of the weights so small a width is as good as 0, which has no derivatives.
+    width = jnp.where(large, jnp.maximum(width * factor, least), width)
+    return w * factor[:, None], None if b is None else b * factor, width
 
 
 def joined(first: GaussianNeurons, second: GaussianNeurons) -> GaussianNeurons:
