@@ -53,7 +53,7 @@ FILES_OF = {
     ),
     "numerics": (
         *("products", "quadrature", "gram", "symmetric", "banded", "first_root"),
-        "bivariate_normal",
+        *("bivariate_normal", "hermite"),
     ),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
@@ -68,7 +68,7 @@ FILES_OF = {
         "gradient_system",
         *("gpu_matrix", "gpu_factor", "gpu_step", "pairwise_system", "banded_system"),
         *("pairwise_form", "banded_form", "sgd_padding", "two_layer"),
-        *("gaussian_pairs", "gaussian_relu", "gaussian_moments"),
+        *("gaussian_pairs", "gaussian_relu", "gaussian_series", "gaussian_moments"),
     ),
     "problems": (
         *("base", "population", "losses", "penalised", "sample", "separable", "affine", "model"),

@@ -5,13 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussian_quadrature import (
+    ACROSS,
     KINKED,
     SPECIAL,
+    B,
+    W,
     closed,
     difference,
     evaluate,
     integrated,
     random_rows,
+    row,
 )
 from scipy.special import erf, ndtr
 
@@ -66,6 +70,20 @@ def test_sharp_steps_keep_their_digits():
         both = gaussian_neurons(Probit(eta), w, None), gaussian_neurons(Probit(eta), w + 0.0, None)
         angle = np.arctan(np.sqrt((eta**2 + 2) * eta**2))  # 1/(1 + eta^2) is its cosine
         np.testing.assert_allclose(second_moments(*both), 0.5 - angle / (2 * np.pi), rtol=1e-15)
+
+
+def test_weights_of_any_length_have_the_moments_of_hard_steps():
+    """E sign(z1) [z2 > 0] is 1/2 - t/pi for the angle t: lengths of which no square is a number."""
+    angles = (1.0, 0.0, np.pi, 1e-6)
+    across = ACROSS / np.linalg.norm(ACROSS) * np.linalg.norm(W)
+    other = [np.cos(t) * W + np.sin(t) * across for t in angles]
+    for size in (1e30, 1e50, 1e80, 1e155, 1e300):
+        for second in (size, 1e30):
+            rows = [row(size * W, B, second * v, -B) for v in other]
+            value, slope, bend = evaluate(closed, *CASES["both"], rows, bias=True)
+            np.testing.assert_allclose(value, [0.5 - t / np.pi for t in angles], atol=1e-15)
+            assert np.all(np.isfinite(slope))
+            assert np.all(np.isfinite(bend))
 
 
 def neurons(activation, count, seed, bias=True):
@@ -138,5 +156,7 @@ def test_numbers_are_differentiable_in_eta():
 
 def test_an_unknown_activation_is_named():
     assert gaussian_kind(Tanh()) is None
-    with pytest.raises(ValueError, match=r"`activation` must be Erf, Probit or ReLU.*a Tanh"):
+    with pytest.raises(
+        ValueError, match=r"`activation` must be Erf, Probit, ReLU or HermiteSeries.*a Tanh"
+    ):
         gaussian_neurons(Tanh(), jnp.eye(2), None)

@@ -15,6 +15,9 @@ from tts_jax.models.activations import BoxGradient
 Z = jnp.asarray([*np.linspace(-1, 1, 81), -0.5, 0.0, 0.5, np.nextafter(0.5, 0), -40.0, 40.0])
 
 
+SERIES = [0.3, -1.0, 0.0, 1.0]
+
+
 def plain_cubic(z):
     """The definition, piece by piece, for autodiff."""
     rising = jnp.where(z <= 0, 4 * (z + 0.5) ** 3, 1 - 4 * (0.5 - z) ** 3)
@@ -46,6 +49,8 @@ def test_the_second_derivative_of_the_cubic_step_is_autodiff_of_its_definition()
         (tts.Tanh(1.0), np.tanh),
         (tts.Erf(1.0), erf),
         (tts.Probit(), ndtr),
+        (tts.HermiteSeries([0.3]), lambda z: 0.3 + 0 * z),
+        (tts.HermiteSeries(SERIES), lambda z: 0.3 - z + (z**3 - 3 * z) / np.sqrt(6)),
     ],
 )
 def test_the_other_activations_are_their_formulas(activation, formula):
@@ -62,6 +67,7 @@ def test_the_other_activations_are_their_formulas(activation, formula):
         (tts.Tanh(0.1), 1e-12),
         (tts.Erf(0.1), 1e-12),
         (tts.Probit(0.1), 1e-12),
+        (tts.HermiteSeries(SERIES, 0.1), 1e-12),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -69,6 +75,12 @@ def test_the_built_in_activations_meet_the_contract_with_their_stated_accuracy(
     activation, accuracy
 ):
     assert tts.check_activation(activation) < accuracy
+
+
+@pytest.mark.parametrize("wrong", [[], 1.0, [[1.0]], [1.0, np.inf]])
+def test_coefficients_of_a_series_are_a_list_of_finite_numbers(wrong):
+    with pytest.raises(ValueError, match="`coefficients` must be"):
+        tts.HermiteSeries(wrong)
 
 
 class Ramp(tts.AbstractActivation):

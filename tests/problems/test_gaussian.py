@@ -2,6 +2,7 @@
 
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 import tts_jax as tts
 
 ERF, RELU, PROBIT = tts.Erf(0.8), tts.ReLU(1.3), tts.Probit(0.5)
+SERIES = tts.HermiteSeries([0.3, 0.5, -0.4, 0.2], 1.5)
 
 
 def params_of(network, width, inputs=3, outputs=None, seed=0):
@@ -46,6 +48,7 @@ def parts(problem, params):
 
 
 RISK = jax.jit(lambda problem, params: problem.risk(params))
+LABEL = jax.jit(lambda problem, x: problem.label(x))
 SLOPE = jax.jit(lambda problem, params: jax.value_and_grad(problem.risk)(params))
 
 
@@ -90,6 +93,18 @@ def test_the_normal_equations_are_those_of_the_risk(activation, bias, outputs):
     np.testing.assert_allclose(zero + form, risk, rtol=1e-12)
     assert least < risk
     np.testing.assert_allclose(gram @ best, moments, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [None, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_ridge_does_not_pull_the_outer_bias_to_0(outputs):
+    """A number that is added to the target is added to the bias, and changes nothing else."""
+    problem, params = problem_of(ERF, outputs=outputs)
+    taught = problem.target.params
+    a = jnp.asarray(taught.a).at[0].add(1e6)
+    raised = eqx.tree_at(lambda p: p.target.params.a, problem, a)
+    best = jax.jit(lambda problem, u: problem.best_outer(u, ridge=1e-3))
+    found, wanted = best(raised, params.u), best(problem, params.u)
+    np.testing.assert_allclose(found.at[0].add(-1e6), wanted, atol=1e-8)
 
 
 def test_the_penalty_is_added_and_the_noise_is_not():
@@ -184,8 +199,31 @@ def test_a_covariance_is_a_change_of_inputs():
     np.testing.assert_allclose(slope, (of(1 + 1e-5) - of(1 - 1e-5)) / 2e-5, rtol=1e-7)
 
 
+def test_of_series_it_is_the_problem_of_a_sample_whose_rule_is_exact():
+    """A grid of Gauss nodes integrates polynomials exactly: all the sample's results are known."""
+    student = tts.TwoLayerNetwork(SERIES)
+    taught = tts.TwoLayerNetwork(tts.HermiteSeries([0.2, 1.0, 0.5]), scaling="ntk")
+    best, params = params_of(taught, 2, inputs=2, seed=1), params_of(student, 3, inputs=2, seed=2)
+    exact = tts.GaussianProblem(student, tts.Teacher(taught, best), covariance(2))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(4)  # exact up to degree 7
+    x = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2) @ np.linalg.cholesky(covariance(2)).T
+    sample = tts.EmpiricalProblem(
+        student, x, LABEL(exact, x), weights=np.outer(weights, weights).ravel()
+    )
+
+    @jax.jit
+    def results(problem, params):
+        slope = jax.value_and_grad(problem.risk)(params)
+        return jax.tree.leaves((slope, problem.normal_equations(params.u)))
+
+    for found, wanted in zip(results(exact, params), results(sample, params), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize("activation", [ERF, RELU, PROBIT], ids=["erf", "relu", "probit"])
+@pytest.mark.parametrize(
+    "activation", [ERF, RELU, PROBIT, SERIES], ids=["erf", "relu", "probit", "series"]
+)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_it_keeps_the_contract_of_a_problem(activation, bias):
     problem, params = problem_of(activation, bias=bias)
@@ -250,6 +288,20 @@ def test_the_gradient_flow_runs_to_where_small_steps_run(small):
 
 
 @pytest.mark.thorough
+def test_a_risk_that_is_no_number_any_more_ends_a_flow_with_its_status():
+    """That of a rectifier grows with the square of the weights, that of an erf does not."""
+    far = START._replace(u={"w": 1e155 * START.u["w"]})
+    problem = tts.GaussianProblem(OTHER, tts.Teacher(OTHER, TAUGHT))
+    run = tts.simulate(problem, tts.GradientFlow(0.1), far, TAUS, throw=False)
+    assert run.status == tts.Status.NON_FINITE
+
+
+def test_the_risk_of_steps_is_one_at_weights_of_any_length(small):
+    risks = [RISK(small, START._replace(u={"w": s * START.u["w"]})) for s in (1e20, 1e80, 1e300)]
+    np.testing.assert_allclose(risks, risks[0], rtol=1e-14)
+
+
+@pytest.mark.thorough
 def test_sgd_goes_down(small):
     sgd = tts.SGD(epsilon=0.5, step_size=0.02, batch_size=8)
     run = tts.simulate(small, sgd, START, jnp.array([0.0, 5.0]), key=jax.random.key(0))
@@ -269,7 +321,7 @@ WRONG = {
     ),
     "activation": (
         lambda: tts.GaussianProblem(tts.TwoLayerNetwork(tts.Tanh()), TEACHER),
-        ("`network` must be one with the activation Erf, Probit or ReLU", "Tanh"),
+        ("`network` must be one with the activation Erf, Probit, ReLU or HermiteSeries", "Tanh"),
     ),
     "target": (
         lambda: tts.GaussianProblem(SMALL, tts.AdditiveSteps([0.5])),  # pyright: ignore
@@ -278,6 +330,12 @@ WRONG = {
     "kinds": (
         lambda: tts.GaussianProblem(OTHER, TEACHER),
         ("`target` must be one of a network with the activation ReLU", "Erf"),
+    ),
+    "a series and a step": (
+        lambda: tts.GaussianProblem(
+            tts.TwoLayerNetwork(SERIES, bias=False, outer_bias=False), TEACHER
+        ),
+        ("`target` must be one of a network with the activation HermiteSeries", "Erf"),
     ),
     "noise": (lambda: tts.GaussianProblem(SMALL, TEACHER, noise=-1.0), ("`noise`", ">= 0", "-1.0")),
     "penalty": (

@@ -26,8 +26,10 @@ class ReducedFlow(AbstractFlow):
     **Arguments:** `ridge`: relative ridge of the linear solve for a*(u), which keeps a* finite
     where neurons meet. There the velocity has a rounding error of the order of 1e-16/ridge: a ridge
     below 1e-16/rtol can make steps fail without end when neurons coincide; where they stay apart, a
-    smaller one is more exact. `rtol`, `atol`, `solver`, `max_steps`, `adjoint`,
-    `rates` as in `GradientFlow`.
+    smaller one is more exact. The ridge pulls all weights to 0, but for an outer bias of the
+    package's networks: that one goes to a value typical of the target. So to add a number to the
+    target adds it to the bias, and changes nothing else. `rtol`, `atol`, `solver`, `max_steps`,
+    `adjoint`, `rates` as in `GradientFlow`.
 
     Differentiable in the start, the rates, and the numbers of the problem.
 

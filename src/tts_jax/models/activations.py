@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .._errors import argument_error, check_finite
 from .._named import NamedArguments
-from .._numbers import check_scalar, real
-from .._types import Array, Real
+from .._numbers import check_scalar, real, reals
+from .._types import Array, Float, Real
+from ..numerics.hermite import hermite_means
 from ..numerics.quadrature import gauss_legendre, points_per_cell
 from . import cubic_step
 
@@ -187,6 +190,41 @@ class Probit(AbstractActivation):
 
     def __call__(self, z: Array) -> Array:
         return jax.scipy.special.ndtr(z)
+
+
+class HermiteSeries(AbstractActivation):
+    """A polynomial by its Hermite coefficients: sigma(z) = sum_k s_k he_k(z).
+
+    he_k are the Hermite polynomials that are orthonormal for z ~ N(0, 1): 1, z, (z^2 - 1)/sqrt(2),
+    (z^3 - 3z)/sqrt(6), ... The quadrature rule of `Problem.risk` is exact for it.
+
+    **Arguments:** `coefficients`, s_k for k = 0, 1, ..., up to the degree of the polynomial.
+
+    **Raises:** `ValueError` unless these are a list of finite numbers.
+    """
+
+    coefficients: Float[Array, " p"] = eqx.field(converter=reals("coefficients"))
+    eta: Real = eqx.field(default=1.0, converter=real("eta"))
+    knots: ClassVar = (0.0,)
+    limits: ClassVar = None
+
+    def __check_init__(self):
+        if np.ndim(self.coefficients) != 1 or np.size(self.coefficients) == 0:
+            got = f"of shape {np.shape(self.coefficients)}"
+            raise argument_error("coefficients", "a list of at least one number", got)
+        check_finite("coefficients", self.coefficients)
+
+    @property
+    def degree(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return np.size(self.coefficients) - 1
+
+    def __call__(self, z: Array) -> Array:
+        coefficients = jnp.asarray(self.coefficients, z.dtype)
+        values = hermite_means(z, 0.0, self.degree + 1)
+        total = coefficients[0] * values[0]
+        for k in range(1, self.degree + 1):
+            total = total + coefficients[k] * values[k]
+        return total
 
 
 @jax.custom_jvp

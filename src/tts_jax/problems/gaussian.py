@@ -1,6 +1,6 @@
 """The problem of a two-layer network and a teacher over all Gaussian inputs: its risk is exact."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,12 +16,14 @@ from ..closed_forms.gaussian_moments import (
     gaussian_kind,
     gaussian_neurons,
     joined,
+    known_activations,
     means,
     second_moments,
 )
 from ..models.network import Params, as_params
 from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork
+from ..numerics.gram import RIDGE
 from ..numerics.products import product
 from .losses import squared
 from .separable import AbstractSeparableProblem
@@ -32,9 +34,10 @@ class GaussianProblem(AbstractSeparableProblem):
 
     **Arguments:**
 
-    - `network`: the student, with the activation Erf, Probit or ReLU.
+    - `network`: the student, with the activation Erf, Probit, ReLU or HermiteSeries.
     - `target`: a `Teacher` of a `TwoLayerNetwork` of any width, with or without biases, and with
-      any scaling and eta. Its activation is that of the student; Erf and Probit go together.
+      any scaling and eta. Its activation is that of the student; Erf and Probit go together, and
+      so do Hermite series of different coefficients.
     - `covariance` (d, d) of the inputs, positive definite; by default the identity.
     - `noise`: the standard deviation of the Gaussian noise in the labels that `draw` returns for
       SGD, beside that of `SGD(noise=...)`. The risk is that without noise; so are `label`, and the
@@ -47,7 +50,9 @@ class GaussianProblem(AbstractSeparableProblem):
     and Hessians are those of the formula, also where neurons coincide, are opposite or vanish. A
     ReLU with b = 0 and |w| below 1e-30, which counts as 0, has no derivative: there the mean of
     those from either side counts, and a second derivative of 0. The number of inputs enters one
-    product of matrices, and for ReLU the angles of the weights, and nothing else.
+    product of matrices, and for ReLU the angles of the weights, and nothing else. Weights may be of
+    any size where the activation is bounded; where it is not, a risk above 1e308 is NaN, with which
+    flows end as `Status.NON_FINITE`.
 
     **Raises:** `ValueError` for another network, target or activation, for a covariance that is not
     symmetric and positive definite or of another d, and for a negative noise or penalty.
@@ -123,21 +128,32 @@ class GaussianProblem(AbstractSeparableProblem):
         return self.penalised(total, params).astype(dtype)
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
+        found = self._moments(u)
+        wanted = found.with_target + found.features[:, None] * found.target[None, :]
+        return found.gram, wanted.reshape(-1, *self._outputs)
+
+    def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
+        if not self.network.outer_bias:
+            return super().best_outer(u, ridge=ridge)
+        found = self._moments(u)
+        centred = found.with_target.reshape(-1, *self._outputs)
+        common = found.target.reshape(self._outputs)
+        return self._solved(found.gram, centred, ridge, bias=0, common=common)
+
+    def _moments(self, u: Tree) -> "_Moments":
         u = jax.tree.map(jnp.asarray, u)
         student, teacher = self._neurons(u), self._teachers()
         outer, inner = _split(self._teacher_network, self._taught())
         scale = self.network.scale(student.w.shape[0])
-        first = means(student)
-        gram = second_moments(student, student)
-        wanted = first[:, None] * outer[None, :]
-        wanted = wanted + product(second_moments(student, teacher), inner)
-        gram, wanted = scale**2 * gram, scale * wanted
+        features = scale * means(student)
+        gram = scale**2 * second_moments(student, student)
+        centred = scale * product(covariances(student, teacher), inner)
         if self.network.outer_bias:
-            mean = outer + product(means(teacher), inner)
-            row = scale * first[None, :]
-            gram = jnp.block([[jnp.ones((1, 1), gram.dtype), row], [row.T, gram]])
-            wanted = jnp.concatenate([mean[None, :], wanted])
-        return gram, wanted.reshape(-1, *np.shape(self.target.params.a)[1:])
+            one, row = jnp.ones(1, gram.dtype), features[None, :]
+            gram = jnp.block([[one[None], row], [row.T, gram]])
+            features = jnp.concatenate([one, features])
+            centred = jnp.concatenate([jnp.zeros_like(centred[:1]), centred])
+        return _Moments(gram, features, outer + product(means(teacher), inner), centred)
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
         """Return `count` random inputs (count, d), and their labels with the noise."""
@@ -172,9 +188,8 @@ class GaussianProblem(AbstractSeparableProblem):
         if shape[1] != self.inputs:
             expected = f"of shape (m, {self.inputs}), as the inputs of the teacher"
             raise argument_error('params.u["w"]', expected, f"of shape {shape}")
-        outputs = np.shape(self.target.params.a)[1:]
-        if np.shape(params.a)[1:] != outputs:
-            wanted = (*self.network.outer_shape(params.u), *outputs)
+        if np.shape(params.a)[1:] != self._outputs:
+            wanted = (*self.network.outer_shape(params.u), *self._outputs)
             expected = f"of shape {wanted}, with the outputs of the teacher"
             raise argument_error("params.a", expected, f"of shape {np.shape(params.a)}")
 
@@ -183,6 +198,11 @@ class GaussianProblem(AbstractSeparableProblem):
         network = self.target.network
         assert isinstance(network, TwoLayerNetwork)
         return network
+
+    @property
+    def _outputs(self) -> tuple[int, ...]:
+        """(), or (K,) for K outputs."""
+        return np.shape(self.target.params.a)[1:]
 
     def _taught(self) -> Params:
         return jax.tree.map(jnp.asarray, self.target.params)
@@ -202,6 +222,18 @@ class GaussianProblem(AbstractSeparableProblem):
         return gaussian_neurons(network.activation, w, u["b"] if network.bias else None)
 
 
+class _Moments(NamedTuple):
+    """What the normal equations are made of, for p features and K outputs."""
+
+    gram: Float[Array, "p p"]
+    features: Float[Array, " p"]
+    """The means of the features."""
+    target: Float[Array, " K"]
+    """The mean of the target."""
+    with_target: Float[Array, "p K"]
+    """The covariances of features and target."""
+
+
 def _split(network: TwoLayerNetwork, params: Params) -> tuple[Array, Array]:
     """Return the outer bias (K,) and the weights (m, K) of the values of neurons, scaled; K is 1
     for one output."""
@@ -214,7 +246,7 @@ def _check_network(name: str, network: object) -> None:
     check_type(name, network, TwoLayerNetwork)
     assert isinstance(network, TwoLayerNetwork)
     if gaussian_kind(network.activation) is None:
-        expected = "one with the activation Erf, Probit or ReLU, whose risk is known exactly"
+        expected = f"one with the activation {known_activations()}, whose risk is known exactly"
         got = f"one with {type(network.activation).__name__} (EmpiricalProblem takes any)"
         raise argument_error(name, expected, got)
 

@@ -30,9 +30,29 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
         """Return H = E features^T features (p, p), and b = E features^T y, (p,) or (p, K)."""
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
-        gram, moments = self.normal_equations(u)
-        gram = gram + jnp.asarray(self.penalty) * jnp.eye(gram.shape[0], dtype=gram.dtype)
-        return solve_gram(gram, moments, ridge=ridge)
+        return self._solved(*self.normal_equations(u), ridge)
+
+    def _solved(
+        self,
+        gram: Array,
+        moments: Array,
+        ridge: float | Scalar,
+        *,
+        bias: int | None = None,
+        common: Array | float = 0.0,
+    ) -> Array:
+        """Return the outer layer of normal equations.
+
+        If a number `bias` is given, that feature is 1, and the moments are those of the targets
+        less `common`, () or (K,): the ridge would pull the bias from a large common value of all
+        targets to 0. The penalty is that of the whole bias.
+        """
+        penalty = jnp.asarray(self.penalty).astype(gram.dtype)
+        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        if bias is None:
+            return solve_gram(gram, moments, ridge=ridge)
+        moments = moments.at[bias].add(-penalty * common)
+        return solve_gram(gram, moments, ridge=ridge).at[bias].add(common)
 
 
 class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
@@ -52,17 +72,12 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
     def _best_outer(self, u: Tree, y: Array, ridge: float | Scalar, bias: int | None) -> Array:
         """Return the outer layer of least squares for targets y.
 
-        `bias` is the number of a feature that is 1, or None. The ridge would pull its weight from a
-        large common value of all targets to 0: that value is fitted first.
+        `bias` is the number of a feature that is 1, or None; the first target stands for what all
+        have in common.
         """
         common = y[:1]
-        gram, moments = self._equations(u, y, bias, common)
-        penalty = jnp.asarray(self.penalty).astype(gram.dtype)
-        gram = gram + penalty * jnp.eye(gram.shape[0], dtype=gram.dtype)
-        if bias is None:
-            return solve_gram(gram, moments, ridge=ridge)
-        moments = moments.at[bias].add(-penalty * common[0])
-        return solve_gram(gram, moments, ridge=ridge).at[bias].add(common[0])
+        equations = self._equations(u, y, bias, common)
+        return self._solved(*equations, ridge, bias=bias, common=common[0])
 
     def _equations(
         self, u: Tree, y: Array, bias: int | None = None, common: Array | float = 0.0
