@@ -65,7 +65,7 @@ class BandedForm(AbstractClosedForm):
         return PairwiseForm(self.risk)
 
     def risks(self, params: Params) -> Times:
-        return wide_risks(self.risk, self.bandwidths, params)
+        return wide_risks(self.risk, self.bandwidths, params, crowds=self.limit is None)
 
     def rounding(self, params: Params) -> Times:
         states, _ = jax.vmap(to_cells)(params)

@@ -132,10 +132,13 @@ def with_enough_bandwidth(
     return chosen(0, y)
 
 
-def wide_risks(risk: PairwiseRisk, bandwidths: tuple[int, ...], params: Params) -> Times:
+def wide_risks(
+    risk: PairwiseRisk, bandwidths: tuple[int, ...], params: Params, *, crowds: bool = True
+) -> Times:
     """Return the risks (T,) of parameters with a leading axis (T,), neurons in any order.
 
-    Where more neurons overlap than the largest bandwidth holds, by all pairs.
+    Where more neurons overlap than the largest bandwidth holds, by all pairs, or NaN without
+    `crowds`.
     """
 
     def one(risk: PairwiseRisk, params: Params) -> Scalar:
@@ -145,6 +148,8 @@ def wide_risks(risk: PairwiseRisk, bandwidths: tuple[int, ...], params: Params) 
         def banded(y: CellState) -> Scalar:
             return with_enough_bandwidth(risk, bandwidths, y, lambda bands, y: bands(y))
 
+        if not crowds:
+            return jnp.where(holds, banded(y), jnp.nan)
         return jax.lax.cond(holds, banded, lambda _: risk(params), y)
 
     numbers, rest = eqx.partition(risk, eqx.is_inexact_array)
