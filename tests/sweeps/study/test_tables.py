@@ -28,7 +28,7 @@ THINGS = [
     small_problem(),
     NETWORK,
     tts.AdditiveNetwork(tts.Erf(eta=0.2)),
-    *(TWO_LAYER, tts.Probit(), TEACHER),
+    *(TWO_LAYER, tts.Probit(), tts.HermiteSeries([0.5, 0.0, 2.0]), TEACHER),
     tts.GaussianProblem(TWO_LAYER, TEACHER),
     tts.GaussianProblem(TWO_LAYER, TEACHER, COVARIANCE, noise=0.1, penalty=1e-3),
     PARAMS,

@@ -22,7 +22,7 @@ from ...dynamics.gradient_flow import GradientFlow
 from ...dynamics.limit_flow import LimitFlow
 from ...dynamics.reduced_flow import ReducedFlow
 from ...dynamics.sgd.dynamics import SGD
-from ...models.activations import CubicStep, Erf, Logistic, Probit, ReLU, Tanh
+from ...models.activations import CubicStep, Erf, HermiteSeries, Logistic, Probit, ReLU, Tanh
 from ...models.additive import AdditiveNetwork
 from ...models.network import Params
 from ...models.shallow import ShallowNetwork
@@ -43,7 +43,7 @@ KNOWN = {
     for kind in (
         *(Problem, GaussianProblem, EmpiricalProblem),
         *(ShallowNetwork, AdditiveNetwork, TwoLayerNetwork, Params),
-        *(CubicStep, Tanh, Erf, Logistic, Probit, ReLU),
+        *(CubicStep, Tanh, Erf, HermiteSeries, Logistic, Probit, ReLU),
         *(PiecewiseConstant, AdditiveSteps, Teacher),
         *(GradientFlow, ReducedFlow, LimitFlow, SGD),
     )
