@@ -16,6 +16,7 @@ import tts_jax as tts
 from tts_jax._files import HeldError
 from tts_jax.cli.errors import UsageError
 from tts_jax.sweeps.errors import StudyError, SweepError
+from tts_jax.sweeps.study.formats import FormatError
 from tts_jax.sweeps.study.tables import TableError
 from tts_jax.trajectory import Trajectory
 
@@ -27,6 +28,7 @@ SAMPLES = [
     tts.SimulationError("It ended.", TRAJECTORY),
     TableError(("grid", "eta"), "It is wrong."),
     StudyError("A line is wrong."),
+    FormatError("holds words", "x"),
     SweepError("No room.", code=1),
     UsageError("No such figure.", code=3),
     *(tts.CoarseStepsWarning("Large."), tts.CostlyRunWarning("Long.")),
@@ -63,7 +65,7 @@ def test_an_exception_arrives_as_it_was(sample, way):
     assert str(again) == str(sample)
     assert again.args == sample.args
     assert again.__notes__[0] == "A note."
-    for name in ("code", "path", "message"):
+    for name in ("code", "path", "message", "name"):
         assert getattr(again, name, None) == getattr(sample, name, None)
     if isinstance(sample, tts.SimulationError):
         first, second = sample.trajectory.to_xarray(), again.trajectory.to_xarray()

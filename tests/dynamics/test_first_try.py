@@ -66,6 +66,7 @@ ENDS = tts.Params(jnp.asarray([0.2, 1.0, 0.5, -0.4]), jnp.asarray([0.06, 0.5, 0.
 """The last neuron is cut from the start on."""
 
 
+@pytest.mark.thorough
 def test_a_run_whose_steps_are_cut_against_expectation_is_tried_again(monkeypatch):
     problem, taus = small_problem(eta=0.05), np.linspace(0.0, 0.02, 5)
     expected = jax.jit(lambda params: tts.simulate(problem, FLOW, params, taus))(ENDS)

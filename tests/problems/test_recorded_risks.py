@@ -172,6 +172,7 @@ def test_a_wide_flow_does_not_depend_on_how_large_the_weights_are_that_cancel(na
     np.testing.assert_allclose(run.risk, small.risk, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_a_flow_compiles_the_risk_of_the_problem_only_where_digits_are_lost(monkeypatch):
     seen = []
 
