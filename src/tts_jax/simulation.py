@@ -62,9 +62,10 @@ def simulate(
       made longer. One that another process works on is refused. Not under a jax transformation.
 
     **Returns:** a `Trajectory`. Under jit, vmap and (for the flows) grad it works as any function;
-    numbers never cause a recompilation, shapes do. Two choices that look at numbers compile once
-    each: of another method by `GradientFlow`, and, from 48 neurons on, of room for more neurons
-    that overlap.
+    numbers never cause a recompilation, shapes do. A flow of numbers leaves out at first what few
+    runs need, and compiles once more for those that do: for a step of the activation that 0 or 1
+    cuts, from 48 neurons on for more neurons that overlap, and for weights so large that digits of
+    the risk are lost. So does another method that `GradientFlow` chooses by its numbers.
 
     Ctrl-C ends a long run of SGD within about a second, and any other call when the flow or the
     compilation under way ends. What a `checkpoint` has is kept.
