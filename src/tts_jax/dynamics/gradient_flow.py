@@ -11,15 +11,27 @@ import numpy as np
 
 from .._errors import CostlyRunWarning, is_concrete, is_traced
 from .._numbers import check_scalar, real
-from .._types import Real, as_arrays
+from .._types import Real, Scalar, as_arrays
 from ..closed_forms.gradient_system import MOST_DENSE
+from ..integrators.collocation import CollocationSystem
+from ..models.network import Params
 from ..problems.recorded_risks import recorded_risks
+from ..problems.separable import AbstractSeparableProblem
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
 from .flow import AbstractFlow
-from .rates import check_rates_fit
-from .recommend import AUTODIFF_HESSIAN, explicit_pays, explicit_solver, largest_rate
+from .rates import check_rates_fit, rates_like
+from .recommend import (
+    AUTODIFF_HESSIAN,
+    collocation_pays,
+    explicit_pays,
+    explicit_solver,
+    largest_rate,
+)
+
+COLLOCATION = "exponential collocation"
+"""The name of the method, for people."""
 
 
 class GradientFlow(AbstractFlow):
@@ -94,6 +106,8 @@ class GradientFlow(AbstractFlow):
         if hessian is None:
             assert form is not None
             return self, limited(form, given) if self.rates is None else given
+        if collocation_pays(given):
+            return self, given._replace(by_collocation=True)
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
         explicit = count > MOST_DENSE
@@ -113,6 +127,8 @@ class GradientFlow(AbstractFlow):
     def run(self, given: RunInputs) -> RunOutputs:
         problem, params, taus = given.problem, given.params, given.taus
         epsilon = jnp.asarray(self.epsilon)
+        if given.by_collocation:
+            return self._by_collocation(given, epsilon)
         form = self._form(given)
         if form is not None:
             return self._descend(form, epsilon, jnp.zeros(()), given)
@@ -125,3 +141,23 @@ class GradientFlow(AbstractFlow):
         return RunOutputs(
             ys, recorded_risks(problem, ys, only_known=given.only_known), status, stats
         )
+
+    def method(self, given: RunInputs) -> str:
+        return COLLOCATION if given.by_collocation else super().method(given)
+
+    def _by_collocation(self, given: RunInputs, epsilon: Scalar) -> RunOutputs:
+        problem, params = given.problem, given.params
+        assert isinstance(problem, AbstractSeparableProblem)
+        risk = problem.quadratic_risk(params)
+        assert risk is not None
+        rates = None if self.rates is None else rates_like(self.rates, params.u)
+        tolerances = jnp.asarray(self.rtol), jnp.asarray(self.atol)
+        system = CollocationSystem(risk, epsilon, rates, *tolerances)
+        start = system.begin(problem.to_matrix(params.a, risk.outputs()), params.u)
+        ys, status, stats, end = self._integrate(system, start, given.taus)
+        outer = jax.vmap(lambda matrix: problem.from_matrix(matrix, params.a))(ys.a)
+        ys = Params(outer, ys.u)
+        counts = {"gradients": end.gradients, "eigenvectors": end.factorisations}
+        stats |= {name: count.astype(jnp.int32) for name, count in counts.items()}
+        risks = recorded_risks(problem, ys, only_known=given.only_known)
+        return RunOutputs(ys, risks, status, stats)

@@ -19,6 +19,8 @@ from .._types import Array, Real, Scalar, Tree, varying_as
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from ..problems.separable import AbstractSeparableProblem
+from .base import RunInputs
 from .rates import rates_like
 
 if TYPE_CHECKING:
@@ -98,6 +100,14 @@ def explicit_pays(
 def implicit_gradients(parameters: int, hessian: float = AUTODIFF_HESSIAN) -> float:
     """Return how many gradients of the risk a run of the Rosenbrock method costs, about."""
     return _STEPS * (8.0 + hessian * parameters)
+
+
+def collocation_pays(given: RunInputs) -> bool:
+    """Return whether a flow is expected to take the least time by collocation."""
+    problem = given.problem
+    if not isinstance(problem, AbstractSeparableProblem):
+        return False
+    return problem.quadratic_risk(given.params) is not None
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":

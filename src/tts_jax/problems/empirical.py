@@ -16,6 +16,7 @@ from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
+from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels, Teacher
 from ..models.two_layer import TwoLayerNetwork
@@ -133,6 +134,16 @@ class EmpiricalProblem(AbstractSeparableSample):
             return None
         sample = Sample(jnp.asarray(self.x), y, self._shares())
         return TwoLayerForm(network, sample, jnp.asarray(self.penalty), self.risk)
+
+    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
+        """Return the risk with the features of the network, for the loss "squared"."""
+        del params
+        kind, own = type(self), EmpiricalProblem
+        is_changed = any(
+            getattr(kind, name) is not getattr(own, name)
+            for name in ("risk", "predict", "features", "losses", "sample_loss")
+        )
+        return None if is_changed or self.loss != "squared" else self._sample_risk()
 
     def check(self, params: Params) -> None:
         self.network.check(params)

@@ -10,10 +10,12 @@ import numpy as np
 from .._errors import argument_error, check_type
 from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
+from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import Params
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.products import product
 from .penalised import AbstractPenalisedProblem
+from .quadratic_risks import SampleRisk
 from .sample import AbstractSampleProblem, as_weights
 
 
@@ -28,6 +30,19 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
     @abc.abstractmethod
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         """Return H = E features^T features (p, p), and b = E features^T y, (p,) or (p, K)."""
+
+    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
+        """Return the risk as `GradientFlow` has it for the collocation method, or None, the
+        default, for another method. It must not depend on values that may be traced."""
+        del params
+
+    def to_matrix(self, a: Tree, outputs: int) -> Float[Array, "p K"]:
+        """Return an outer layer as a matrix."""
+        return jnp.reshape(a, (-1, outputs))
+
+    def from_matrix(self, matrix: Float[Array, "p K"], like: Tree) -> Tree:
+        """Return the outer layer that `to_matrix` takes to a matrix, with the shapes of `like`."""
+        return matrix.reshape(np.shape(like))
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         return self._solved(*self.normal_equations(u), ridge)
@@ -69,6 +84,23 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         return self._equations(u, jnp.asarray(self.y))
 
+    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
+        del params
+        # Not for a subclass whose risk may be another one.
+        kind = type(self)
+        is_own = kind.predict is not AbstractSeparableSample.predict
+        return None if is_own or not _has_squared_risk(kind) else self._sample_risk()
+
+    def _sample_risk(self) -> SampleRisk:
+        y = jnp.asarray(self.y)
+        return SampleRisk(
+            features=self.features,
+            x=jnp.asarray(self.x),
+            y=y.reshape(y.shape[0], -1),
+            shares=self._shares(),
+            penalty=jnp.asarray(self.penalty),
+        )
+
     def _best_outer(self, u: Tree, y: Array, ridge: float | Scalar, bias: int | None) -> Array:
         """Return the outer layer of least squares for targets y.
 
@@ -93,6 +125,12 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
             return product(phi.T, weighted), product(weighted.T, y)
 
         return self._summed(of_block, y)
+
+
+def _has_squared_risk(kind: type[AbstractSampleProblem]) -> bool:
+    """Return whether a class takes over the risk of a sample and the squared loss."""
+    base = AbstractSampleProblem
+    return (kind.risk, kind.losses, kind.sample_loss) == (base.risk, base.losses, base.sample_loss)
 
 
 class SeparableProblem(AbstractSeparableSample):
