@@ -16,7 +16,6 @@ the package's method of Hessians.
 """
 
 import functools
-import statistics
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +38,7 @@ EPSILONS = (1.0, 1e-1, 1e-2, 1e-4, 1e-6)
 
 
 class Case:
-    """A problem, its start and its reference at one epsilon, with every side as a function of rtol
-    that returns flat states (11, P) and counts."""
+    """A problem, its start and its reference at one epsilon; every side is a function of rtol."""
 
     def __init__(self, width, inputs, count, epsilon):
         x = jax.random.normal(KEYS[0], (count, inputs))
@@ -70,7 +68,7 @@ class Case:
         fresh = jax.random.normal(KEYS[3], (1000, inputs))
         self.risks = jax.jit(jax.vmap(risk))
         self.outputs = jax.jit(jax.vmap(lambda flat: NETWORK(self.whole(flat), fresh)))
-        reference = self.package(1e-11)[0]
+        reference, _ = self.states_of(self.package(1e-11))
         self.wanted = self.risks(reference), self.outputs(reference)
 
     def error(self, states):
@@ -82,27 +80,28 @@ class Case:
     def flow(self, rtol):
         return tts.GradientFlow(self.epsilon, rtol=rtol, atol=1e-2 * rtol)
 
-    def flattened(self, params):
-        return jax.vmap(lambda params: ravel_pytree(params)[0])(params)
-
     def package(self, rtol):
-        run = tts.simulate(self.problem, self.flow(rtol), self.start, TAUS)
-        return self.flattened(run.params), {k: int(v) for k, v in run.stats.items()}
+        return jax.block_until_ready(tts.simulate(self.problem, self.flow(rtol), self.start, TAUS))
 
     def rosenbrock(self, rtol):
-        found = self._by_rosenbrock(jnp.asarray(rtol))
-        return self.flattened(found.params), {"steps": int(found.stats["steps"])}
+        return jax.block_until_ready(self._by_rosenbrock(jnp.asarray(rtol)))
 
     def scipy(self, method, rtol):
-        found = solve_ivp(
+        return solve_ivp(
             self.field,
             *((0.0, 1.0), np.asarray(self.flat), method, np.asarray(TAUS)),
             jac=self.jacobian,
             rtol=rtol,
             atol=1e-2 * rtol,
         )
-        counts = {"gradients": int(found.nfev), "Jacobians": int(found.njev)}
-        return jnp.asarray(found.y.T), counts
+
+    def states_of(self, run):
+        """Flat states (11, P), and what the run counts."""
+        if hasattr(run, "params"):
+            flat = jax.vmap(lambda params: ravel_pytree(params)[0])(run.params)
+            return flat, {name: int(count) for name, count in run.stats.items()}
+        counts = {"gradients": int(run.nfev), "Jacobians": int(run.njev)}
+        return jnp.asarray(run.y.T), counts
 
 
 def sides_of(case, with_rosenbrock):
@@ -118,7 +117,7 @@ def reached(case, side):
     """By error, the loosest tolerance at which a side reaches it, with what it counts there."""
     found, wanted = {}, list(ERRORS)
     for rtol in RTOLS:
-        states, counts = side(rtol)
+        states, counts = case.states_of(side(rtol))
         error = case.error(states)
         while wanted and error <= wanted[0]:
             found[wanted.pop(0)] = {"rtol": rtol, "error": error, **counts}
@@ -127,13 +126,13 @@ def reached(case, side):
     return found
 
 
-def in_turns(runs, repeats=3):
-    """The median milliseconds of some functions, called in turns."""
+def in_turns(runs, repeats=5):
+    """The least milliseconds of some functions, called in turns: other work only adds to them."""
     times = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             times[name].append(1e3 * once(run))
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: min(each) for name, each in times.items()}
 
 
 def measured(width, inputs, count, epsilons, *, with_rosenbrock=True):
@@ -144,11 +143,7 @@ def measured(width, inputs, count, epsilons, *, with_rosenbrock=True):
         row = {}
         for error in ERRORS:
             runs = {
-                name: functools.partial(
-                    lambda side, rtol: jax.block_until_ready(side(rtol)[0]),
-                    sides[name],
-                    at[error]["rtol"],
-                )
+                name: functools.partial(sides[name], at[error]["rtol"])
                 for name, at in found.items()
                 if error in at
             }

@@ -128,7 +128,7 @@ class Edge(tts.SeparableProblem):
 def test_it_stops_where_features_are_no_numbers(at, status):
     x = X[:, 0]
     problem, start = Edge(x, jnp.sin(2 * x)), tts.Params(jnp.ones(1), jnp.asarray(at))
-    run = tts.simulate(problem, tts.GradientFlow(0.1), start, [0.0, 1.0], throw=False)
+    run = tts.simulate(problem, tts.GradientFlow(0.1), start, TAUS, throw=False)
     assert tts.Status(int(run.status)).name == status
 
 

@@ -143,17 +143,21 @@ def test_a_step_ends_where_its_dense_output_does():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), found.u, state.u)
 
 
-@pytest.mark.parametrize("case", ["two equal neurons", "no features"])
-def test_a_singular_gram_matrix_is_no_trouble(case):
-    if case == "two equal neurons":
-        u = jax.tree.map(lambda leaf: leaf.at[1].set(leaf[0]), U)
-        a = A.at[2].set(A[1])
-    else:
-        u, a = jax.tree.map(jnp.zeros_like, U), jnp.zeros_like(A)
-    taus = times(1e-2)
+def test_two_equal_neurons_stay_equal():
+    u = jax.tree.map(lambda leaf: leaf.at[1].set(leaf[0]), U)
+    a, taus = A.at[2].set(A[1]), times(1e-2)
     records, now = swept(jnp.asarray(1e-2), jnp.asarray(1e-8), taus, a, u)
     wanted = jax.vmap(WHOLE)(reference(jnp.asarray(1e-2), taus, ravel_pytree((a, u))[0]))
     assert now.t == taus[-1]
     assert error_of(records.ys, wanted) < 1e-6
-    if case == "two equal neurons":
-        np.testing.assert_allclose(records.ys.a[:, 1], records.ys.a[:, 2], atol=1e-10)
+    np.testing.assert_allclose(records.ys.a[:, 1], records.ys.a[:, 2], atol=1e-10)
+
+
+def test_where_all_features_vanish_the_bias_relaxes_alone():
+    u, taus = jax.tree.map(jnp.zeros_like, U), times(1e-2)
+    records, now = swept(jnp.asarray(1e-2), jnp.asarray(1e-8), taus, jnp.zeros_like(A), u)
+    assert now.t == taus[-1]
+    rate, mean = 2 * (1 + PENALTY), jnp.mean(Y, axis=0)
+    wanted = (1 - np.exp(-rate * taus / 1e-2))[:, None] * mean[None] / (1 + PENALTY)
+    np.testing.assert_allclose(records.ys.a[:, 0], wanted, atol=1e-12)
+    np.testing.assert_allclose(records.ys.a[:, 1:], 0.0, atol=1e-12)

@@ -67,7 +67,7 @@ def test_the_gradients_are_those_of_the_problem(case, blocks, monkeypatch):
 
     @quickly
     def found(both):
-        risk = problem.quadratic_risk(params)
+        risk = problem.quadratic_risk()
         a = jax.vmap(lambda a: problem.to_matrix(a, risk.outputs()))(both.a)
         at = risk.nodes(both.u)
         change = jax.tree.map(lambda leaf: leaf[0], both.u)
@@ -95,7 +95,8 @@ def test_the_gradients_are_those_of_the_problem(case, blocks, monkeypatch):
 
 def test_changes_of_a_population_are_measured_on_inputs_of_its_distribution():
     problem, params = of_population()
-    risk = problem.quadratic_risk(params)
+    risk = problem.quadratic_risk()
+    assert isinstance(risk, quadratic_risks.PopulationRisk)
     # To first order, the change of the network by a larger outer layer is the network.
     square = params.a @ problem.normal_equations(params.u)[0] @ params.a
     found = jnp.mean(problem.predict(params, risk.x) ** 2)
@@ -103,26 +104,27 @@ def test_changes_of_a_population_are_measured_on_inputs_of_its_distribution():
 
 
 def test_the_scale_is_that_of_the_targets_without_what_they_have_in_common():
-    _, params = of_sample()
     raised = tts.EmpiricalProblem(NETWORK, X, Y[:, 0] + 10.0)
     apart = np.std(np.asarray(Y[:, 0]))
-    np.testing.assert_allclose(raised.quadratic_risk(params).scale(), apart, rtol=1e-12)
+    np.testing.assert_allclose(raised.quadratic_risk().scale(), apart, rtol=1e-12)
     alike = tts.EmpiricalProblem(NETWORK, X, jnp.full(23, 3.0))
-    np.testing.assert_allclose(alike.quadratic_risk(params).scale(), 3.0, rtol=1e-12)
+    np.testing.assert_allclose(alike.quadratic_risk().scale(), 3.0, rtol=1e-12)
 
 
 def test_a_risk_that_may_be_another_one_has_none():
-    _, params = of_sample()
-    assert tts.EmpiricalProblem(NETWORK, X, Y[:, 0], loss="huber").quadratic_risk(params) is None
+    problem, _ = of_sample()
+    assert problem.has_quadratic_risk()
+    assert not tts.EmpiricalProblem(NETWORK, X, Y[:, 0], loss="huber").has_quadratic_risk()
 
     class Weighed(tts.EmpiricalProblem):
         def losses(self, f, y):
             return jnp.abs(f - y)
 
-    assert Weighed(NETWORK, X, Y[:, 0]).quadratic_risk(params) is None
+    assert not Weighed(NETWORK, X, Y[:, 0]).has_quadratic_risk()
 
     class Own(Waves):
         def losses(self, f, y):
             return jnp.sum(jnp.abs(f - y), axis=1)
 
-    assert Own(X, Y).quadratic_risk(params) is None
+    assert Waves(X, Y).has_quadratic_risk()
+    assert not Own(X, Y).has_quadratic_risk()

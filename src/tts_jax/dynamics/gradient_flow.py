@@ -24,7 +24,7 @@ from .flow import AbstractFlow
 from .rates import check_rates_fit, rates_like
 from .recommend import (
     AUTODIFF_HESSIAN,
-    collocation_pays,
+    by_collocation,
     explicit_pays,
     explicit_solver,
     largest_rate,
@@ -50,14 +50,17 @@ class GradientFlow(AbstractFlow):
       | weights slow, r > 1  | eta (rtol + atol) sqrt(r) | (rtol A + atol)/sqrt(r)       |
 
       A position may err by eta/10 at most. The relative error of the risk is of the order of rtol,
-      and up to ten times that at epsilon = 1 (docs/solvers.md). For all other problems the bound is
-      1 for the root mean square, over all parameters, of error/(rtol |value| + atol).
+      and up to ten times that at epsilon = 1 (docs/solvers.md). For separable problems the network
+      may err by rtol s + atol in a step, in its root mean square over the sample (or a few hundred
+      inputs of a population), with s the standard deviation of the targets. For all other problems
+      the bound is 1 for the root mean square, over all parameters, of error/(rtol |value| + atol).
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
       the Rosenbrock method of the package, Rodas5P, for the closed forms of steps of one input;
-      elsewhere an explicit method, Tsit5, where the flow is not stiff for its number of
-      parameters. The choice depends on numbers: a new epsilon or horizon that changes the choice
-      compiles again. Under a jax transformation, where numbers are unknown, it is Rodas5P up to 500
-      parameters.
+      exponential collocation for a `SeparableProblem`, an `EmpiricalProblem` with the squared loss
+      and a `GaussianProblem`, at any epsilon; elsewhere an explicit method, Tsit5, where the flow
+      is not stiff for its number of parameters, which depends on numbers: a new epsilon or horizon
+      that changes that choice compiles again. Under a jax transformation, where numbers are
+      unknown, it is Rodas5P up to 500 parameters.
     - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
     - `rates`: how fast the leaves of u move, relative to each other: a tree like u, such as
@@ -71,7 +74,7 @@ class GradientFlow(AbstractFlow):
     Differentiable, forward and reverse, in epsilon, the start, the rates, and the numbers of the
     problem; the recorded times count as fixed.
 
-    **Warns:** `CostlyRunWarning` where a stiff flow of many parameters has no closed form.
+    **Warns:** `CostlyRunWarning` where a stiff flow of many parameters needs its whole Hessian.
 
     **Raises:** `ValueError` for an epsilon or tolerance that is not positive, for rates that are
     negative, not finite or not like u, and for an adjoint without a diffrax solver.
@@ -106,7 +109,7 @@ class GradientFlow(AbstractFlow):
         if hessian is None:
             assert form is not None
             return self, limited(form, given) if self.rates is None else given
-        if collocation_pays(given):
+        if by_collocation(given.problem):
             return self, given._replace(by_collocation=True)
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
@@ -148,8 +151,7 @@ class GradientFlow(AbstractFlow):
     def _by_collocation(self, given: RunInputs, epsilon: Scalar) -> RunOutputs:
         problem, params = given.problem, given.params
         assert isinstance(problem, AbstractSeparableProblem)
-        risk = problem.quadratic_risk(params)
-        assert risk is not None
+        risk = problem.quadratic_risk()
         rates = None if self.rates is None else rates_like(self.rates, params.u)
         tolerances = jnp.asarray(self.rtol), jnp.asarray(self.atol)
         system = CollocationSystem(risk, epsilon, rates, *tolerances)

@@ -304,7 +304,7 @@ class CollocationSystem(AbstractSystem):
         return step.error
 
     def field_at_start(self, step: SweptStep) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[0], step.after.slopes), step.forcing[0]
+        return jax.tree.map(lambda leaf: leaf[0], step.after.slopes)
 
     def interpolate(self, y: SweptState, step: SweptStep, part: Scalar) -> Halves:
         after = step.after

@@ -16,7 +16,6 @@ from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
-from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels, Teacher
 from ..models.two_layer import TwoLayerNetwork
@@ -135,15 +134,11 @@ class EmpiricalProblem(AbstractSeparableSample):
         sample = Sample(jnp.asarray(self.x), y, self._shares())
         return TwoLayerForm(network, sample, jnp.asarray(self.penalty), self.risk)
 
-    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
-        """Return the risk with the features of the network, for the loss "squared"."""
-        del params
-        kind, own = type(self), EmpiricalProblem
-        is_changed = any(
-            getattr(kind, name) is not getattr(own, name)
-            for name in ("risk", "predict", "features", "losses", "sample_loss")
-        )
-        return None if is_changed or self.loss != "squared" else self._sample_risk()
+    def has_quadratic_risk(self) -> bool:
+        # Not for a subclass whose risk may be another one.
+        names = ("risk", "predict", "features", "losses", "sample_loss")
+        is_own = all(getattr(type(self), n) is getattr(EmpiricalProblem, n) for n in names)
+        return is_own and self.loss == "squared"
 
     def check(self, params: Params) -> None:
         self.network.check(params)

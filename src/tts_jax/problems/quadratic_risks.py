@@ -150,14 +150,15 @@ class SampleRisk(AbstractQuadraticRisk):
 
 
 class PopulationRisk(AbstractQuadraticRisk):
-    """The risk of a problem over all inputs, whose outer layers are of a `shape`.
+    """The risk of a problem over all inputs.
 
-    `x` (n, d) are inputs on which changes of the network are measured, and `y` (n, K) their
-    targets: for the size of an error a few hundred are enough.
+    `axes`: (), or (K,) for K outputs, as in the outer layers of the problem. `x` (n, d) are inputs
+    on which changes of the network are measured, and `y` (n, K) their targets: for the size of an
+    error a few hundred are enough.
     """
 
     problem: Any  # separable, with `predict`: its class stands above this file
-    shape: tuple[int, ...] = eqx.field(static=True)
+    axes: tuple[int, ...] = eqx.field(static=True)
     x: Array
     y: Float[Array, "n K"]
 
@@ -169,12 +170,12 @@ class PopulationRisk(AbstractQuadraticRisk):
             return product(gram, a) - moments
 
         def gradients(a: Array) -> tuple[Array, Tree]:
-            by_inner = jax.grad(lambda u, a: self.problem.risk(Params(a.reshape(self.shape), u)))
+            by_inner = jax.grad(lambda u, a: self.problem.risk(self._params(a, u)))
             return residual(a), jax.lax.map(lambda at: by_inner(*at), (us, a))
 
         def moved(a: Array, change: Tree) -> Scalar:
             def predict(u: Tree) -> Array:
-                return self.problem.predict(Params(a.reshape(self.shape), u), self.x)
+                return self.problem.predict(self._params(a, u), self.x)
 
             push = jax.jvp(predict, (_last(us),), (change,))[1]
             return _root_mean_square(push.reshape(self.y.shape))
@@ -183,6 +184,9 @@ class PopulationRisk(AbstractQuadraticRisk):
 
     def gram(self, u: Tree) -> Float[Array, "p p"]:
         return self._equations(u)[0]
+
+    def _params(self, a: Float[Array, "p K"], u: Tree) -> Params:
+        return Params(a.reshape(-1, *self.axes), u)
 
     def _equations(self, u: Tree) -> tuple[Array, Array]:
         gram, moments = self.problem.normal_equations(u)

@@ -31,10 +31,13 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         """Return H = E features^T features (p, p), and b = E features^T y, (p,) or (p, K)."""
 
-    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
-        """Return the risk as `GradientFlow` has it for the collocation method, or None, the
-        default, for another method. It must not depend on values that may be traced."""
-        del params
+    def quadratic_risk(self) -> AbstractQuadraticRisk:
+        """Return the risk as flows have it that run by collocation, of outer layers as matrices."""
+        raise NotImplementedError(f"{type(self).__name__} has no `quadratic_risk()`.")
+
+    def has_quadratic_risk(self) -> bool:
+        """Return whether there is a `quadratic_risk`: by default where a class defines it."""
+        return type(self).quadratic_risk is not AbstractSeparableProblem.quadratic_risk
 
     def to_matrix(self, a: Tree, outputs: int) -> Float[Array, "p K"]:
         """Return an outer layer as a matrix."""
@@ -84,14 +87,12 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         return self._equations(u, jnp.asarray(self.y))
 
-    def quadratic_risk(self, params: Params) -> AbstractQuadraticRisk | None:
-        del params
+    def has_quadratic_risk(self) -> bool:
         # Not for a subclass whose risk may be another one.
-        kind = type(self)
-        is_own = kind.predict is not AbstractSeparableSample.predict
-        return None if is_own or not _has_squared_risk(kind) else self._sample_risk()
+        names = ("risk", "predict", "losses", "sample_loss")
+        return all(getattr(type(self), n) is getattr(AbstractSeparableSample, n) for n in names)
 
-    def _sample_risk(self) -> SampleRisk:
+    def quadratic_risk(self) -> AbstractQuadraticRisk:
         y = jnp.asarray(self.y)
         return SampleRisk(
             features=self.features,
@@ -125,12 +126,6 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
             return product(phi.T, weighted), product(weighted.T, y)
 
         return self._summed(of_block, y)
-
-
-def _has_squared_risk(kind: type[AbstractSampleProblem]) -> bool:
-    """Return whether a class takes over the risk of a sample and the squared loss."""
-    base = AbstractSampleProblem
-    return (kind.risk, kind.losses, kind.sample_loss) == (base.risk, base.losses, base.sample_loss)
 
 
 class SeparableProblem(AbstractSeparableSample):
