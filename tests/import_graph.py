@@ -57,6 +57,7 @@ FILES_OF = {
     ),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
+        *("lobatto", "relaxation", "collocation"),
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
     ),
     "models": (
@@ -71,7 +72,17 @@ FILES_OF = {
         *("gaussian_pairs", "gaussian_relu", "gaussian_series", "gaussian_moments"),
     ),
     "problems": (
-        *("base", "population", "losses", "penalised", "sample", "separable", "affine", "model"),
+        *(
+            "base",
+            "population",
+            "losses",
+            "penalised",
+            "sample",
+            "quadratic_risks",
+            "separable",
+            "affine",
+            "model",
+        ),
         *("from_model", "empirical", "gaussian", "additive", "recorded_risks", "contracts"),
     ),
     "dynamics": (

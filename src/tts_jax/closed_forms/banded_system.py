@@ -14,7 +14,7 @@ from .._types import Array, Bool, Scalar, Times, Tree, put, varying_as
 from ..batching.sequential import in_turn
 from ..integrators.rosenbrock import (
     AbstractRosenbrockSystem,
-    AbstractSystem,
+    AbstractStagedSystem,
     SolverStep,
     positions_passed,
     rosenbrock_step,
@@ -72,7 +72,7 @@ class BandedGradientSystem(AbstractRosenbrockSystem):
         return position_error(self.risk.eta, self.epsilon, weights, error.u, rtol, atol)
 
 
-class AdaptiveBandwidthSystem(AbstractSystem):
+class AdaptiveBandwidthSystem(AbstractStagedSystem):
     """The gradient flow in cell coordinates, with the least bandwidth that each step needs.
 
     `bandwidths`: those to choose from, increasing. A step that needs more than the largest is NaN.

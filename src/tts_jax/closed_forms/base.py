@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array, Scalar, Times, Tree
-from ..integrators.rosenbrock import AbstractSystem
+from ..integrators.rosenbrock import AbstractStagedSystem
 from ..models.network import Params
 
 
@@ -33,7 +33,7 @@ class AbstractClosedForm(eqx.Module):
         """Return the parameters of states with any leading axes, the inverse of `to_state`."""
 
     @abc.abstractmethod
-    def system(self, epsilon: Scalar, ridge: Scalar) -> AbstractSystem:
+    def system(self, epsilon: Scalar, ridge: Scalar) -> AbstractStagedSystem:
         """Return the ODE system of the gradient flow in slow time, for states.
 
         For epsilon = 0 that is the reduced flow: the outer layer has no mass, and solves its normal

@@ -11,7 +11,7 @@ from .._numbers import as_real, check_scalar
 from .._programs import compiled
 from .._types import Array, Float, Real, Scalar, Tree, as_arrays
 from ..integrators.loop import LoopState, initial_state, is_running, try_step
-from ..integrators.rosenbrock import AbstractSystem, SolverStep, interpolate
+from ..integrators.rosenbrock import AbstractStagedSystem, SolverStep, interpolate
 from ..integrators.step_size import StepControl
 from ..models.network import Params, as_params
 from ..models.targets import PiecewiseConstant
@@ -102,7 +102,7 @@ _FIT = np.linalg.inv(np.vander(_NODES, increasing=True))
 
 def _first_passages(
     positions: Callable[[Tree], Array],
-    system: AbstractSystem,
+    system: AbstractStagedSystem,
     start: Tree,
     control: StepControl,
     jumps: Array,

@@ -25,7 +25,8 @@ class RunInputs(NamedTuple):
 
     `limit`: what the closed form of the problem is limited to, see `AbstractClosedForm.limit_for`.
     `only_known`: whether a flow records risks in closed form alone, see `recorded_risks`. Both are
-    for the first try of a run whose numbers are known.
+    for the first try of a run whose numbers are known. `by_collocation`: whether a flow has chosen
+    the collocation method.
     """
 
     problem: AbstractProblem
@@ -35,6 +36,7 @@ class RunInputs(NamedTuple):
     samples: Samples | None
     limit: Any = None
     only_known: bool = False
+    by_collocation: bool = False
 
 
 class RunOutputs(NamedTuple):

@@ -13,7 +13,7 @@ from .._types import Array, Real, Scalar, Times, Tree, is_sharded
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.checkpointing import differentiable_run
-from ..integrators.rosenbrock import AbstractSystem
+from ..integrators.rosenbrock import AbstractStagedSystem, AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
 from ..problems.recorded_risks import recorded_risks
 from ..trajectory import Trajectory
@@ -85,7 +85,7 @@ class AbstractFlow(AbstractDynamics):
             return form if takes_rates(form) else None
         return form.limited(given.limit)
 
-    def with_rates(self, system: AbstractSystem, u: Tree) -> AbstractSystem:
+    def with_rates(self, system: AbstractStagedSystem, u: Tree) -> AbstractStagedSystem:
         """Return the system of the flow with its rates, from that without, which shows its
         Hessian."""
         if self.rates is None:
@@ -106,7 +106,7 @@ class AbstractFlow(AbstractDynamics):
     def _integrate(
         self, system: AbstractSystem, start: Tree, taus: Times
     ) -> tuple[Tree, Array, dict[str, Any], Tree]:
-        """Integrate a system from y(0) = start with the Rosenbrock method of the package.
+        """Integrate a system from y(0) = start by the steps of its method.
 
         Returns the entries of `Integrated`, and the last state.
         """

@@ -19,6 +19,7 @@ from .._types import Array, Real, Scalar, Tree, varying_as
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from ..problems.separable import AbstractSeparableProblem
 from .rates import rates_like
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def recommended_solver(
     those of a `ShallowNetwork`.
 
     **Returns:** None, which is the method of the package, for the closed forms of steps of one
-    input, and where the flow is stiff. Else an explicit method: the Hessian in every step costs
-    more than many small steps.
+    input, for separable problems, which run by collocation, and where the flow is stiff. Else an
+    explicit method: the Hessian in every step costs more than many small steps.
 
     **Raises:** `ValueError` for numbers that are not positive.
     """
@@ -73,7 +74,7 @@ def recommended_solver(
     width = as_whole("width", width, most=_MOST)
     form = problem.closed_form(width)
     hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
-    if hessian is None:
+    if hessian is None or by_collocation(problem):
         return None
     count = 2 * width + 1 if parameters is None else as_whole("parameters", parameters, most=_MOST)
     # Features of size one: the eigenvalues of twice their Gram matrix sum up to twice their number.
@@ -98,6 +99,15 @@ def explicit_pays(
 def implicit_gradients(parameters: int, hessian: float = AUTODIFF_HESSIAN) -> float:
     """Return how many gradients of the risk a run of the Rosenbrock method costs, about."""
     return _STEPS * (8.0 + hessian * parameters)
+
+
+def by_collocation(problem: AbstractProblem) -> bool:
+    """Return whether flows of a problem run by collocation.
+
+    Where it is possible it has always been the fastest method, or nearly so: at any epsilon,
+    horizon, and number of parameters that benchmarks/sample_flows.py and docs/solvers.md have.
+    """
+    return isinstance(problem, AbstractSeparableProblem) and problem.has_quadratic_risk()
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":

@@ -29,7 +29,7 @@ from .loop import (
     run,
     try_step,
 )
-from .rosenbrock import AbstractSystem, interpolate
+from .rosenbrock import AbstractSystem
 from .step_adjoint import AbstractSymmetricSystem, pull_step
 from .step_size import StepControl
 
@@ -203,10 +203,12 @@ def _run_with_checkpoints(
         # A checkpoint is a state from which a step was accepted: its `h` is the size of that step.
         due = good & (before.accepted >= saved.size * saved.stride)
         saved = jax.lax.cond(due, lambda s: save(s, before, records.reached), lambda s: s, saved)
-        return after, record(records, taus, before, after, h, step), saved
+        return after, record(system, records, taus, before, after, h, step), saved
 
     now, records, saved = jax.lax.while_loop(
-        lambda state: is_running(state[0], control), body, (first, empty_records(y, taus), saved)
+        lambda state: is_running(state[0], control),
+        body,
+        (first, empty_records(system, y, taus), saved),
     )
     return saved, now.accepted, records.reached
 
@@ -269,11 +271,13 @@ def _pull_back(
             if isinstance(system, AbstractSymmetricSystem):
                 step, pull = pull_step(system_of, numbers, at.y, at.h)
             else:
-                step, pull = jax.vjp(lambda n, y: system_of(n).step(y, at.h), numbers, at.y)
+                step, pull = jax.vjp(
+                    lambda n, y: system_of(n).reversible().step(y, at.h), numbers, at.y
+                )
 
             def record_back(j: Array, by_record: tuple) -> tuple:
                 part = (pick(taus, j) - at.t) / at.h
-                _, pull_record = jax.vjp(lambda y, s: interpolate(y, s, part), at.y, step)
+                _, pull_record = jax.vjp(lambda y, s: system.interpolate(y, s, part), at.y, step)
                 cotangent = jax.tree.map(lambda rows: pick(rows, j), cotangents)
                 return jax.tree.map(jnp.add, by_record, pull_record(cotangent))
 
@@ -294,4 +298,5 @@ def _pull_back(
     segment = varying_as((y, control), segment)
     state = jax.lax.fori_loop(0, saved.size, segment_back, (*zeros, recorded, segment))
     at_start = jax.tree.map(lambda rows: jnp.where(taus[0] <= 0, rows[0], 0.0), cotangents)
+    (at_start,) = jax.vjp(system.recorded, y)[1](at_start)
     return state[0], jax.tree.map(jnp.add, state[1], at_start)

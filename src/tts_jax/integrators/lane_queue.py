@@ -7,14 +7,14 @@ last runs go on, which should then be short.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._types import Array, Scalar, Times, Tree, varying_as
 from .loop import LoopState, empty_records, initial_state, is_running, try_step
-from .rosenbrock import AbstractSystem, SolverStep, interpolate
+from .rosenbrock import AbstractSystem
 from .step_size import StepControl
 
 LANES = 65536
@@ -117,7 +117,7 @@ def run_queued(
     queue = _Lanes(zeros + runs, zeros > 0, _zeros(like, lanes), zeros, zeros[0])
     queue = varying_as(batched_leaves, queue)
     results = _Results(
-        vmapped(lambda _, y, taus, __: empty_records(y, taus).ys, batched_leaves),
+        vmapped(lambda system, y, taus, _: empty_records(system, y, taus).ys, batched_leaves),
         varying_as(batched_leaves, _zeros(like, runs)),
     )
     queue, results = jax.lax.while_loop(
@@ -136,7 +136,7 @@ def _begin(
 
 def _step(
     system: AbstractSystem, y: Tree, taus: Times, control: StepControl, now: LoopState
-) -> tuple[Array, LoopState, Array, Scalar, SolverStep]:
+) -> tuple[Array, LoopState, Array, Scalar, Any]:
     """Try a step of a run. Return whether the run goes on after it, the state there, how many of
     the recorded times are passed, the size of the step, and the step."""
     del y
@@ -153,11 +153,11 @@ def _record(
     place: Array,
     now: LoopState,
     h: Scalar,
-    step: SolverStep,
+    step: Any,
 ) -> Tree:
     """Return the state at recorded time number `place`, inside a step of size h from `now`."""
-    del system, y, control
-    return interpolate(now.y, step, (taus[place] - now.t) / h)
+    del y, control
+    return system.interpolate(now.y, step, (taus[place] - now.t) / h)
 
 
 def _smallest_steps_first(first_size: Callable[[Array], Array], runs: int, lanes: int) -> Array:

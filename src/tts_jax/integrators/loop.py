@@ -1,17 +1,17 @@
-"""Adaptive steps of the Rosenbrock method, with records on the way, as one loop.
+"""Adaptive steps of a method, with records on the way, as one loop.
 
 The loop is small enough for XLA on a CPU to compile it into one kernel. `Rodas5P` offers the step
 as a solver of diffrax.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._types import Array, Bool, Scalar, Times, Tree, pick, put, varying_as
-from .rosenbrock import AbstractSystem, SolverStep, interpolate, last_stage
-from .step_size import StepControl, all_finite, first_step, resized
+from .rosenbrock import AbstractSystem
+from .step_size import StepControl, all_finite, resized
 
 
 class LoopState(NamedTuple):
@@ -37,7 +37,7 @@ class RecordedStates(NamedTuple):
 def initial_state(system: AbstractSystem, y: Tree, control: StepControl) -> LoopState:
     """Return the state of a run at time 0, with a guess of its first step size."""
     zero = varying_as((y, control), jnp.zeros((), jnp.int32))
-    guess, velocity = first_step(system, y, control)
+    guess, velocity = system.first_step(y, control.rtol, control.atol)
     h = jnp.minimum(guess, control.horizon)
     lost = ~all_finite(velocity)
     return LoopState(jnp.zeros_like(control.horizon), y, h, jnp.ones_like(h), zero, zero, lost)
@@ -59,19 +59,18 @@ def next_size(now: LoopState, control: StepControl) -> tuple[Scalar, Scalar]:
 
 def try_step(
     system: AbstractSystem, now: LoopState, control: StepControl
-) -> tuple[Array, Scalar, SolverStep, LoopState]:
+) -> tuple[Array, Scalar, Any, LoopState]:
     """Try one step. Return whether it is accepted, its size, the step, and the state after it.
 
     After a rejected step that is the state before it, with a smaller step size.
     """
     h, end = next_size(now, control)
     step = system.step(now.y, h)
-    error = system.error_norm(last_stage(step), now.y, step.after, control.rtol, control.atol)
+    error = system.step_error(step, now.y, control.rtol, control.atol)
     # Step sizes count as constants: derivatives are those of the solution, for these steps.
     error = jax.lax.stop_gradient(error)
     error = jnp.where(jnp.isfinite(error), jnp.maximum(error, 1e-6), 1e6)
-    # The first stage is the vector field where the step begins, times the inverse of the matrix.
-    lost = ~all_finite(jax.tree.map(lambda leaf: leaf[0], step.stages))
+    lost = ~all_finite(system.field_at_start(step))
     good = error <= 1.0
     next_h = resized(h, error, now.error, good)
     ahead = LoopState(
@@ -83,17 +82,19 @@ def try_step(
         accepted=now.accepted + 1,
         lost=lost,
     )
-    back = now._replace(h=next_h, steps=now.steps + 1, lost=lost)
+    y = system.after_rejection(now.y, step)
+    back = now._replace(y=y, h=next_h, steps=now.steps + 1, lost=lost)
     return good, h, step, jax.tree.map(lambda a, b: jnp.where(good, a, b), ahead, back)
 
 
 def record(
+    system: AbstractSystem,
     records: RecordedStates,
     taus: Times,
     before: LoopState,
     after: LoopState,
     h: Scalar,
-    step: SolverStep,
+    step: Any,
 ) -> RecordedStates:
     """Return the records with the times that a step has passed, none if it was rejected.
 
@@ -106,15 +107,16 @@ def record(
 
     def add(records: RecordedStates) -> RecordedStates:
         part = (pick(taus, records.reached) - before.t) / h
-        y = interpolate(before.y, step, part)
+        y = system.interpolate(before.y, step, part)
         ys = jax.tree.map(lambda rows, row: put(rows, records.reached, row), records.ys, y)
         return RecordedStates(ys, records.reached + 1)
 
     return jax.lax.while_loop(due, add, records)
 
 
-def empty_records(y: Tree, taus: Times) -> RecordedStates:
+def empty_records(system: AbstractSystem, y: Tree, taus: Times) -> RecordedStates:
     """Return records that are NaN, except for the start y if the first of `taus` is 0."""
+    y = system.recorded(y)
     ys = jax.tree.map(lambda leaf: jnp.full((taus.size, *leaf.shape), jnp.nan, leaf.dtype), y)
     at_start = taus[0] <= 0
     ys = jax.tree.map(lambda rows, row: put(rows, 0, jnp.where(at_start, row, jnp.nan)), ys, y)
@@ -132,8 +134,8 @@ def run(
     def body(state: tuple[LoopState, RecordedStates]) -> tuple[LoopState, RecordedStates]:
         before, records = state
         _, h, step, after = try_step(system, before, control)
-        return after, record(records, taus, before, after, h, step)
+        return after, record(system, records, taus, before, after, h, step)
 
-    start = (initial_state(system, y, control), empty_records(y, taus))
+    start = (initial_state(system, y, control), empty_records(system, y, taus))
     now, records = jax.lax.while_loop(lambda state: is_running(state[0], control), body, start)
     return records, now

@@ -85,7 +85,50 @@ class SolverStep(NamedTuple):
 
 
 class AbstractSystem(eqx.Module):
-    """An ordinary differential equation, as the loop over steps needs it. y is any pytree."""
+    """An ordinary differential equation with its method, as the loop over steps needs it.
+
+    A state y is any pytree; it may hold what the next step needs to know of the last one. A step is
+    any pytree too, with the state `after` it.
+    """
+
+    @abc.abstractmethod
+    def first_step(self, y: Tree, rtol: Scalar, atol: Scalar) -> tuple[Scalar, Tree]:
+        """Return a guess of the first step size, and the velocity at y, only to see whether it is
+        finite."""
+
+    @abc.abstractmethod
+    def step(self, y: Tree, h: Scalar) -> Any:
+        """Return the step of size h from y."""
+
+    @abc.abstractmethod
+    def step_error(self, step: Any, before: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
+        """Return the norm of the error of a step from `before`: at 1, the error is as large as the
+        tolerances allow."""
+
+    @abc.abstractmethod
+    def field_at_start(self, step: Any) -> Tree:
+        """Return something that is finite where the vector field is, where a step begins."""
+
+    @abc.abstractmethod
+    def interpolate(self, y: Tree, step: Any, part: Scalar) -> Tree:
+        """Return what is recorded of the state at the fraction `part` of a step from y."""
+
+    def recorded(self, y: Tree) -> Tree:
+        """Return what is recorded of a state: by default all of it."""
+        return y
+
+    def after_rejection(self, y: Tree, step: Any) -> Tree:
+        """Return the state from which to try again after a rejected step from y: by default y."""
+        del step
+        return y
+
+    def reversible(self) -> "AbstractSystem":
+        """Return the system with steps that autodiff takes back in reverse, by default itself."""
+        return self
+
+
+class AbstractStagedSystem(AbstractSystem):
+    """A system whose steps are those of this file."""
 
     @abc.abstractmethod
     def velocity(self, y: Tree) -> Tree:
@@ -102,8 +145,44 @@ class AbstractSystem(eqx.Module):
     def step(self, y: Tree, h: Scalar) -> SolverStep:
         """Return the step of size h from y."""
 
+    def step_error(self, step: SolverStep, before: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
+        return self.error_norm(last_stage(step), before, step.after, rtol, atol)
 
-class AbstractRosenbrockSystem(AbstractSystem):
+    def field_at_start(self, step: SolverStep) -> Tree:
+        # The first stage is the vector field at the start, times the inverse of the matrix.
+        return jax.tree.map(lambda leaf: leaf[0], step.stages)
+
+    def interpolate(self, y: Tree, step: SolverStep, part: Scalar) -> Tree:
+        return interpolate(y, step, part)
+
+    def first_step(self, y: Tree, rtol: Scalar, atol: Scalar) -> tuple[Scalar, Tree]:
+        # Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I,
+        # II.4.
+        def norm(tree: Tree) -> Scalar:
+            return self.error_norm(tree, y, y, rtol, atol)
+
+        # The velocity at y, and then after an explicit Euler step of size `trial` from y. In a loop
+        # of two turns: written twice, the velocity would be compiled twice.
+        def evaluate(turn: Array, state: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
+            del turn
+            before, _, trial = state
+            place = jax.tree.map(lambda a, b: a + trial * b, y, before)
+            after = self.velocity(place)
+            speed = jnp.maximum(norm(after), 1e-15)
+            trial = jnp.where(trial > 0, trial, 0.01 * jnp.maximum(norm(y), 1.0) / speed)
+            return after, before, trial
+
+        zeros = jax.tree.map(jnp.zeros_like, y)
+        ahead, velocity, trial = jax.lax.fori_loop(
+            0, 2, evaluate, (zeros, zeros, jnp.zeros_like(rtol))
+        )
+        speed = jnp.maximum(norm(velocity), 1e-15)
+        acceleration = norm(jax.tree.map(jnp.subtract, ahead, velocity)) / trial
+        guess = (0.01 / jnp.maximum(speed, acceleration)) ** (1.0 / (ORDER + 1))
+        return jax.lax.stop_gradient(jnp.minimum(100.0 * trial, guess)), velocity
+
+
+class AbstractRosenbrockSystem(AbstractStagedSystem):
     """The autonomous equation M dy/dt = f(y), with what a Rosenbrock step needs of it."""
 
     @abc.abstractmethod

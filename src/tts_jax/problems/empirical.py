@@ -134,6 +134,12 @@ class EmpiricalProblem(AbstractSeparableSample):
         sample = Sample(jnp.asarray(self.x), y, self._shares())
         return TwoLayerForm(network, sample, jnp.asarray(self.penalty), self.risk)
 
+    def has_quadratic_risk(self) -> bool:
+        # Not for a subclass whose risk may be another one.
+        names = ("risk", "predict", "features", "losses", "sample_loss")
+        is_own = all(getattr(type(self), n) is getattr(EmpiricalProblem, n) for n in names)
+        return is_own and self.loss == "squared"
+
     def check(self, params: Params) -> None:
         self.network.check(params)
         wanted = self.network.input_shape(params.u)

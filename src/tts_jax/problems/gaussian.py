@@ -20,12 +20,14 @@ from ..closed_forms.gaussian_moments import (
     means,
     second_moments,
 )
+from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import Params, as_params
 from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE
 from ..numerics.products import product
 from .losses import squared
+from .quadratic_risks import PopulationRisk
 from .separable import AbstractSeparableProblem
 
 
@@ -132,6 +134,15 @@ class GaussianProblem(AbstractSeparableProblem):
         wanted = found.with_target + found.features[:, None] * found.target[None, :]
         return found.gram, wanted.reshape(-1, *self._outputs)
 
+    def has_quadratic_risk(self) -> bool:
+        return type(self) is GaussianProblem
+
+    def quadratic_risk(self) -> AbstractQuadraticRisk:
+        """Return the exact risk. Errors of the network are measured on a few hundred inputs."""
+        x = jax.random.normal(jax.random.key(0), (_INPUTS, self.inputs), jnp.float64)
+        x = x if self.factor is None else product(x, jnp.asarray(self.factor).T)
+        return PopulationRisk(self, self._outputs, x, self.label(x).reshape(_INPUTS, -1))
+
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         if not self.network.outer_bias:
             return super().best_outer(u, ridge=ridge)
@@ -220,6 +231,10 @@ class GaussianProblem(AbstractSeparableProblem):
         """
         w = u["w"] if self.factor is None else product(u["w"], jnp.asarray(self.factor))
         return gaussian_neurons(network.activation, w, u["b"] if network.bias else None)
+
+
+_INPUTS = 256
+"""Inputs on which errors of a flow are measured: to a tenth, which is enough for a step size."""
 
 
 class _Moments(NamedTuple):

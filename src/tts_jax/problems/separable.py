@@ -10,10 +10,12 @@ import numpy as np
 from .._errors import argument_error, check_type
 from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
+from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import Params
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.products import product
 from .penalised import AbstractPenalisedProblem
+from .quadratic_risks import SampleRisk
 from .sample import AbstractSampleProblem, as_weights
 
 
@@ -28,6 +30,22 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
     @abc.abstractmethod
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         """Return H = E features^T features (p, p), and b = E features^T y, (p,) or (p, K)."""
+
+    def quadratic_risk(self) -> AbstractQuadraticRisk:
+        """Return the risk as flows have it that run by collocation, of outer layers as matrices."""
+        raise NotImplementedError(f"{type(self).__name__} has no `quadratic_risk()`.")
+
+    def has_quadratic_risk(self) -> bool:
+        """Return whether there is a `quadratic_risk`: by default where a class defines it."""
+        return type(self).quadratic_risk is not AbstractSeparableProblem.quadratic_risk
+
+    def to_matrix(self, a: Tree, outputs: int) -> Float[Array, "p K"]:
+        """Return an outer layer as a matrix."""
+        return jnp.reshape(a, (-1, outputs))
+
+    def from_matrix(self, matrix: Float[Array, "p K"], like: Tree) -> Tree:
+        """Return the outer layer that `to_matrix` takes to a matrix, with the shapes of `like`."""
+        return matrix.reshape(np.shape(like))
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
         return self._solved(*self.normal_equations(u), ridge)
@@ -68,6 +86,21 @@ class AbstractSeparableSample(AbstractSampleProblem, AbstractSeparableProblem):
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         return self._equations(u, jnp.asarray(self.y))
+
+    def has_quadratic_risk(self) -> bool:
+        # Not for a subclass whose risk may be another one.
+        names = ("risk", "predict", "losses", "sample_loss")
+        return all(getattr(type(self), n) is getattr(AbstractSeparableSample, n) for n in names)
+
+    def quadratic_risk(self) -> AbstractQuadraticRisk:
+        y = jnp.asarray(self.y)
+        return SampleRisk(
+            features=self.features,
+            x=jnp.asarray(self.x),
+            y=y.reshape(y.shape[0], -1),
+            shares=self._shares(),
+            penalty=jnp.asarray(self.penalty),
+        )
 
     def _best_outer(self, u: Tree, y: Array, ridge: float | Scalar, bias: int | None) -> Array:
         """Return the outer layer of least squares for targets y.

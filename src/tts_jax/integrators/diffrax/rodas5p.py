@@ -13,7 +13,7 @@ from ..._types import Scalar, Tree
 from ..rosenbrock import (
     ORDER,
     AbstractRosenbrockSystem,
-    AbstractSystem,
+    AbstractStagedSystem,
     SolverStep,
     interpolate,
     last_stage,
@@ -74,7 +74,7 @@ class Rodas5P(diffrax.AbstractSolver):
     Source: G. Steinebach, BIT 63:27 (2023); see integrators/rosenbrock.py.
     """
 
-    system: AbstractSystem | None = None
+    system: AbstractStagedSystem | None = None
 
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = _DenseOutput
