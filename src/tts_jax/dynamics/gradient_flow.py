@@ -56,8 +56,8 @@ class GradientFlow(AbstractFlow):
       the bound is 1 for the root mean square, over all parameters, of error/(rtol |value| + atol).
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
       the Rosenbrock method of the package, Rodas5P, for the closed forms of steps of one input;
-      exponential collocation for a `SeparableProblem`, an `EmpiricalProblem` with the squared loss
-      and a `GaussianProblem`, at any epsilon; elsewhere an explicit method, Tsit5, where the flow
+      exponential collocation for a `SeparableProblem` and an `EmpiricalProblem` with the squared
+      loss, at any epsilon, and for a `GaussianProblem` of more than 500 parameters; elsewhere an explicit method, Tsit5, where the flow
       is not stiff for its number of parameters, which depends on numbers: a new epsilon or horizon
       that changes that choice compiles again. Under a jax transformation, where numbers are
       unknown, it is Rodas5P up to 500 parameters.
@@ -109,10 +109,10 @@ class GradientFlow(AbstractFlow):
         if hessian is None:
             assert form is not None
             return self, limited(form, given) if self.rates is None else given
-        if by_collocation(given.problem):
-            return self, given._replace(by_collocation=True)
         problem, params = given.problem, given.params
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+        if by_collocation(problem, count):
+            return self, given._replace(by_collocation=True)
         explicit = count > MOST_DENSE
         if is_concrete(self, problem, params, given.taus) and not is_traced():
             rate = float(largest_rate(*as_arrays((problem, params, self.epsilon, self.rates))))

@@ -19,6 +19,7 @@ from .._types import Array, Real, Scalar, Tree, varying_as
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from ..problems.sample import AbstractSampleProblem
 from ..problems.separable import AbstractSeparableProblem
 from .rates import rates_like
 
@@ -74,9 +75,9 @@ def recommended_solver(
     width = as_whole("width", width, most=_MOST)
     form = problem.closed_form(width)
     hessian = AUTODIFF_HESSIAN if form is None else form.hessian_work()
-    if hessian is None or by_collocation(problem):
-        return None
     count = 2 * width + 1 if parameters is None else as_whole("parameters", parameters, most=_MOST)
+    if hessian is None or by_collocation(problem, count):
+        return None
     # Features of size one: the eigenvalues of twice their Gram matrix sum up to twice their number.
     rate = (width + 1) / float(epsilon)
     return explicit_solver() if explicit_pays(rate, float(horizon), count, hessian) else None
@@ -101,13 +102,16 @@ def implicit_gradients(parameters: int, hessian: float = AUTODIFF_HESSIAN) -> fl
     return _STEPS * (8.0 + hessian * parameters)
 
 
-def by_collocation(problem: AbstractProblem) -> bool:
-    """Return whether flows of a problem run by collocation.
+def by_collocation(problem: AbstractProblem, parameters: int) -> bool:
+    """Return whether flows of a problem, of so many parameters, run by collocation.
 
-    Where it is possible it has always been the fastest method, or nearly so: at any epsilon,
-    horizon, and number of parameters that benchmarks/sample_flows.py and docs/solvers.md have.
+    On a sample it has always been the fastest method, or nearly so: at any epsilon, horizon, and
+    number of parameters that benchmarks/sample_flows.py and docs/solvers.md have. The exact risk of
+    a population compiles far longer for it, which only pays where a Hessian would be large.
     """
-    return isinstance(problem, AbstractSeparableProblem) and problem.has_quadratic_risk()
+    if not isinstance(problem, AbstractSeparableProblem) or not problem.has_quadratic_risk():
+        return False
+    return isinstance(problem, AbstractSampleProblem) or parameters > MOST_DENSE
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":
