@@ -72,8 +72,10 @@ def test_it_is_the_flow_of_the_rosenbrock_method(case, monkeypatch):
 
 
 @pytest.mark.thorough
-def test_kinks_cost_steps_and_not_the_error():
+def test_kinks_cost_steps_and_not_the_error(monkeypatch):
     problem, start = of_sample(tts.ReLU())
+    assert tts.simulate(problem, FLOW, start, TAUS).solver != COLLOCATION  # by itself
+    monkeypatch.setattr("tts_jax.dynamics.gradient_flow.by_collocation", lambda *_: True)
     flow = tts.GradientFlow(1e-2, rtol=1e-5, atol=1e-7)
     run = tts.simulate(problem, flow, start, TAUS)
     wanted = rosenbrock(problem, tts.GradientFlow(1e-2, rtol=1e-8), start, TAUS)

@@ -57,9 +57,9 @@ class GradientFlow(AbstractFlow):
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
       the Rosenbrock method of the package, Rodas5P, for the closed forms of steps of one input;
       exponential collocation for a `SeparableProblem` and an `EmpiricalProblem` with the squared
-      loss, at any epsilon, and for a `GaussianProblem` of more than 500 parameters; elsewhere an
-      explicit method, Tsit5, where the flow
-      is not stiff for its number of parameters, which depends on numbers: a new epsilon or horizon
+      loss, at any epsilon, unless the activation has kinks (ReLU, steps), and for a
+      `GaussianProblem` of more than 500 parameters; elsewhere an explicit method, Tsit5, where the
+      flow is not stiff for its number of parameters, which depends on numbers: a new epsilon or horizon
       that changes that choice compiles again. Under a jax transformation, where numbers are
       unknown, it is Rodas5P up to 500 parameters.
     - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
