@@ -59,9 +59,9 @@ class GradientFlow(AbstractFlow):
       exponential collocation for a `SeparableProblem` and an `EmpiricalProblem` with the squared
       loss, at any epsilon, unless the activation has kinks (ReLU, steps), and for a
       `GaussianProblem` of more than 500 parameters; elsewhere an explicit method, Tsit5, where the
-      flow is not stiff for its number of parameters, which depends on numbers: a new epsilon or horizon
-      that changes that choice compiles again. Under a jax transformation, where numbers are
-      unknown, it is Rodas5P up to 500 parameters.
+      flow is not stiff for its number of parameters, which depends on numbers: a new epsilon or
+      horizon that changes that choice compiles again. Under a jax transformation, where numbers
+      are unknown, it is Rodas5P up to 500 parameters.
     - `max_steps`: after so many steps of the solver a run ends with the status MAX_STEPS.
     - `adjoint`: how a diffrax solver is differentiated.
     - `rates`: how fast the leaves of u move, relative to each other: a tree like u, such as
