@@ -1,6 +1,7 @@
 """Flows whose leaves of u have rates: against SciPy, against plain flows of other variables, and
 what is conserved."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
