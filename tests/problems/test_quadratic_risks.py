@@ -68,7 +68,7 @@ def test_the_gradients_are_those_of_the_problem(case, blocks, monkeypatch):
     @quickly
     def found(both):
         risk = problem.quadratic_risk()
-        a = jax.vmap(lambda a: problem.to_matrix(a, risk.outputs()))(both.a)
+        a = both.a.reshape(len(both.a), -1, risk.outputs())
         at = risk.nodes(both.u)
         change = jax.tree.map(lambda leaf: leaf[0], both.u)
         residual, gradients = at.gradients(a)
@@ -113,18 +113,20 @@ def test_the_scale_is_that_of_the_targets_without_what_they_have_in_common():
 
 def test_a_risk_that_may_be_another_one_has_none():
     problem, _ = of_sample()
-    assert problem.has_quadratic_risk()
-    assert not tts.EmpiricalProblem(NETWORK, X, Y[:, 0], loss="huber").has_quadratic_risk()
+    assert problem.suits_collocation(10)
+    kinky = tts.TwoLayerNetwork(tts.ReLU())
+    assert not tts.EmpiricalProblem(kinky, X, Y[:, 0]).suits_collocation(10)
+    assert not tts.EmpiricalProblem(NETWORK, X, Y[:, 0], loss="huber").suits_collocation(10)
 
     class Weighed(tts.EmpiricalProblem):
         def losses(self, f, y):
             return jnp.abs(f - y)
 
-    assert not Weighed(NETWORK, X, Y[:, 0]).has_quadratic_risk()
+    assert not Weighed(NETWORK, X, Y[:, 0]).suits_collocation(10)
 
     class Own(Waves):
         def losses(self, f, y):
             return jnp.sum(jnp.abs(f - y), axis=1)
 
-    assert Waves(X, Y).has_quadratic_risk()
-    assert not Own(X, Y).has_quadratic_risk()
+    assert Waves(X, Y).suits_collocation(10)
+    assert not Own(X, Y).suits_collocation(10)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._types import Array, Float, Scalar, Tree, put, varying_as
+from ..batching.gathered_cond import gathered_cond
 from .step_integrals import AbstractStepIntegrals, ProductIntegrals
 
 
@@ -235,7 +236,7 @@ class BandedRisk(AbstractStepIntegrals):
         # Also by a neuron that has left, but not at either end of the row, which is not set apart.
         end = 1.0 / self.eta
         touched = jnp.any(((x > -1.0) & (x < 0.5)) | ((x > end - 0.5) & (x < end + 1.0)))
-        return self.where_cut(touched, cut, parts)
+        return gathered_cond(touched, cut, parts)
 
     def _cut(self, x: Array) -> list[tuple[Array, ProductIntegrals]]:
         """Return what 0 changes, and what 1 does: the index of the first of n neurons, and (n, n)

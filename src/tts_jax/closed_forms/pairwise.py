@@ -19,12 +19,14 @@ the left: sums with the weight itself would lose the digits of all others where 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Array, Bool, Float, Scalar, varying_as
+from .._types import Array, Bool, Float, Scalar, Tree, varying_as
 from ..batching import devices as _device
+from ..batching.gathered_cond import gathered_cond
 from ..models.network import Params
 from .step_integrals import AbstractStepIntegrals, ProductIntegrals
 
@@ -96,8 +98,11 @@ class EndTerms(NamedTuple):
 class PairwiseRisk(AbstractStepIntegrals):
     """The risk L(a, u), its gradient and its Hessian, by sums over all pairs of neurons.
 
-    u (m,) may be in any order.
+    u (m,) may be in any order. `uncut`: whether it is known that neither 0 nor 1 cuts any step.
+    Then the formulas for what they cut, which take longer to compile than all others, are left out.
     """
+
+    uncut: bool = eqx.field(static=True, default=False)
 
     def __call__(self, params: Params) -> Scalar:
         """Return the risk."""
@@ -113,7 +118,7 @@ class PairwiseRisk(AbstractStepIntegrals):
             cross = left.residual * left.integral - right.residual * right.integral
             return total - self.eta * (a @ (self._product_sums(u, a)[0] + 2 * cross))
 
-        return self.where_cut(cut, subtract_beyond, total)
+        return self._where_cut(cut, subtract_beyond, total)
 
     def gradient(self, y: PairwiseState) -> PairwiseState:
         """Return the gradient of L."""
@@ -124,7 +129,7 @@ class PairwiseRisk(AbstractStepIntegrals):
         def subtract_beyond(half: PairwiseState) -> PairwiseState:
             return self._subtract_beyond(same, half, *self._product_sums(same.u, same.a))
 
-        return self._gradient_from_half(same, self.where_cut(cut, subtract_beyond, half))
+        return self._gradient_from_half(same, self._where_cut(cut, subtract_beyond, half))
 
     def gradient_by_sums(self, y: PairwiseState, sums: PairSums) -> PairwiseState:
         """Return the gradient of L, from the sums over all pairs of neurons, of `effective` y."""
@@ -199,7 +204,7 @@ class PairwiseRisk(AbstractStepIntegrals):
 
         half = PairwiseHessian(hess_0a, hess_aa, -a, hess_au, hess_uu)
         cut = self.touches_ends(u)
-        half = self.where_cut(cut, subtract_beyond, half)
+        half = self._where_cut(cut, subtract_beyond, half)
         inside = 2 * self.inside(y.u).astype(u.dtype)
         return PairwiseHessian(
             2 * half.hess_0a,
@@ -219,6 +224,16 @@ class PairwiseRisk(AbstractStepIntegrals):
         bias = y.bias - self.offset + left
         a = jnp.where(self.inside(y.u), y.a, 0.0)
         return PairwiseState(bias, a, jnp.clip(y.u, -0.5 * self.eta, 1.0 + 0.5 * self.eta))
+
+    def touches_ends(self, u: Array, spare: float = 0.0) -> Bool[Array, ""]:
+        """Return whether the transition of any step (..., m) is not inside [0, 1] altogether, with
+        `spare` times eta to spare."""
+        margin = (0.5 + spare) * self.eta
+        return jnp.any((u < margin) | (u > 1.0 - margin))
+
+    def _where_cut(self, cut: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree) -> Tree:
+        """Return `change(parts)`, a tree like `parts`, if any step is cut, else `parts`."""
+        return parts if self.uncut else gathered_cond(cut, change, parts)
 
     def inside(self, u: Array) -> Array:
         """Return which neurons (m,) have at least a part of their transition inside [0, 1]."""

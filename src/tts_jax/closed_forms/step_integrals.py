@@ -9,15 +9,13 @@ F' is f* with its jumps replaced by steps of the activation. `primitive` and `ov
 those of `AbstractStep`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._types import Array, Bool, Scalar, Tree
-from ..batching.gathered_cond import gathered_cond
+from .._types import Array, Scalar
 from ..models.activations import AbstractStep
 from ..models.targets import PiecewiseConstant
 
@@ -39,19 +37,6 @@ class AbstractStepIntegrals(eqx.Module):
 
     activation: AbstractStep
     target: PiecewiseConstant
-    uncut: bool = eqx.field(static=True, default=False, kw_only=True)
-    """Whether it is known that neither 0 nor 1 cuts any step. Then formulas for what they cut are
-    not compiled, which are two thirds of all."""
-
-    def touches_ends(self, u: Array, spare: float = 0.0) -> Bool[Array, ""]:
-        """Return whether the transition of any step (..., m) is not inside [0, 1] altogether, with
-        `spare` times eta to spare."""
-        margin = (0.5 + spare) * self.eta
-        return jnp.any((u < margin) | (u > 1.0 - margin))
-
-    def where_cut(self, cut: Bool[Array, ""], change: Callable[[Tree], Tree], parts: Tree) -> Tree:
-        """Return `change(parts)`, a tree like `parts`, if any step is cut, else `parts`."""
-        return parts if self.uncut else gathered_cond(cut, change, parts)
 
     @property
     def eta(self) -> Array:

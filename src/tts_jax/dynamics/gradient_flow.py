@@ -156,10 +156,9 @@ class GradientFlow(AbstractFlow):
         rates = None if self.rates is None else rates_like(self.rates, params.u)
         tolerances = jnp.asarray(self.rtol), jnp.asarray(self.atol)
         system = CollocationSystem(risk, epsilon, rates, *tolerances)
-        start = system.begin(problem.to_matrix(params.a, risk.outputs()), params.u)
+        start = system.begin(jnp.reshape(params.a, (-1, risk.outputs())), params.u)
         ys, status, stats, end = self._integrate(system, start, given.taus)
-        outer = jax.vmap(lambda matrix: problem.from_matrix(matrix, params.a))(ys.a)
-        ys = Params(outer, ys.u)
+        ys = Params(ys.a.reshape(-1, *np.shape(params.a)), ys.u)
         counts = {"gradients": end.gradients, "eigenvectors": end.factorisations}
         stats |= {name: count.astype(jnp.int32) for name, count in counts.items()}
         risks = recorded_risks(problem, ys, only_known=given.only_known)

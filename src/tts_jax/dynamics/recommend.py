@@ -17,10 +17,8 @@ from .._numbers import as_real, as_whole, check_scalar
 from .._programs import compiled
 from .._types import Array, Real, Scalar, Tree, varying_as
 from ..closed_forms.gradient_system import MOST_DENSE
-from ..models.activations import AbstractStep, ReLU
 from ..models.network import Params
 from ..problems.base import AbstractProblem
-from ..problems.sample import AbstractSampleProblem
 from ..problems.separable import AbstractSeparableProblem
 from .rates import rates_like
 
@@ -104,20 +102,8 @@ def implicit_gradients(parameters: int, hessian: float = AUTODIFF_HESSIAN) -> fl
 
 
 def by_collocation(problem: AbstractProblem, parameters: int) -> bool:
-    """Return whether flows of a problem, of so many parameters, run by collocation.
-
-    On a sample it has always been the fastest method, or nearly so: at any epsilon, horizon, and
-    number of parameters that benchmarks/sample_flows.py and docs/solvers.md have. The exact risk of
-    a population compiles far longer for it, which only pays where a Hessian would be large.
-    On a sample, kinks of an activation would end every one of its long steps.
-    """
-    if not isinstance(problem, AbstractSeparableProblem) or not problem.has_quadratic_risk():
-        return False
-    activation = getattr(getattr(problem, "network", None), "activation", None)
-    is_sample = isinstance(problem, AbstractSampleProblem)
-    if is_sample and isinstance(activation, ReLU | AbstractStep):
-        return False
-    return is_sample or parameters > MOST_DENSE
+    """Return whether flows of a problem, of so many parameters, run by collocation."""
+    return isinstance(problem, AbstractSeparableProblem) and problem.suits_collocation(parameters)
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":

@@ -16,6 +16,7 @@ from .._types import Array, Float, Key, Real, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..closed_forms.two_layer import Sample, TwoLayerForm, parameters_of
+from ..models.activations import AbstractStep, ReLU
 from ..models.network import AbstractNetwork, AbstractOneInputNetwork, Params
 from ..models.targets import AbstractLabels, Teacher
 from ..models.two_layer import TwoLayerNetwork
@@ -134,11 +135,15 @@ class EmpiricalProblem(AbstractSeparableSample):
         sample = Sample(jnp.asarray(self.x), y, self._shares())
         return TwoLayerForm(network, sample, jnp.asarray(self.penalty), self.risk)
 
-    def has_quadratic_risk(self) -> bool:
+    def suits_collocation(self, parameters: int) -> bool:
+        del parameters
         # Not for a subclass whose risk may be another one.
         names = ("risk", "predict", "features", "losses", "sample_loss")
         is_own = all(getattr(type(self), n) is getattr(EmpiricalProblem, n) for n in names)
-        return is_own and self.loss == "squared"
+        # Each of its long steps would end at a kink, of which a sample has many.
+        activation = getattr(self.network, "activation", None)
+        has_kinks = isinstance(activation, ReLU | AbstractStep)
+        return is_own and self.loss == "squared" and not has_kinks
 
     def check(self, params: Params) -> None:
         self.network.check(params)

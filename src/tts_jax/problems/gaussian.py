@@ -20,6 +20,7 @@ from ..closed_forms.gaussian_moments import (
     means,
     second_moments,
 )
+from ..closed_forms.gradient_system import MOST_DENSE
 from ..integrators.collocation import AbstractQuadraticRisk
 from ..models.network import Params, as_params
 from ..models.targets import Teacher
@@ -134,8 +135,9 @@ class GaussianProblem(AbstractSeparableProblem):
         wanted = found.with_target + found.features[:, None] * found.target[None, :]
         return found.gram, wanted.reshape(-1, *self._outputs)
 
-    def has_quadratic_risk(self) -> bool:
-        return type(self) is GaussianProblem
+    def suits_collocation(self, parameters: int) -> bool:
+        # The exact risk compiles far longer for it: that pays where a Hessian would be large.
+        return type(self) is GaussianProblem and parameters > MOST_DENSE
 
     def quadratic_risk(self) -> AbstractQuadraticRisk:
         """Return the exact risk. Errors of the network are measured on a few hundred inputs."""

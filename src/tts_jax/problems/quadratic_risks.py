@@ -63,7 +63,7 @@ class SampleRisk(AbstractQuadraticRisk):
 
         def moved(a: Array, change: Tree) -> Scalar:
             push = parts[-1].push(jax.tree.map(lambda leaf: leaf[None], change))[0]
-            return jnp.sqrt(jnp.sum(self.shares @ product(push, a) ** 2))
+            return _size(product(push, a), self.shares)
 
         return QuadraticNodes(lambda a: by_outer(a, residuals(a)), gradients, moved)
 
@@ -90,11 +90,7 @@ class SampleRisk(AbstractQuadraticRisk):
         return self.y.shape[1]
 
     def scale(self) -> Scalar:
-        mean = self.shares @ self.y
-        apart = self._size(self.y - mean[None], self.shares)
-        whole = self._size(self.y, self.shares)
-        # Targets that are all alike have no size but their own.
-        return jnp.where(apart > 1e-2 * whole, apart, whole)
+        return _spread(self.y, self.shares)
 
     def _nodes_in_blocks(self, us: Tree) -> QuadraticNodes:
         """Return what `nodes` returns, with the features of few samples at a time."""
@@ -145,9 +141,6 @@ class SampleRisk(AbstractQuadraticRisk):
     def _penalised(self, gram: Array) -> Array:
         return gram + self.penalty * jnp.eye(gram.shape[-1])
 
-    def _size(self, values: Float[Array, "N K"], shares: Array) -> Scalar:
-        return jnp.sqrt(jnp.sum(shares @ values**2))
-
 
 class PopulationRisk(AbstractQuadraticRisk):
     """The risk of a problem over all inputs.
@@ -178,7 +171,7 @@ class PopulationRisk(AbstractQuadraticRisk):
                 return self.problem.predict(self._params(a, u), self.x)
 
             push = jax.jvp(predict, (_last(us),), (change,))[1]
-            return _root_mean_square(push.reshape(self.y.shape))
+            return _size(push.reshape(self.y.shape), self._shares())
 
         return QuadraticNodes(residual, gradients, moved)
 
@@ -193,13 +186,14 @@ class PopulationRisk(AbstractQuadraticRisk):
         penalty = jnp.asarray(self.problem.penalty)
         return gram + penalty * jnp.eye(gram.shape[0]), moments.reshape(gram.shape[0], -1)
 
+    def _shares(self) -> Float[Array, " n"]:
+        return jnp.full(self.y.shape[0], 1 / self.y.shape[0])
+
     def outputs(self) -> int:
         return self.y.shape[1]
 
     def scale(self) -> Scalar:
-        apart = _root_mean_square(self.y - jnp.mean(self.y, axis=0, keepdims=True))
-        whole = _root_mean_square(self.y)
-        return jnp.where(apart > 1e-2 * whole, apart, whole)
+        return _spread(self.y, self._shares())
 
 
 class _Linearised(NamedTuple):
@@ -226,5 +220,12 @@ def _last(us: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf[-1], us)
 
 
-def _root_mean_square(values: Float[Array, "n K"]) -> Scalar:
-    return jnp.sqrt(jnp.mean(jnp.sum(values**2, axis=1)))
+def _spread(y: Float[Array, "n K"], shares: Float[Array, " n"]) -> Scalar:
+    """Return the standard deviation of targets; for targets that are all alike, their size."""
+    apart, whole = _size(y - (shares @ y)[None], shares), _size(y, shares)
+    return jnp.where(apart > 1e-2 * whole, apart, whole)
+
+
+def _size(values: Float[Array, "n K"], shares: Float[Array, " n"]) -> Scalar:
+    """Return the root mean square of values, each by its share."""
+    return jnp.sqrt(jnp.sum(shares @ values**2))
