@@ -11,7 +11,7 @@ def check_same(stored: Mapping[str, Any], asked: Mapping[str, Any], where: Any) 
 
     Both studies are tables; `where` is the folder of the stored one.
     """
-    # Where the data stand is nobody's business: the hash of their numbers is in the problem.
+    # Where the data stand does not count: the hash of their numbers is in the problem.
     apart: dict[str, Any] = {"grid": None, "taus": None, "data": None}
     lines = differences({**stored, **apart}, {**asked, **apart})
     lines += _other_times(stored["taus"], asked["taus"])

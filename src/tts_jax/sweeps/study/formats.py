@@ -105,6 +105,7 @@ def _csv(file: Path, names: Sequence[str]) -> Columns:
         header = [name.strip() for name in next(rows, [])]
         _check_names(names, header)
         columns = {name: array("d") for name in names}
+        places = [(name, header.index(name)) for name in names]
         empty = 0
         for row in rows:
             if not row:
@@ -117,8 +118,8 @@ def _csv(file: Path, names: Sequence[str]) -> Columns:
                 raise FormatError(
                     f"has {len(row)} cells in line {rows.line_num}, and must have {expected}"
                 )
-            for name, column in columns.items():
-                column.append(_number(row[header.index(name)], name, rows.line_num))
+            for name, place in places:
+                columns[name].append(_number(row[place], name, rows.line_num))
             if rows.line_num % _OFTEN == 0:
                 check_memory(file.name, rows.line_num * len(names), at_once=2)
     return {name: np.array(column) for name, column in columns.items()}
