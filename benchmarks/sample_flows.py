@@ -2,7 +2,8 @@
 
     taskset -c 0 python benchmarks/sample_flows.py [PART ...]
 
-Parts: small, middle, large (140, 420 and 1200 parameters); all by default. On one core, since the
+Parts: small, middle, large (140, 420 and 1200 parameters), and counts, of the package alone; all by
+default. On one core, since the
 cores of a machine that does other work wait for each other. What was measured goes to
 benchmarks/results/sample_flows.json.
 
@@ -156,21 +157,40 @@ def measured(width, inputs, count, epsilons, *, with_rosenbrock=True):
         yield f"m = {width}, d = {inputs}, N = {count}, epsilon = {epsilon:g}", row
 
 
+SMALL, MIDDLE, LARGE = (20, 5, 500), (60, 5, 500), (100, 10, 1000)
+"""Neurons, inputs, and samples."""
+
+
 def small():
     """140 parameters: 20 neurons, 5 inputs, 500 samples."""
-    yield from measured(20, 5, 500, EPSILONS)
+    yield from measured(*SMALL, EPSILONS)
 
 
 def middle():
     """420 parameters: 60 neurons, 5 inputs, 500 samples."""
-    yield from measured(60, 5, 500, EPSILONS)
+    yield from measured(*MIDDLE, EPSILONS)
 
 
 def large():
     """1200 parameters: 100 neurons, 10 inputs, 1000 samples; without the Rosenbrock method, which
     takes minutes."""
-    yield from measured(100, 10, 1000, EPSILONS, with_rosenbrock=False)
+    yield from measured(*LARGE, EPSILONS, with_rosenbrock=False)
+
+
+def counts():
+    """What flows of the package count, and their error, at rtol 1e-4 and 1e-6."""
+    for size in (SMALL, MIDDLE, LARGE):
+        for epsilon in EPSILONS:
+            case, row = Case(*size, epsilon), {}
+            for rtol in (1e-4, 1e-6):
+                states, counted = case.states_of(case.package(rtol))
+                row[f"{rtol:g}"] = {"error": case.error(states), **counted}
+            shown = {
+                rtol: (each["gradients"], f"{each['error']:.1e}") for rtol, each in row.items()
+            }
+            print(f"m = {size[0]}, epsilon = {epsilon:g}:", shown, flush=True)
+            yield f"m = {size[0]}, d = {size[1]}, N = {size[2]}, epsilon = {epsilon:g}", row
 
 
 if __name__ == "__main__":
-    main("sample_flows", {"small": small, "middle": middle, "large": large})
+    main("sample_flows", {"small": small, "middle": middle, "large": large, "counts": counts})
