@@ -57,7 +57,8 @@ FILES_OF = {
     ),
     "integrators": (
         *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
-        *("lobatto", "relaxation", "collocation"),
+        *("quadratic_risk", "anderson", "lobatto", "relaxation", "swept_state"),
+        "collocation",
         *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
     ),
     "models": (

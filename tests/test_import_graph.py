@@ -129,6 +129,8 @@ WITHOUT_MIRROR = {
     ("dynamics", "base"): "abstract; tests/test_simulation.py has an instance of a user's",
     ("integrators", "diffrax", "integrate"): "tests/integrators/diffrax/test_chord.py and "
     "tests/dynamics/test_gradient_flow.py run it",
+    ("integrators", "quadratic_risk"): "abstract; tests/problems/test_quadratic_risks.py has two",
+    ("integrators", "swept_state"): "fields only; test_collocation.py runs them",
     ("problems", "penalised"): "abstract; test_separable.py, test_losses.py and test_additive.py "
     "have penalties",
     ("plot",): "tests/cli/test_pictures.py and test_figures.py draw with it",

@@ -8,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from small_systems import any_system
 
+from tts_jax.integrators import collocation
 from tts_jax.integrators.collocation import CollocationSystem
 from tts_jax.integrators.loop import run
 from tts_jax.integrators.step_size import StepControl
@@ -125,6 +126,46 @@ def test_the_order_does_not_depend_on_epsilon(epsilon):
     assert errors[0] < 1e-3
     orders = np.log2(np.divide(errors[:-1], errors[1:]))
     assert np.all((orders > 4.5) | (np.asarray(errors[1:]) < 1e-12))
+
+
+@pytest.mark.thorough
+def test_accelerated_sweeps_take_long_steps(monkeypatch):
+    """To tau = 60, where steps are as long as sweeps converge for."""
+    taus, rtol = jnp.asarray([60.0]), jnp.asarray(1e-5)
+
+    def gradients():
+        system = system_of(jnp.asarray(1e-3), rtol)
+        # A function of its own: one that was compiled would keep its sweeps.
+        found, now = jax.jit(
+            lambda: run(system, system.begin(A, U), taus, control_of(taus, rtol))
+        )()
+        return found, int(now.y.gradients)
+
+    found, fast = gradients()
+    monkeypatch.setattr(collocation, "accelerated", lambda history, _, image: (image, history))
+    wanted, plain = gradients()
+    assert error_of(found.ys, wanted.ys) < 20 * rtol
+    assert fast < 0.7 * plain
+
+
+def test_after_rejections_the_gradient_at_the_start_is_computed_anew():
+    system = system_of(jnp.asarray(1e-2), jnp.asarray(1e-6))
+
+    @jax.jit
+    def first_slopes(rejections):
+        state = system.begin(A, U)
+        wrong = jax.tree.map(jnp.zeros_like, state.slopes)
+        state = state._replace(slopes=wrong, rejections=rejections)
+        step = system.step(state, jnp.asarray(1e-4))
+        return system.field_at_start(step), step.after.gradients - state.gradients
+
+    kept, count = first_slopes(jnp.asarray(1.0))
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(kept))
+    assert count % 4 == 0
+    anew, count = first_slopes(jnp.asarray(2.0))
+    wanted = WHOLE(-jax.grad(plain_risk)(FLAT))[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), anew, wanted)
+    assert count % 4 == 1
 
 
 def test_a_step_ends_where_its_dense_output_does():

@@ -35,3 +35,9 @@ def test_the_quadrature_is_exact_to_degree_7_and_without_the_first_node_to_degre
     for degree in range(4):
         found = lobatto.WITHOUT_FIRST @ lobatto.NODES**degree
         np.testing.assert_allclose(found, 1 / (degree + 1), atol=1e-14)
+
+
+def test_a_cubic_is_known_at_the_first_node_by_the_other_four():
+    for degree in range(4):
+        found = lobatto.BEFORE_OTHERS @ lobatto.NODES[1:] ** degree
+        np.testing.assert_allclose(found, 0.0**degree, atol=1e-13)

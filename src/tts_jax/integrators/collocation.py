@@ -14,15 +14,15 @@ A step of size h has the five Lobatto nodes c_j. Sweeps improve the slopes k_j o
 
 This is a spectral deferred correction with the fast layer integrated exactly. Its order is that of
 the nodes, 5 and more, at every epsilon: 1/epsilon is nowhere but in the rates z, and with a slaved
-u is not stiff. A sweep costs four gradients. It has converged when the slopes change little; how
-little that is tells an estimate of the Lipschitz constant of k, by which a sweep brings them
-nearer to their limit.
+u is hardly stiff. A sweep costs four gradients. Sweeps are accelerated, see `anderson`, so that
+steps may be several times longer than plain sweeps converge for: that is what long horizons need.
+They have converged when the slopes change little; how little that is tells an estimate of the
+Lipschitz constant of k, by which a sweep brings them nearer to their limit.
 
 Sources: A. Dutt, L. Greengard, V. Rokhlin, BIT 40:241 (2000), for deferred corrections; M.
 Hochbruck, A. Ostermann, SIAM J. Numer. Anal. 43:1069 (2005), for exponential collocation.
 """
 
-import abc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,11 +32,22 @@ import jax.numpy as jnp
 
 from .._types import Array, Float, Scalar, Tree
 from ..numerics.products import product
-from .lobatto import INTEGRALS, NODES, TO_MIDDLE, WITHOUT_FIRST, integrals_to, lagrange_at
+from .anderson import History, accelerated, no_history
+from .lobatto import (
+    BEFORE_OTHERS,
+    INTEGRALS,
+    NODES,
+    TO_MIDDLE,
+    WITHOUT_FIRST,
+    integrals_to,
+    lagrange_at,
+)
+from .quadratic_risk import AbstractQuadraticRisk, QuadraticNodes
 from .relaxation import relaxation_weights
 from .rosenbrock import AbstractSystem, combine
+from .swept_state import Halves, SweptState, SweptStep
 
-_SWEEPS = 6
+_SWEEPS = 8
 """Sweeps of a step, at most. A step that needs more is too long."""
 
 _INNER = 12
@@ -45,8 +56,11 @@ _INNER = 12
 _INNER_TOLERANCE = 0.003
 """By how much of the tolerance the last inner iteration may change the network."""
 
-_CONVERGED = 0.1
+_CONVERGED = 0.03
 """The part of the tolerance that is left to sweeps."""
+
+_REJECTIONS = 2
+"""Rejections of a step after which the gradient at its start is computed anew."""
 
 _VISIBLE = 0.05
 """Changes of the network below this part of the tolerance say nothing about the next ones."""
@@ -58,93 +72,17 @@ _FEW = 5
 """Inner iterations after which eigenvectors are good for the next step, too."""
 
 
-class QuadraticNodes(NamedTuple):
-    """Functions of a (n, p, K) at n places u, whose features they share.
-
-    `residual`: to H a - b (n, p, K), half of the gradient by a. `gradients`: to this and the
-    gradients by u, with a leading axis (n,). `moved`: from a (p, K) and a change of u to that of
-    the network at the last of the places, its root mean square to first order.
-    """
-
-    residual: Callable[[Array], Array]
-    gradients: Callable[[Array], tuple[Array, Tree]]
-    moved: Callable[[Array, Tree], Scalar]
-
-
-class AbstractQuadraticRisk(eqx.Module):
-    """A risk L(a, u) = tr(a^T H(u) a) - 2 tr(b(u)^T a) + c for a (p, K) and any pytree u."""
-
-    @abc.abstractmethod
-    def nodes(self, us: Tree) -> QuadraticNodes:
-        """Return what is known of the risk at places u, on the leading axis of every leaf."""
-
-    @abc.abstractmethod
-    def gram(self, u: Tree) -> Float[Array, "p p"]:
-        """Return H(u)."""
-
-    @abc.abstractmethod
-    def outputs(self) -> int:
-        """Return K."""
-
-    @abc.abstractmethod
-    def scale(self) -> Scalar:
-        """Return how large the network is to be, in its root mean square, which errors are
-        measured against."""
-
-
-class Halves(NamedTuple):
-    """What is recorded: the fast layer a (p, K), and u."""
-
-    a: Float[Array, "p K"]
-    u: Tree
-
-
-class SweptState(NamedTuple):
-    """A state, and what the next step takes over from the last one.
-
-    `slopes`: k at the nodes of the last step, on leading axes (5,), and `size`, that of the step,
-    0 before the first one; `residual` (p, K), that is H a - b at its end; `rates` (p,) and
-    `vectors` (p, p) of A; `stale`, 1 if they are to be found anew, else 0; `lipschitz`, and
-    `measured`, the size of the last step that it was estimated in, both 0 where that is unknown;
-    how many `gradients` have been computed, and how many times eigenvectors (`factorisations`).
-    Floats, also the counts, since whole numbers have no derivatives.
-    """
-
-    a: Float[Array, "p K"]
-    u: Tree
-    slopes: Tree
-    size: Scalar
-    residual: Float[Array, "p K"]
-    rates: Float[Array, " p"]
-    vectors: Float[Array, "p p"]
-    stale: Scalar
-    lipschitz: Scalar
-    measured: Scalar
-    gradients: Scalar
-    factorisations: Scalar
-
-
-class SweptStep(NamedTuple):
-    """A step: the state `after` it, whose slopes are those of the step; the `forcing` (5, p, K) of
-    the eigenvectors of A, times h / epsilon; their `decay` (p,), h times their rates over epsilon;
-    and the norm of its `error`."""
-
-    after: SweptState
-    forcing: Array
-    decay: Array
-    error: Scalar
-
-
 class _Sweep(NamedTuple):
     """Where the sweeps of a step stand.
 
-    The slopes; a in eigenvectors and its forcing, at the nodes; H a - b at the end; the change of
-    the network by the last sweep and by the last inner iteration; the error of the quadrature; an
-    estimate of the Lipschitz constant; how many sweeps there were, and how many inner iterations in
-    one of them, at most.
+    The slopes, and earlier ones; a in eigenvectors and its forcing, at the nodes; H a - b at the
+    end; the change of the network by the last sweep and by the last inner iteration; the error of
+    the quadrature; an estimate of the Lipschitz constant; how many sweeps there were, and how many
+    inner iterations in one of them, at most.
     """
 
     slopes: Tree
+    earlier: History
     modes: Array
     forcing: Array
     residual: Array
@@ -187,6 +125,7 @@ class CollocationSystem(AbstractSystem):
             stale=zero,
             lipschitz=zero,
             measured=zero,
+            rejections=zero,
             gradients=zero + 1,
             factorisations=zero + 1,
         )
@@ -203,7 +142,8 @@ class CollocationSystem(AbstractSystem):
         zero = jnp.zeros_like(h)
         fixed = jax.lax.stop_gradient
         tolerance = fixed(self.atol + self.rtol * self.risk.scale())
-        predicted = _predicted(y, h)
+        y, first = self._start_of_step(y)
+        predicted = _predicted(y, h, first)
         stale = y.stale > 0
 
         def anew() -> tuple[Array, Array]:
@@ -221,6 +161,14 @@ class CollocationSystem(AbstractSystem):
         def modes_of(values: Array) -> Array:
             return product(vectors.T[None], values)
 
+        def with_first(slopes: Tree) -> Tree:
+            return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, slopes)
+
+        def forced_without_first(forcing: Array) -> Array:
+            """The change of a if the forcing is interpolated without the first node."""
+            apart = forcing[0] - jnp.tensordot(jnp.asarray(BEFORE_OTHERS), forcing[1:], 1)
+            return (weights[-1, 0][:, None] * apart)[None]
+
         def sweep(now: _Sweep) -> _Sweep:
             us = jax.vmap(lambda row: _moved(y.u, h, combine(row, now.slopes)))(
                 jnp.asarray(INTEGRALS[1:])
@@ -234,8 +182,7 @@ class CollocationSystem(AbstractSystem):
                 forcing = per_step * (rates[None, :, None] * modes - 2 * modes_of(residual))
                 driven = jnp.sum(weights[..., None] * forcing[None], axis=1)
                 new = jnp.concatenate([start[None], relaxed + driven])
-                moved = fixed(new - modes) ** 2 * (0.5 * rates)[None, :, None]
-                return new, forcing, jnp.sqrt(jnp.max(jnp.sum(moved, axis=(1, 2)))), count + 1
+                return new, forcing, _size(new - modes, rates), count + 1
 
             modes, forcing, inner_change, inner = self._repeat(
                 lambda state: state[2] > _INNER_TOLERANCE * tolerance,
@@ -244,9 +191,8 @@ class CollocationSystem(AbstractSystem):
                 _INNER,
             )
             outer = product(vectors[None], modes[1:])
-            first = jax.tree.map(lambda leaf: leaf[:1], now.slopes)
-            residual, slopes = self._slopes(at, outer)
-            slopes = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, slopes)
+            residual, image = self._slopes(at, outer)
+            slopes = with_first(image)
 
             def moved(weights: Any, slopes: Tree) -> Scalar:
                 change = jax.tree.map(lambda leaf: h * leaf, combine(jnp.asarray(weights), slopes))
@@ -254,34 +200,40 @@ class CollocationSystem(AbstractSystem):
 
             change = moved(INTEGRALS[-1], jax.tree.map(jnp.subtract, slopes, now.slopes))
             quadrature = moved(INTEGRALS[-1] - WITHOUT_FIRST, slopes)
+            better, earlier = accelerated(now.earlier, _others(now.slopes), image)
             return _Sweep(
-                slopes,
+                with_first(better),
+                earlier,
                 modes,
                 forcing,
                 residual[-1],
                 change,
                 inner_change,
-                quadrature,
+                jnp.maximum(quadrature, _size(forced_without_first(forcing), rates)),
                 _lipschitz(now, change, y, h, tolerance),
                 now.sweeps + 1,
                 jnp.maximum(now.inner, inner),
             )
 
         def goes_on(now: _Sweep) -> Array:
-            # Where the Lipschitz constant is unknown, two sweeps show it.
-            unknown = (now.sweeps < 2) & ((y.size == 0) | (h > 2 * y.measured))
-            left = _part_left(now.lipschitz, h) * now.change
-            return unknown | ~(left <= _CONVERGED * tolerance)
+            # Where the Lipschitz constant is unknown, the next sweep may change as much as this.
+            unknown = (now.sweeps < 2) & ((h > 2 * y.measured) | (y.rejections > 0))
+            left = jnp.where(unknown, 1.0, _part_left(now.lipschitz, h)) * now.change
+            return ~(left <= _CONVERGED * tolerance)
 
         modes = jnp.repeat(start[None], NODES.size, axis=0)
         begin = _Sweep(
-            predicted,
+            *(predicted, no_history(_others(predicted))),
             *(modes, jnp.zeros_like(modes), y.residual),
             *(zero + jnp.inf, zero + jnp.inf, zero + jnp.inf, y.lipschitz, zero, zero),
         )
         now = self._repeat(goes_on, sweep, begin, _SWEEPS)
+        # What iterations leave counts where they did not converge: else it is small, but does not
+        # shrink with the step as an error does, and would keep the next step from growing.
         left = _part_left(now.lipschitz, h) * now.change
-        error = jnp.maximum(jnp.maximum(now.quadrature, left), now.inner_change) / tolerance
+        left = jnp.where(left <= _CONVERGED * tolerance, 0.0, left)
+        inner = jnp.where(now.inner_change <= _INNER_TOLERANCE * tolerance, 0.0, now.inner_change)
+        error = jnp.maximum(jnp.maximum(now.quadrature, left), inner) / tolerance
         last = jnp.asarray(INTEGRALS[-1])
         after = SweptState(
             a=product(vectors, now.modes[-1]),
@@ -294,6 +246,7 @@ class CollocationSystem(AbstractSystem):
             stale=jnp.where(now.inner > _FEW, 1.0, 0.0),
             lipschitz=now.lipschitz,
             measured=jnp.where(now.sweeps > 1, h, y.measured),
+            rejections=zero,
             gradients=y.gradients + 4 * now.sweeps,
             factorisations=y.factorisations + jnp.where(stale, 1.0, 0.0),
         )
@@ -319,10 +272,9 @@ class CollocationSystem(AbstractSystem):
         return Halves(y.a, y.u)
 
     def after_rejection(self, y: SweptState, step: SweptStep) -> SweptState:
-        # The Lipschitz constant is unknown: what is known of it may be what was wrong.
         return y._replace(
             stale=jnp.ones_like(y.stale),
-            measured=jnp.zeros_like(y.measured),
+            rejections=y.rejections + 1,
             gradients=step.after.gradients,
             factorisations=step.after.factorisations,
         )
@@ -331,6 +283,24 @@ class CollocationSystem(AbstractSystem):
         return CollocationSystem(
             self.risk, self.epsilon, self.relative, self.rtol, self.atol, is_reversible=True
         )
+
+    def _start_of_step(self, y: SweptState) -> tuple[SweptState, Tree]:
+        """Return the state, and the slopes at its start with a leading axis (1,).
+
+        Both are those at the end of the last step, where u was one sweep behind. That suits a,
+        which relaxed at this u, and is as accurate as the step. But it is no solution from here:
+        where steps do not succeed, the gradient here is computed, from which a relaxes anew.
+        """
+
+        def anew() -> tuple[Array, Tree, Scalar]:
+            residual, slopes = self._slopes(self.risk.nodes(_one(y.u)), y.a[None])
+            return residual[0], slopes, y.gradients + 1
+
+        def kept() -> tuple[Array, Tree, Scalar]:
+            return y.residual, jax.tree.map(lambda leaf: leaf[-1:], y.slopes), y.gradients
+
+        residual, slopes, count = jax.lax.cond(y.rejections >= _REJECTIONS, anew, kept)
+        return y._replace(residual=residual, gradients=count), slopes
 
     def _slopes(self, at: QuadraticNodes, a: Array) -> tuple[Array, Tree]:
         """Return H a - b and k for a (n, p, K) at n places."""
@@ -359,6 +329,11 @@ def _one(u: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf[None], u)
 
 
+def _others(slopes: Tree) -> Tree:
+    """Return the slopes at all nodes but the first."""
+    return jax.tree.map(lambda leaf: leaf[1:], slopes)
+
+
 def _moved(u: Tree, h: Scalar, slope: Tree) -> Tree:
     """Return u + h slope."""
     return jax.tree.map(lambda leaf, k: leaf + h * k, u, slope)
@@ -373,14 +348,27 @@ def _eigenvectors(gram: Float[Array, "p p"]) -> tuple[Array, Array]:
     return 2 * jnp.maximum(values, 0.0), vectors
 
 
-def _predicted(y: SweptState, h: Scalar) -> Tree:
-    """Return the slopes at the nodes of the next step, by the polynomial of the last one."""
+def _predicted(y: SweptState, h: Scalar, first: Tree) -> Tree:
+    """Return the slopes at the nodes of the next step, by the polynomial of the last one.
+
+    `first`: those at the first node, with a leading axis (1,).
+    """
     last = jnp.where(y.size > 0, y.size, 1.0)
     rows = lagrange_at(1 + h / last * jnp.asarray(NODES))
     constant = jnp.zeros_like(rows).at[:, -1].set(1.0)
     rows = jnp.where((y.size > 0) & (h <= _EXTRAPOLATED * y.size), rows, constant)
-    rows = rows.at[0].set(constant[0])
-    return jax.tree.map(lambda leaf: jnp.tensordot(rows, leaf, 1), y.slopes)
+
+    def of_leaf(leaf: Array, first: Array) -> Array:
+        return jnp.concatenate([first, jnp.tensordot(rows[1:], leaf, 1)])
+
+    return jax.tree.map(of_leaf, y.slopes, first)
+
+
+def _size(modes: Array, rates: Float[Array, " p"]) -> Scalar:
+    """Return the largest root mean square of the network of outer layers (n, p, K), which are given
+    in the eigenvectors of A. It is a number to compare with tolerances, without a derivative."""
+    squares = jax.lax.stop_gradient(modes) ** 2 * (0.5 * rates)[None, :, None]
+    return jnp.sqrt(jnp.max(jnp.sum(squares, axis=(1, 2))))
 
 
 def _part_left(lipschitz: Scalar, h: Scalar) -> Scalar:

@@ -44,6 +44,10 @@ WITHOUT_FIRST = np.append(0.0, _integrals(_lagrange(NODES[1:]), np.ones(1))[0])
 """The weights (j,) of the quadrature over a step without its first node."""
 
 
+BEFORE_OTHERS = _lagrange(NODES[1:])[:, 0]
+"""The values (j,) at the first node of the Lagrange polynomials of the other four."""
+
+
 def powers_of(at: Array) -> Array:
     """Return the powers (..., 5) of numbers, from 0 to 4."""
     return jnp.stack([jnp.ones_like(at), at, at**2, at**3, at**4], axis=-1)

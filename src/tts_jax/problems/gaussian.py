@@ -21,7 +21,7 @@ from ..closed_forms.gaussian_moments import (
     second_moments,
 )
 from ..closed_forms.gradient_system import MOST_DENSE
-from ..integrators.collocation import AbstractQuadraticRisk
+from ..integrators.quadratic_risk import AbstractQuadraticRisk
 from ..models.network import Params, as_params
 from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork

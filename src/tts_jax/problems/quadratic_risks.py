@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._types import Array, Float, Scalar, Tree
-from ..integrators.collocation import AbstractQuadraticRisk, QuadraticNodes
+from ..integrators.quadratic_risk import AbstractQuadraticRisk, QuadraticNodes
 from ..models.network import Params
 from ..numerics.products import product, summed_over_blocks
 

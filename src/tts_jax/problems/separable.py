@@ -10,7 +10,7 @@ import numpy as np
 from .._errors import argument_error, check_type
 from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
-from ..integrators.collocation import AbstractQuadraticRisk
+from ..integrators.quadratic_risk import AbstractQuadraticRisk
 from ..models.network import Params
 from ..numerics.gram import RIDGE, solve_gram
 from ..numerics.products import product
