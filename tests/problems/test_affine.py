@@ -57,9 +57,9 @@ def test_slow_leaves_that_are_not_defined_everywhere():
 def test_heads():
     at = params(b=(), w=(4,))
     head = head_of(lambda p, x: hidden(p.u, x) @ p.a["w"] + p.a["b"], at, X)
-    assert head == (None, False, 0)
+    assert head == (None, False, 0, False)
     head = head_of(lambda p, x: hidden(p.u, x) @ p.a["w"] + 2.0 * p.a["b"] + jnp.sum(p.u), at, X)
-    assert head == (None, True, None)
+    assert head == (None, True, None, False)
 
 
 @pytest.mark.parametrize("outputs", [2, 4])
@@ -70,12 +70,12 @@ def test_heads_of_several_outputs(outputs):
         rows = hidden(p.u, x)
         return rows @ p.a["w"] + (rows**2) @ p.a["z"].T + p.a["b"][None]
 
-    assert head_of(shared, at, X) == ((0, 1, 0), False, 0)
+    assert head_of(shared, at, X) == ((0, 1, 0), False, 0, False)
 
     def apart(p, x):
         return hidden(p.u, x) @ p.a["w"] * jnp.arange(1.0, outputs + 1.0)[None]
 
-    assert head_of(apart, params(w=(4, outputs)), X) == (None, False, None)
+    assert head_of(apart, params(w=(4, outputs)), X) == (None, False, None, False)
 
 
 def test_some_inputs_stand_for_all():
@@ -84,3 +84,23 @@ def test_some_inputs_stand_for_all():
     assert some.shape == (SAMPLES,)
     assert some[0] == 0
     assert some[-1] == 999
+
+
+@pytest.mark.parametrize(
+    ("activation", "has_kinks"),
+    [
+        *((jax.nn.relu, True), (jax.nn.leaky_relu, True), (jnp.abs, True)),
+        *((jnp.tanh, False), (jax.nn.gelu, False), (jax.nn.softplus, False)),
+        # Its second derivative jumps, which costs a method of steps hardly anything.
+        (jax.nn.elu, False),
+    ],
+)
+def test_kinks_are_seen(activation, has_kinks):
+    at = params(w=(4,))
+    head = head_of(lambda p, x: activation(x @ p.u) @ p.a["w"], at, X)
+    assert head.has_kinks == has_kinks
+
+
+def test_without_slow_leaves_there_are_no_kinks():
+    at = params(w=(3,))._replace(u={})
+    assert not head_of(lambda p, x: jax.nn.relu(x) @ p.a["w"], at, X).has_kinks

@@ -74,7 +74,7 @@ def asked_by_hand():
 def test_a_model_of_a_library_is_the_network_by_hand(library, asked_by_hand):
     problem, start, numbers = LIBRARIES[library]()
     assert type(problem) is tts.SeparableModelProblem
-    assert problem.head == (None, False, problem.head.bias)
+    assert problem.head == (None, False, problem.head.bias, False)
     assert problem.head.bias is not None
     same(numbers(problem.to_model(start)), by_hand().start, 0.0)
     outputs, (value, slope), best, batch = everything(problem, start)

@@ -123,6 +123,37 @@ def test_best_outer_is_least_squares(name, weighted, penalty):
     )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_flow_has_the_fast_leaves_as_a_matrix(name):
+    problem, start = problem_of(name)
+    # Outputs that do not share their features, and an offset, are no matrix times features.
+    assert problem.suits_collocation(10) == (name != "apart")
+    if name == "apart":
+        return
+    matrix = problem.outer_matrix(start.a)
+    back = problem.outer_layer(matrix, start.a)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), back, start.a)
+    found = problem.features(start.u, jnp.asarray(problem.x)) @ matrix
+    wanted = problem.predict(start, jnp.asarray(problem.x))
+    np.testing.assert_allclose(found, wanted.reshape(found.shape), rtol=1e-12)
+
+
+def test_kinks_and_subclasses_keep_the_other_methods():
+    x, y = data(COUNT, ())
+    bent, _ = tts.from_apply(lambda p, x: jax.nn.relu(x @ p["u"]) @ p["w"], BENT, x, y, "w")
+    assert not bent.suits_collocation(10)
+    problem, _ = problem_of("one")
+
+    class Own(tts.SeparableModelProblem):
+        pass
+
+    fields = {f.name: getattr(problem, f.name) for f in dataclasses.fields(problem)}
+    assert not Own(**fields).suits_collocation(10)
+
+
+BENT = {"u": RANDOM.normal(size=(3, WIDTH)), "w": RANDOM.normal(size=WIDTH)}
+
+
 def test_a_ridge_does_not_pull_the_bias():
     problem, start = problem_of("shared", penalty=0.1)
     far = dataclasses.replace(problem, y=problem.y + 1e6, penalty=0.0)

@@ -57,7 +57,8 @@ class GradientFlow(AbstractFlow):
     - `solver`: any diffrax solver, or None for the method that is expected to take the least time:
       the Rosenbrock method of the package, Rodas5P, for the closed forms of steps of one input;
       exponential collocation for a `SeparableProblem` and an `EmpiricalProblem` with the squared
-      loss, at any epsilon, unless the activation has kinks (ReLU, steps), and for a
+      loss, at any epsilon, unless the activation has kinks (ReLU, steps), for models of
+      `from_module` and `from_apply` that are linear in their fast leaves and smooth, and for a
       `GaussianProblem` of more than 500 parameters; elsewhere an explicit method, Tsit5, where the
       flow is not stiff for its number of parameters, which depends on numbers: a new epsilon or
       horizon that changes that choice compiles again. Under a jax transformation, where numbers
@@ -156,9 +157,9 @@ class GradientFlow(AbstractFlow):
         rates = None if self.rates is None else rates_like(self.rates, params.u)
         tolerances = jnp.asarray(self.rtol), jnp.asarray(self.atol)
         system = CollocationSystem(risk, epsilon, rates, *tolerances)
-        start = system.begin(jnp.reshape(params.a, (-1, risk.outputs())), params.u)
+        start = system.begin(problem.outer_matrix(params.a), params.u)
         ys, status, stats, end = self._integrate(system, start, given.taus)
-        ys = Params(ys.a.reshape(-1, *np.shape(params.a)), ys.u)
+        ys = Params(jax.vmap(lambda a: problem.outer_layer(a, params.a))(ys.a), ys.u)
         counts = {"gradients": end.gradients, "eigenvectors": end.factorisations}
         stats |= {name: count.astype(jnp.int32) for name, count in counts.items()}
         risks = recorded_risks(problem, ys, only_known=given.only_known)

@@ -31,12 +31,14 @@ class Head(NamedTuple):
 
     `axes`: the axis of each fast leaf that belongs to the K outputs, where they share their
     features, or None; `has_offset`: whether the model is not zero where all fast leaves are;
-    `bias`: the number of the feature that is always 1, or None.
+    `bias`: the number of the feature that is always 1, or None; `has_kinks`: whether derivatives by
+    the slow leaves jump, as those of ReLU networks.
     """
 
     axes: tuple[int, ...] | None = None
     has_offset: bool = True
     bias: int | None = None
+    has_kinks: bool = True
 
 
 def not_affine_in(predict: Predict, params: Params, x: Array) -> list[int]:
@@ -87,13 +89,49 @@ def head_of(predict: Predict, params: Params, x: Array) -> Head:
         features = np.concatenate([_first_output(rows, axes) for rows in slopes])
         ones = np.flatnonzero(np.all(features == 1.0, axis=0))
         bias = int(ones[0]) if ones.size else None
-    return Head(axes, any(np.any(values != 0) for values in outputs), bias)
+    has_offset = any(np.any(values != 0) for values in outputs)
+    return Head(axes, has_offset, bias, _has_kinks(predict, params, x, random))
 
 
 def spread(x: Any) -> Any:
     """Return some of the inputs x (N, ...), from all over the sample."""
     count = np.shape(x)[0]
     return x[np.unique(np.linspace(0, count - 1, SAMPLES).astype(int))]
+
+
+def _has_kinks(predict: Predict, params: Params, x: Array, random: np.random.Generator) -> bool:
+    """Return whether the derivative by the slow leaves jumps on a line through them.
+
+    Between places half as far apart the derivative of a smooth model changes half as much, where it
+    jumps as much as before.
+    """
+    leaves, structure = jax.tree.flatten(params.u)
+    along = jax.tree.unflatten(structure, _normal(leaves, 1.0, random))
+    a = jax.tree.map(jnp.asarray, _normal(jax.tree.leaves(params.a), 1.0, random))
+    a = jax.tree.unflatten(jax.tree.structure(params.a), a)
+
+    def slope(place: Array) -> Array:
+        def at(place: Array) -> Array:
+            u = jax.tree.map(lambda v, w: v + place.astype(v.dtype) * w, params.u, along)
+            return predict(Params(a, u), x)
+
+        return jax.jvp(at, (place,), (jnp.ones_like(place),))[1]
+
+    places = jnp.linspace(-_LENGTH, _LENGTH, _PLACES)
+    slopes = np.asarray(jax.jit(lambda places: jax.lax.map(slope, places))(places))
+    near = np.max(np.abs(np.diff(slopes, axis=0)), initial=0.0)
+    apart = np.max(np.abs(np.diff(slopes[::2], axis=0)), initial=0.0)
+    return not near < _SMOOTH * apart and bool(near > 0)
+
+
+_LENGTH = 0.1
+"""How far the line goes to either side: many kinks close together would look smooth."""
+
+_PLACES = 129
+"""Places on the line."""
+
+_SMOOTH = 0.75
+"""Between 1/2, which smooth models tend to, and 1."""
 
 
 def _slopes(

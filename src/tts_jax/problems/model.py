@@ -90,6 +90,24 @@ class SeparableModelProblem(ModelProblem, AbstractSeparableSample):
             leaves = [jnp.take(leaf, 0, axis=1 + axis) for leaf, axis in rows]
         return jnp.concatenate([leaf.reshape(*leaf.shape[:lead], -1) for leaf in leaves], axis=-1)
 
+    def suits_collocation(self, parameters: int) -> bool:
+        del parameters
+        # Not for a subclass, whose risk may be another one.
+        is_own = type(self) is SeparableModelProblem
+        return is_own and not (self.head.has_kinks or self.head.has_offset or self._own_features())
+
+    def outer_matrix(self, a: Tree) -> Float[Array, "p K"]:
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(a)]
+        if self.head.axes is None:
+            return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])[:, None]
+        rows = zip(leaves, self.head.axes, strict=True)
+        columns = [jnp.moveaxis(leaf, axis, -1) for leaf, axis in rows]
+        return jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in columns])
+
+    def outer_layer(self, matrix: Float[Array, "p K"], like: Tree) -> Tree:
+        del like
+        return self._leaves(matrix if self.head.axes is not None else matrix[:, 0])
+
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         """Return H and b of the fast leaves as a vector (p,), or as a matrix (q, K).
 

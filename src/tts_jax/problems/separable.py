@@ -35,6 +35,14 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
         """Return the risk as flows have it that run by collocation, of outer layers as matrices."""
         raise NotImplementedError(f"{type(self).__name__} has no `quadratic_risk()`.")
 
+    def outer_matrix(self, a: Tree) -> Float[Array, "p K"]:
+        """Return an outer layer as `quadratic_risk` has it, with a column for each output."""
+        return jnp.reshape(a, (-1, self.quadratic_risk().outputs()))
+
+    def outer_layer(self, matrix: Float[Array, "p K"], like: Tree) -> Tree:
+        """Return the outer layer that `outer_matrix` made a matrix of; `like`: one of its shape."""
+        return jnp.reshape(matrix, jnp.shape(like))
+
     def suits_collocation(self, parameters: int) -> bool:
         """Return whether flows of so many parameters are to run by collocation, which asks for a
         `quadratic_risk`: by default where a class defines it."""
