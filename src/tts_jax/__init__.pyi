@@ -18,6 +18,7 @@ from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
 from .dynamics.limit_flow import LimitFlow, hit_times
+from .dynamics.passages import passage_times
 from .dynamics.recommend import recommended_solver
 from .dynamics.reduced_flow import ReducedFlow
 from .dynamics.sgd.dynamics import SGD
@@ -134,6 +135,7 @@ __all__ = [
     "map_runs",
     "metrics",
     "open_sweep",
+    "passage_times",
     "plot",
     "read_study",
     "recommended_solver",

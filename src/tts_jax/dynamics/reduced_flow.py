@@ -11,9 +11,10 @@ from .._numbers import check_scalar, real
 from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
+from ..problems.base import AbstractProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
-from .flow import AbstractFlow
+from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
 
 
@@ -63,24 +64,43 @@ class ReducedFlow(AbstractFlow):
         form = self._form(given)
         return self, given if form is None else limited(form, given)
 
-    def run(self, given: RunInputs) -> RunOutputs:
-        problem = given.problem
-
-        def velocity(u: Tree) -> Tree:
-            a = problem.best_outer(u, ridge=self.ridge)
-            gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
-            if self.rates is not None:
-                gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
-            return jax.tree.map(lambda g: -g, gradient)
-
+    def motion(self, given: RunInputs) -> Motion:
+        problem, u = given.problem, given.params.u
         form = self._form(given)
         if form is not None:
             # The system of the gradient flow with epsilon = 0, where a has no mass and follows u.
-            outer = problem.best_outer(given.params.u, ridge=self.ridge)
-            given = given._replace(params=Params(outer, given.params.u))
-            return self._descend(form, jnp.zeros(()), jnp.asarray(self.ridge), given)
+            start = Params(problem.best_outer(u, ridge=self.ridge), u)
+            return self._known_motion(form, jnp.zeros(()), jnp.asarray(self.ridge), start)
+
+        def best(u: Tree) -> Params:
+            return Params(problem.best_outer(u, ridge=self.ridge), u)
+
         solver = stiff_solver() if self.solver is None else self.solver
-        us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
+        return self._solver_motion(
+            solver, lambda u: self._inner_velocity(problem, u), u, jax.vmap(best)
+        )
+
+    def velocity(self, problem: AbstractProblem, params: Params) -> Params:
+        along = self._inner_velocity(problem, params.u)
+        outer = jax.jvp(lambda u: problem.best_outer(u, ridge=self.ridge), (params.u,), (along,))[1]
+        return Params(outer, along)
+
+    def run(self, given: RunInputs) -> RunOutputs:
+        problem = given.problem
+        form = self._form(given)
+        if form is not None:
+            return self._descend(form, self.motion(given), given)
+        solver = stiff_solver() if self.solver is None else self.solver
+        us, status, stats = self._integrate_with(
+            solver, lambda u: self._inner_velocity(problem, u), given.params.u, given.taus
+        )
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
         ys = Params(outer, us)
         return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)
+
+    def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
+        a = problem.best_outer(u, ridge=self.ridge)
+        gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
+        if self.rates is not None:
+            gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
+        return jax.tree.map(lambda g: -g, gradient)
