@@ -74,10 +74,16 @@ def passage_times(
     flow.check(given)
     shape = _shape_of(event, params)
     # What an event closes over, if it is being traced, is told apart: it may have derivatives.
-    free, traced = jax.closure_convert(event, jax.tree.map(jnp.asarray, params))
+    numbers, rest = eqx.partition(event, eqx.is_array)
+    free, traced = jax.closure_convert(
+        lambda numbers, params: eqx.combine(numbers, rest)(params),
+        numbers,
+        jax.tree.map(jnp.asarray, params),
+    )
+    event = jax.tree_util.Partial(free, numbers) if traced else event
     flow, given = flow.prepared(given)
     given = given._replace(limit=None)  # nobody tries again with more
-    inputs = as_arrays((flow, given, free if traced else event, list(traced)))
+    inputs = as_arrays((flow, given, event, list(traced)))
     differentiated = not is_concrete(inputs) or is_traced()
     times = _passage_times(*inputs, differentiated)
     return times[0] if shape == () else times
