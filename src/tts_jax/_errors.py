@@ -75,6 +75,10 @@ class CostlyRunWarning(UserWarning):
     """A flow is about to take long, since its risk is not known in closed form."""
 
 
+class NotAffineWarning(UserWarning):
+    """A model is not affine in its fast leaves: there is no reduced flow of it."""
+
+
 class OffScaleWarning(UserWarning):
     """Inputs lie outside [0, 1], where all neurons start: most of them are never fitted."""
 

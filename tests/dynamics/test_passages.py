@@ -98,6 +98,7 @@ def test_neurons_arrive_when_their_distances_pass():
     """The closed form of steps: `arrival_times` has the roots of its dense output."""
     problem, start, within = small_problem(), spread_start(), 0.02
     flow = tts.GradientFlow(EPSILON, rtol=1e-9, atol=1e-11)
+    assert isinstance(problem.target, tts.PiecewiseConstant)
     jumps = jnp.asarray(problem.target.jumps)
 
     def distances(params):

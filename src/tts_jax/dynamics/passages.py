@@ -69,7 +69,7 @@ def passage_times(
     params = as_params(params)
     problem.check(params)
     check_finite("params", params)
-    taus = jnp.asarray(horizon)[None] if isinstance(horizon, jax.Array) else np.asarray([horizon])
+    taus: Any = horizon[None] if isinstance(horizon, jax.Array) else np.asarray([horizon])
     given = RunInputs(problem, params, taus, None, None)
     flow.check(given)
     shape = _shape_of(event, params)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_64_bit, is_concrete, is_traced
+from .._errors import NotAffineWarning, argument_error, check_64_bit, is_concrete, is_traced
 from .._numbers import as_flag, as_word, shown
 from .._types import Array, Real
 from ..models.adapters import (
@@ -64,7 +64,7 @@ def from_module(
     its fast leaves; and `Params(a, u)`, two modules with None in the place of each other's leaves.
     `problem.to_model(params)` is a module again, and so is that of a trajectory's.
 
-    **Warns:** `UserWarning`, naming the leaves that the model is not affine in.
+    **Warns:** `NotAffineWarning`, naming the leaves that the model is not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -111,7 +111,7 @@ def from_apply(
     in the fast leaves; and `Params(a, u)`, two trees like `params` with None in the place of each
     other's leaves. `problem.to_model(params)` is a tree like `params` again.
 
-    **Warns:** `UserWarning`, naming the leaves that the predictions are not affine in.
+    **Warns:** `NotAffineWarning`, naming the leaves that the predictions are not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -189,6 +189,7 @@ def _problem(
         "not ReducedFlow, which needs the best fast leaves by least squares. Choose other leaves "
         "as `fast`, such as a last layer without an activation after it, or say "
         "`separable=False` if this is meant.",
+        NotAffineWarning,
         stacklevel=3,
     )
     more = {"weights": problem.weights, "penalty": problem.penalty, "not_affine": paths}
