@@ -118,6 +118,13 @@ def argument_error(name: str, expected: str, got: Any) -> ValueError:
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
 
 
+def told_by(error: Exception) -> str:
+    """Return the class of an error and the first line of what it says, for the message of another:
+    a function of the user's may fail in any way."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], *, hint: str = "") -> None:
     """Raise unless `value` is an instance of `kind`; a class says that it was not called."""
     if isinstance(value, kind):

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_64_bit, check_finite, check_type, is_concrete, is_traced
+from .._errors import (
+    argument_error,
+    check_64_bit,
+    check_finite,
+    check_type,
+    is_concrete,
+    is_traced,
+    told_by,
+)
 from .._numbers import as_real, check_scalar, shown
 from .._programs import compiled
 from .._types import Array, Bool, Float, Real, Scalar, Times, Tree, as_arrays
@@ -94,9 +102,8 @@ def _shape_of(event: Event, params: Params) -> tuple[int, ...]:
     expected = "a function of parameters that returns float64 numbers of shape () or (k,)"
     try:
         found: Any = jax.eval_shape(event, params)
-    except Exception as error:  # of the user's function, which may fail in any way
-        text = str(error).strip().splitlines()
-        got = f"one that fails with {type(error).__name__}: {text[0] if text else ''}"
+    except Exception as error:  # of the user's function
+        got = f"one that fails with {told_by(error)}"
         raise argument_error("event", expected, got) from error
     if not isinstance(found, jax.ShapeDtypeStruct):
         raise argument_error("event", expected, f"one that returns a {type(found).__name__}")

@@ -5,8 +5,9 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._errors import argument_error
+from .._errors import argument_error, is_concrete
 from .._numbers import check_scalar, real
 from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
@@ -16,6 +17,8 @@ from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
 from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
+
+_LEAST_RIDGE = float(np.finfo(np.float64).eps)
 
 
 class ReducedFlow(AbstractFlow):
@@ -34,8 +37,8 @@ class ReducedFlow(AbstractFlow):
 
     Differentiable in the start, the rates, and the numbers of the problem.
 
-    **Raises:** `ValueError` for a ridge or tolerance that is not positive, and for rates that are
-    negative, not finite or not like u.
+    **Raises:** `ValueError` for a tolerance that is not positive, a ridge below 2.22e-16, and for
+    rates that are negative, not finite or not like u.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
@@ -45,6 +48,9 @@ class ReducedFlow(AbstractFlow):
 
     def __check_init__(self):
         check_scalar("ridge", self.ridge, minimum=0.0, strict=True)
+        if is_concrete(self.ridge) and float(self.ridge) < _LEAST_RIDGE:
+            expected = f"at least {_LEAST_RIDGE:.3g}, below which rounding swallows it"
+            raise argument_error("ridge", expected, float(self.ridge))
 
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "ReducedFlow")

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import NotAffineWarning, argument_error, check_64_bit, is_concrete, is_traced
+from .._errors import (
+    NotAffineWarning,
+    argument_error,
+    check_64_bit,
+    is_concrete,
+    is_traced,
+    told_by,
+)
 from .._numbers import as_flag, as_word, shown
 from .._types import Array, Real
 from ..models.adapters import (
@@ -237,9 +244,8 @@ def _traced(
     """Return what the model returns for inputs, without their numbers."""
     try:
         return jax.eval_shape(lambda p, x: problem.apply(problem.to_model(p), x), params, x)
-    except Exception as error:  # of the user's model, which may fail in any way
-        text = str(error).strip().splitlines()
-        got = f"one that fails with {type(error).__name__}: {text[0] if text else ''}"
+    except Exception as error:  # of the user's model
+        got = f"one that fails with {told_by(error)}"
         raise argument_error(name, expected, got) from error
 
 
