@@ -179,6 +179,31 @@ def test_derivatives_are_those_of_logarithms(transform):
 
 
 @pytest.mark.thorough
+def test_derivatives_of_the_reduced_flow_and_by_collocation_are_those_of_the_closed_forms():
+    """The time to turn by an angle from u is less by 1/(2 cos 2u); the fast layer's is linear in
+    epsilon."""
+    # By an explicit method, whose derivative compiles in less time.
+    explicit = diffrax.Tsit5()
+    reduced = tts.ReducedFlow(rtol=1e-10, atol=1e-12, ridge=1e-14, solver=explicit)
+    turning = Turning(jnp.zeros((2, 1)), jnp.sqrt(2.0) * jnp.ones(2))
+
+    def turned(u):
+        start = tts.Params(jnp.zeros(1), u[None])
+        return tts.passage_times(turning, reduced, start, 1.0, lambda p: 0.5 - p.u[0])
+
+    found = jax.grad(turned)(jnp.asarray(0.1))
+    assert float(found) == pytest.approx(-1 / (2 * np.cos(0.2)), rel=1e-6)
+    columns = Columns(jnp.asarray([[1.0], [1.0]]), jnp.asarray([1.0, 1.0]))
+    start = tts.Params(jnp.zeros(1), {"rest": jnp.zeros(())})
+
+    def relaxed(epsilon):
+        flow = tts.GradientFlow(epsilon, rtol=1e-9, atol=1e-11)
+        return tts.passage_times(columns, flow, start, 1.0, lambda p: 0.9 - p.a[0])
+
+    assert float(jax.grad(relaxed)(1e-3)) == pytest.approx(np.log(10.0) / 2, rel=1e-6)
+
+
+@pytest.mark.thorough
 def test_derivatives_with_a_solver_of_diffrax_are_its_own():
     found = jax.grad(lambda n: passage(n, diffrax.Tsit5()))(NUMBERS)
     np.testing.assert_allclose(
