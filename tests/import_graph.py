@@ -53,13 +53,14 @@ FILES_OF = {
     ),
     "numerics": (
         *("products", "quadrature", "gram", "symmetric", "banded", "first_root"),
+        "first_crossing",
         *("bivariate_normal", "hermite"),
     ),
     "integrators": (
-        *("rosenbrock", "step_size", "loop", "lane_queue", "step_adjoint", "checkpointing"),
-        *("quadratic_risk", "anderson", "lobatto", "relaxation", "swept_state"),
-        "collocation",
-        *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate"),
+        *("rosenbrock", "step_size", "loop", "passages", "lane_queue", "step_adjoint"),
+        "checkpointing",
+        *("quadratic_risk", "anderson", "lobatto", "relaxation", "swept_state", "collocation"),
+        *("diffrax.chord", "diffrax.rodas5p", "diffrax.integrate", "diffrax.system"),
     ),
     "models": (
         *("cubic_step", "activations", "network", "adapters", "shallow", "additive", "two_layer"),
@@ -89,7 +90,15 @@ FILES_OF = {
     "dynamics": (
         *("base", "rates", "autodiff_system", "rated_system", "first_try", "flow", "recommend"),
         *("gradient_flow", "reduced_flow"),
-        *("limit_flow", "arrivals", "sgd.samples", "sgd.run_spec", "sgd.loop", "sgd.one_run"),
+        *(
+            "limit_flow",
+            "passages",
+            "arrivals",
+            "sgd.samples",
+            "sgd.run_spec",
+            "sgd.loop",
+            "sgd.one_run",
+        ),
         *("sgd.gpu", "sgd.many_runs", "sgd.checkpoints", "sgd.diagnostics", "sgd.forward_only"),
         "sgd.dynamics",
     ),

@@ -70,6 +70,11 @@ for value, came in ((0.0, "0.0"), (-1.0, "-1.0"), (NAN, "nan"), (INF, "inf")):
     )
 
 case(
+    "a ridge that rounding swallows",
+    lambda: tts.ReducedFlow(ridge=1e-17),
+    "Argument `ridge` must be at least 2.22e-16, below which rounding swallows it, but is 1e-17",
+)
+case(
     "several epsilons",
     lambda: tts.GradientFlow(epsilon=jnp.ones(3)),
     "`epsilon` must be a single number, but is an array of shape (3,)",

@@ -33,7 +33,12 @@ SAMPLES = [
     UsageError("No such figure.", code=3),
     *(tts.CoarseStepsWarning("Large."), tts.CostlyRunWarning("Long.")),
     *(tts.SlowSettingsWarning("Slow."), tts.QuadratureWarning("Inexact.")),
-    *(tts.OffScaleWarning("Elsewhere."), tts.CheckpointWarning("Full."), HeldError("In use.")),
+    *(
+        tts.NotAffineWarning("Bent."),
+        tts.OffScaleWarning("Elsewhere."),
+        tts.CheckpointWarning("Full."),
+        HeldError("In use."),
+    ),
 ]
 
 

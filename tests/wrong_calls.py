@@ -272,6 +272,23 @@ CALLS: dict[str, Call] = {
             "within": wrong.number,
         },
     ),
+    "passage_times": Call(
+        tts.passage_times,
+        {
+            "problem": EXACT,
+            "flow": FLOW,
+            "params": START,
+            "horizon": 0.1,
+            "event": lambda params: params.u[0],
+        },
+        {
+            "problem": wrong.not_a(tts.AbstractProblem),
+            "flow": wrong.not_a(tts.GradientFlow, tts.ReducedFlow),
+            "params": halves,
+            "horizon": wrong.number,
+            "event": wrong.thing_or_none,
+        },
+    ),
     "recommended_solver": Call(
         tts.recommended_solver,
         {"epsilon": 0.1, "width": 5, "problem": EXACT},

@@ -4,6 +4,7 @@ from ._errors import (
     CheckpointWarning,
     CoarseStepsWarning,
     CostlyRunWarning,
+    NotAffineWarning,
     OffScaleWarning,
     QuadratureWarning,
     SimulationError,
@@ -18,6 +19,7 @@ from .dynamics.arrivals import arrival_times
 from .dynamics.base import AbstractDynamics
 from .dynamics.gradient_flow import GradientFlow
 from .dynamics.limit_flow import LimitFlow, hit_times
+from .dynamics.passages import passage_times
 from .dynamics.recommend import recommended_solver
 from .dynamics.reduced_flow import ReducedFlow
 from .dynamics.sgd.dynamics import SGD
@@ -96,6 +98,7 @@ __all__ = [
     "LimitFlow",
     "Logistic",
     "ModelProblem",
+    "NotAffineWarning",
     "OffScaleWarning",
     "Params",
     "PiecewiseConstant",
@@ -134,6 +137,7 @@ __all__ = [
     "map_runs",
     "metrics",
     "open_sweep",
+    "passage_times",
     "plot",
     "read_study",
     "recommended_solver",

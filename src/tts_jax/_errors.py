@@ -75,6 +75,10 @@ class CostlyRunWarning(UserWarning):
     """A flow is about to take long, since its risk is not known in closed form."""
 
 
+class NotAffineWarning(UserWarning):
+    """A model is not affine in its fast leaves: there is no reduced flow of it."""
+
+
 class OffScaleWarning(UserWarning):
     """Inputs lie outside [0, 1], where all neurons start: most of them are never fitted."""
 
@@ -112,6 +116,13 @@ def has_started() -> bool:
 def argument_error(name: str, expected: str, got: Any) -> ValueError:
     """Return the error for an argument: every such message has this form."""
     return ValueError(f"Argument `{name}` must be {expected}, but is {got}.")
+
+
+def told_by(error: Exception) -> str:
+    """Return the class of an error and the first line of what it says, for the message of another:
+    a function of the user's may fail in any way."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], *, hint: str = "") -> None:

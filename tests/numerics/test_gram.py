@@ -84,3 +84,8 @@ def test_it_is_never_nan_and_near_the_best_fit_where_neurons_meet(problem, ridge
         reference = np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ moments
         reached = risk(tts.Params(a, jnp.asarray(u)))
         assert reached <= risk(tts.Params(jnp.asarray(reference), jnp.asarray(u))) + 1e-9
+
+
+def test_a_negative_ridge_is_refused():
+    with pytest.raises(ValueError, match="`ridge` must be >= 0, but is -1e-09"):
+        solve_gram(jnp.eye(2), jnp.ones(2), ridge=-1e-9)

@@ -211,11 +211,13 @@ def test_a_model_that_is_not_affine_is_told_and_still_trains():
 
     random = np.random.default_rng(0)
     params = {"w": random.normal(size=(INPUTS, 4)), "v": {"in": random.normal(size=4), "out": 1.0}}
-    with pytest.warns(UserWarning, match=r"not affine in \['v'\]\['in'\], \['v'\]\['out'\]"):
+    with pytest.warns(
+        tts.NotAffineWarning, match=r"not affine in \['v'\]\['in'\], \['v'\]\['out'\]"
+    ):
         problem, start = tts.from_apply(apply, params, X, Y, "v")
     assert type(problem) is tts.ModelProblem
     assert problem.not_affine == ("['v']['in']", "['v']['out']")
-    with pytest.warns(UserWarning, match=r"not affine in \['w'\]:"):
+    with pytest.warns(tts.NotAffineWarning, match=r"not affine in \['w'\]:"):
         tts.from_apply(apply, params, X, Y, lambda path: "out" not in path)
     with pytest.raises(ValueError, match=r"`problem`.*best_outer.*a ModelProblem"):
         tts.simulate(problem, tts.ReducedFlow(), start, TAUS)

@@ -85,6 +85,8 @@ def test_parameters_that_do_not_fit_are_refused():
         tts.simulate(Mine(X, Y), tts.GradientFlow(1.0), START._replace(a=jnp.ones(4)), [0.0, 1.0])
     with pytest.raises(ValueError, match=r"`y` must be of shape \(37,\)"):
         tts.EmpiricalProblem(NETWORK, X, Y).check(START._replace(a=jnp.ones(4)))
+    with pytest.raises(ValueError, match=r"`params.u` must be such that .* fail with KeyError"):
+        Mine(X, Y).check(START._replace(u={"b": START.u["b"]}))
     with pytest.raises(ValueError, match="`weights` must be None for the loss"):
         tts.EmpiricalProblem(NETWORK, X, Y, weights=WEIGHTS, loss="norm")
 

@@ -9,8 +9,8 @@ import numpy as np
 from .._errors import argument_error, check_64_bit, check_type
 from .._numbers import as_real, check_scalar
 from .._programs import compiled
-from .._types import Array, Float, Real, Scalar, Tree, as_arrays
-from ..integrators.loop import LoopState, initial_state, is_running, try_step
+from .._types import Array, Float, Real, Scalar, Times, Tree, as_arrays
+from ..integrators.passages import first_passages
 from ..integrators.rosenbrock import AbstractStagedSystem, SolverStep, interpolate
 from ..integrators.step_size import StepControl
 from ..models.network import Params, as_params
@@ -18,7 +18,9 @@ from ..models.targets import PiecewiseConstant
 from ..numerics.first_root import bernstein_minimum, first_root
 from ..problems.population import Problem
 from .base import only_real
+from .flow import Motion
 from .gradient_flow import GradientFlow
+from .passages import with_derivatives
 from .rates import check_rates_fit
 
 
@@ -74,25 +76,23 @@ def _arrivals(
     def distance(y: Tree, jump: Scalar, within: Scalar) -> Scalar:
         return jnp.min(jnp.abs(positions(y) - jump)) - within
 
-    def with_derivatives(found: tuple[Scalar, Scalar]) -> Scalar:
-        jump, time = found
-        # The derivative of the time at which a distance g is zero: -dg / (dg/dtau) at that time.
-        state = flow.state_at(jnp.where(jnp.isfinite(time), time, horizon), system, start)
-        gap, speed = jax.jvp(
-            lambda y: distance(y, jump, within), (state,), (system.velocity(state),)
-        )
-        speed = jax.lax.stop_gradient(jnp.where(jnp.isfinite(time), speed, 1.0))
-        shift = (gap - jax.lax.stop_gradient(gap)) / speed  # zero, but not its derivative
-        time = jnp.where(jnp.isfinite(time), time - shift, time)
-        return jnp.where(distance(start, jump, within) <= 0, 0.0, time)
+    def speeds(y: Tree) -> Times:
+        def distances(y: Tree) -> Times:
+            return jax.vmap(lambda jump: distance(y, jump, within))(jumps)
+
+        return jax.jvp(distances, (y,), (system.velocity(y),))[1]
 
     jumps = jnp.asarray(target.jumps)
-    control = StepControl(
-        horizon, jnp.asarray(flow.rtol), jnp.asarray(flow.atol), jnp.asarray(flow.max_steps)
-    )
+    control = flow.control(horizon)
     fixed = jax.lax.stop_gradient((system, start, control, jumps, within))
-    times = _first_passages(positions, *fixed)
-    return jax.lax.map(with_derivatives, (jumps, times))
+    times = _arrivals_found(positions, *fixed)
+    return with_derivatives(
+        times,
+        flow,
+        Motion(system, start, lambda states: form.to_params(states, kept)),
+        lambda y, i: distance(y, jumps[i], within),
+        speeds,
+    )
 
 
 _NODES = np.linspace(0.0, 1.0, 5)
@@ -100,7 +100,7 @@ _FIT = np.linalg.inv(np.vander(_NODES, increasing=True))
 """From the values of a polynomial of degree 4, that of the dense output, to its coefficients."""
 
 
-def _first_passages(
+def _arrivals_found(
     positions: Callable[[Tree], Array],
     system: AbstractStagedSystem,
     start: Tree,
@@ -110,8 +110,8 @@ def _first_passages(
 ) -> Array:
     """Return the times (n-1,) at which the first neuron comes near each jump, as `arrival_times`.
 
-    One run finds all of them. A neuron may pass a jump within a step, there and back, so that the
-    ends of the steps do not tell: the roots of the dense output do.
+    A neuron may pass a jump within a step, there and back, so that the ends of the steps do not
+    tell: the roots of the dense output do, which is a polynomial.
     """
 
     def gaps(before: Tree, step: SolverStep) -> Array:
@@ -123,24 +123,13 @@ def _first_passages(
         side = jnp.where(offset >= 0, 1.0, -1.0)
         return (side[None] * moved[:, None, :]).at[0].add(side * offset - within)
 
-    def body(state: tuple[LoopState, Array]) -> tuple[LoopState, Array]:
-        before, times = state
-        good, h, step, after = try_step(system, before, control)
-        coefficients = gaps(before.y, step)
-
-        def earlier(times: Array) -> Array:
-            parts = jnp.min(first_root(coefficients), axis=1)
-            return jnp.minimum(times, before.t + h * parts)
-
-        near = good & jnp.any(bernstein_minimum(coefficients) <= 0)
-        return after, jax.lax.cond(near, earlier, lambda times: times, times)
-
-    def goes_on(state: tuple[LoopState, Array]) -> Array:
-        now, times = state
-        return is_running(now, control) & jnp.any(jnp.isinf(times))
+    def find(before: Tree, step: SolverStep, pending: Array) -> Array:
+        coefficients = gaps(before, step)
+        return jax.lax.cond(
+            jnp.any(bernstein_minimum(coefficients) <= 0),
+            lambda: jnp.min(first_root(coefficients), axis=1),
+            lambda: jnp.full(pending.shape, jnp.inf),
+        )
 
     nearest = jnp.min(jnp.abs(positions(start)[None, :] - jumps[:, None]), axis=1)
-    times = jnp.where(nearest <= within, 0.0, jnp.inf)
-    now, times = jax.lax.while_loop(goes_on, body, (initial_state(system, start, control), times))
-    ended = now.t >= control.horizon
-    return jnp.where(jnp.isinf(times) & ~ended, jnp.nan, times)
+    return first_passages(system, start, control, nearest <= within, find)

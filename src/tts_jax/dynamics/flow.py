@@ -1,7 +1,8 @@
 """The base of the flows that are integrated in time: tolerances, a solver, and statuses."""
 
+import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +16,8 @@ from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractStagedSystem, AbstractSystem
 from ..integrators.step_size import StepControl, all_finite
+from ..models.network import Params
+from ..problems.base import AbstractProblem
 from ..problems.recorded_risks import recorded_risks
 from ..trajectory import Trajectory
 from .base import AbstractDynamics, RunInputs, RunOutputs
@@ -29,6 +32,21 @@ if TYPE_CHECKING:
 Integrated = tuple[Tree, Array, dict[str, Any]]
 """The result of an integration: states at the recorded times, with a leading axis (T,) and NaN at
 times that were not reached; the status code; counts of steps."""
+
+
+class Motion(NamedTuple):
+    """A flow of a problem as a system with its method.
+
+    `params`: from what the system records of its states, with a leading axis (T,), to parameters
+    with that axis. `solver` and `velocity`, of what is recorded: where a solver of diffrax takes
+    the steps, else None.
+    """
+
+    system: AbstractSystem
+    start: Tree
+    params: Callable[[Tree], Params]
+    solver: "diffrax.AbstractSolver | None" = None
+    velocity: Callable[[Tree], Tree] | None = None
 
 
 _MOST_STEPS = 2**31 - 1
@@ -98,10 +116,30 @@ class AbstractFlow(AbstractDynamics):
         del horizon
         return 210.0 * (1e-6 / float(self.rtol)) ** 0.17
 
-    def state_at(self, tau: Scalar, system: AbstractSystem, start: Tree) -> Tree:
-        """Return the state of a system at tau, NaN if it was not reached. tau counts as fixed."""
-        taus = jax.lax.stop_gradient(tau)[None]
-        return jax.tree.map(lambda leaf: leaf[0], self._integrate(system, start, taus)[0])
+    @abc.abstractmethod
+    def motion(self, given: RunInputs) -> Motion:
+        """Return the flow as the system that `run` integrates."""
+
+    @abc.abstractmethod
+    def velocity(self, problem: AbstractProblem, params: Params) -> Params:
+        """Return d(a, u)/dtau."""
+
+    def control(self, horizon: Scalar) -> StepControl:
+        """Return the control of the steps of a run to a horizon."""
+        return StepControl(
+            horizon, jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
+        )
+
+    def states_at(self, taus: Times, motion: Motion) -> Tree:
+        """Return what is recorded at `taus`, which may be equal, NaN where they are not reached.
+
+        `taus` count as fixed.
+        """
+        taus = jax.lax.stop_gradient(taus)
+        if motion.solver is None or motion.velocity is None:
+            return self._integrate(motion.system, motion.start, taus)[0]
+        start = motion.system.recorded(motion.start)
+        return self._integrate_with(motion.solver, motion.velocity, start, taus)[0]
 
     def _integrate(
         self, system: AbstractSystem, start: Tree, taus: Times
@@ -110,9 +148,7 @@ class AbstractFlow(AbstractDynamics):
 
         Returns the entries of `Integrated`, and the last state.
         """
-        control = StepControl(
-            taus[-1], jnp.asarray(self.rtol), jnp.asarray(self.atol), jnp.asarray(self.max_steps)
-        )
+        control = self.control(taus[-1])
         ys, now = differentiable_run(system, start, taus, control, self.max_steps)
         status = jnp.where(now.steps >= self.max_steps, Status.MAX_STEPS, Status.STAGNATION).astype(
             jnp.int32
@@ -125,14 +161,31 @@ class AbstractFlow(AbstractDynamics):
         stats = {"steps": now.steps, "accepted": now.accepted, "rejected": rejected}
         return ys, status.astype(jnp.int32), stats, now.y
 
-    def _descend(
-        self, form: AbstractClosedForm, epsilon: Scalar, ridge: Scalar, given: RunInputs
-    ) -> RunOutputs:
+    def _known_motion(
+        self, form: AbstractClosedForm, epsilon: Scalar, ridge: Scalar, params: Params
+    ) -> Motion:
+        """Return the ODE system of a closed form."""
+        start, kept = form.to_state(params)
+        system = self.with_rates(form.system(epsilon, ridge), params.u)
+        return Motion(system, start, lambda states: form.to_params(states, kept))
+
+    def _solver_motion(
+        self,
+        solver: "diffrax.AbstractSolver",
+        velocity: Callable[[Tree], Tree],
+        start: Tree,
+        params: Callable[[Tree], Params],
+    ) -> Motion:
+        """Return dy/dtau = velocity(y) with the steps of a solver of diffrax."""
+        from ..integrators.diffrax.system import DiffraxSystem  # as below
+
+        system = DiffraxSystem(solver, velocity, jnp.asarray(self.rtol), jnp.asarray(self.atol))
+        return Motion(system, system.begin(start), params, solver, velocity)
+
+    def _descend(self, form: AbstractClosedForm, motion: Motion, given: RunInputs) -> RunOutputs:
         """Integrate the ODE system of a closed form."""
-        start, kept = form.to_state(given.params)
-        system = self.with_rates(form.system(epsilon, ridge), given.params.u)
-        states, status, stats, end = self._integrate(system, start, given.taus)
-        ys = form.to_params(states, kept)
+        states, status, stats, end = self._integrate(motion.system, motion.start, given.taus)
+        ys = motion.params(states)
         risk = recorded_risks(given.problem, ys, form, only_known=given.only_known)
         return RunOutputs(ys, risk, form.failure(status, end), stats)
 

@@ -11,16 +11,19 @@ import numpy as np
 
 from .._errors import CostlyRunWarning, is_concrete, is_traced
 from .._numbers import check_scalar, real
-from .._types import Real, Scalar, as_arrays
+from .._types import Real, as_arrays
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..integrators.collocation import CollocationSystem
+from ..integrators.rosenbrock import AbstractStagedSystem
+from ..integrators.swept_state import Halves
 from ..models.network import Params
+from ..problems.base import AbstractProblem
 from ..problems.recorded_risks import recorded_risks
 from ..problems.separable import AbstractSeparableProblem
 from .autodiff_system import AutodiffGradientSystem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
-from .flow import AbstractFlow
+from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
 from .recommend import (
     AUTODIFF_HESSIAN,
@@ -129,38 +132,58 @@ class GradientFlow(AbstractFlow):
                 )
         return dataclasses.replace(self, solver=explicit_solver()) if explicit else self, given
 
-    def run(self, given: RunInputs) -> RunOutputs:
-        problem, params, taus = given.problem, given.params, given.taus
+    def motion(self, given: RunInputs) -> Motion:
+        problem, params = given.problem, given.params
         epsilon = jnp.asarray(self.epsilon)
         if given.by_collocation:
-            return self._by_collocation(given, epsilon)
+            return self._by_collocation(given)
         form = self._form(given)
         if form is not None:
-            return self._descend(form, epsilon, jnp.zeros(()), given)
-        system = AutodiffGradientSystem(problem=problem, epsilon=epsilon)
-        system = self.with_rates(system, params.u)
+            return self._known_motion(form, epsilon, jnp.zeros(()), params)
+        system = self._system(problem, params)
         if self.solver is None:
-            ys, status, stats, _ = self._integrate(system, params, taus)
+            return Motion(system, params, lambda states: states)
+        return self._solver_motion(self.solver, system.velocity, params, lambda states: states)
+
+    def velocity(self, problem: AbstractProblem, params: Params) -> Params:
+        return self._system(problem, params).velocity(params)
+
+    def run(self, given: RunInputs) -> RunOutputs:
+        problem, params, taus = given.problem, given.params, given.taus
+        form = None if given.by_collocation else self._form(given)
+        if form is not None:
+            return self._descend(form, self.motion(given), given)
+        if self.solver is not None:
+            velocity = self._system(problem, params).velocity
+            ys, status, stats = self._integrate_with(self.solver, velocity, params, taus)
         else:
-            ys, status, stats = self._integrate_with(self.solver, system.velocity, params, taus)
-        return RunOutputs(
-            ys, recorded_risks(problem, ys, only_known=given.only_known), status, stats
-        )
+            motion = self.motion(given)
+            states, status, stats, end = self._integrate(motion.system, motion.start, taus)
+            ys = motion.params(states)
+            if given.by_collocation:
+                counts = {"gradients": end.gradients, "eigenvectors": end.factorisations}
+                stats |= {name: count.astype(jnp.int32) for name, count in counts.items()}
+        risk = recorded_risks(problem, ys, only_known=given.only_known)
+        return RunOutputs(ys, risk, status, stats)
 
     def method(self, given: RunInputs) -> str:
         return COLLOCATION if given.by_collocation else super().method(given)
 
-    def _by_collocation(self, given: RunInputs, epsilon: Scalar) -> RunOutputs:
+    def _system(self, problem: AbstractProblem, params: Params) -> AbstractStagedSystem:
+        """Return the flow of any risk, by automatic differentiation."""
+        system = AutodiffGradientSystem(problem=problem, epsilon=jnp.asarray(self.epsilon))
+        return self.with_rates(system, params.u)
+
+    def _by_collocation(self, given: RunInputs) -> Motion:
         problem, params = given.problem, given.params
         assert isinstance(problem, AbstractSeparableProblem)
         risk = problem.quadratic_risk()
         rates = None if self.rates is None else rates_like(self.rates, params.u)
         tolerances = jnp.asarray(self.rtol), jnp.asarray(self.atol)
-        system = CollocationSystem(risk, epsilon, rates, *tolerances)
+        system = CollocationSystem(risk, jnp.asarray(self.epsilon), rates, *tolerances)
         start = system.begin(problem.outer_matrix(params.a), params.u)
-        ys, status, stats, end = self._integrate(system, start, given.taus)
-        ys = Params(jax.vmap(lambda a: problem.outer_layer(a, params.a))(ys.a), ys.u)
-        counts = {"gradients": end.gradients, "eigenvectors": end.factorisations}
-        stats |= {name: count.astype(jnp.int32) for name, count in counts.items()}
-        risks = recorded_risks(problem, ys, only_known=given.only_known)
-        return RunOutputs(ys, risks, status, stats)
+
+        def params_of(states: Halves) -> Params:
+            return Params(jax.vmap(lambda a: problem.outer_layer(a, params.a))(states.a), states.u)
+
+        return Motion(system, start, params_of)

@@ -5,16 +5,20 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._errors import argument_error
+from .._errors import argument_error, is_concrete
 from .._numbers import check_scalar, real
 from .._types import Real, Tree
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
+from ..problems.base import AbstractProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
-from .flow import AbstractFlow
+from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
+
+_LEAST_RIDGE = float(np.finfo(np.float64).eps)
 
 
 class ReducedFlow(AbstractFlow):
@@ -33,8 +37,8 @@ class ReducedFlow(AbstractFlow):
 
     Differentiable in the start, the rates, and the numbers of the problem.
 
-    **Raises:** `ValueError` for a ridge or tolerance that is not positive, and for rates that are
-    negative, not finite or not like u.
+    **Raises:** `ValueError` for a tolerance that is not positive, a ridge below 2.22e-16, and for
+    rates that are negative, not finite or not like u.
     """
 
     sweepable: ClassVar[tuple[str, ...]] = (*AbstractFlow.sweepable, "ridge")
@@ -44,6 +48,9 @@ class ReducedFlow(AbstractFlow):
 
     def __check_init__(self):
         check_scalar("ridge", self.ridge, minimum=0.0, strict=True)
+        if is_concrete(self.ridge) and float(self.ridge) < _LEAST_RIDGE:
+            expected = f"at least {_LEAST_RIDGE:.3g}, below which rounding swallows it"
+            raise argument_error("ridge", expected, float(self.ridge))
 
     def check(self, given: RunInputs) -> None:
         check_no_samples(given.samples, "ReducedFlow")
@@ -63,24 +70,43 @@ class ReducedFlow(AbstractFlow):
         form = self._form(given)
         return self, given if form is None else limited(form, given)
 
-    def run(self, given: RunInputs) -> RunOutputs:
-        problem = given.problem
-
-        def velocity(u: Tree) -> Tree:
-            a = problem.best_outer(u, ridge=self.ridge)
-            gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
-            if self.rates is not None:
-                gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
-            return jax.tree.map(lambda g: -g, gradient)
-
+    def motion(self, given: RunInputs) -> Motion:
+        problem, u = given.problem, given.params.u
         form = self._form(given)
         if form is not None:
             # The system of the gradient flow with epsilon = 0, where a has no mass and follows u.
-            outer = problem.best_outer(given.params.u, ridge=self.ridge)
-            given = given._replace(params=Params(outer, given.params.u))
-            return self._descend(form, jnp.zeros(()), jnp.asarray(self.ridge), given)
+            start = Params(problem.best_outer(u, ridge=self.ridge), u)
+            return self._known_motion(form, jnp.zeros(()), jnp.asarray(self.ridge), start)
+
+        def best(u: Tree) -> Params:
+            return Params(problem.best_outer(u, ridge=self.ridge), u)
+
         solver = stiff_solver() if self.solver is None else self.solver
-        us, status, stats = self._integrate_with(solver, velocity, given.params.u, given.taus)
+        return self._solver_motion(
+            solver, lambda u: self._inner_velocity(problem, u), u, jax.vmap(best)
+        )
+
+    def velocity(self, problem: AbstractProblem, params: Params) -> Params:
+        along = self._inner_velocity(problem, params.u)
+        outer = jax.jvp(lambda u: problem.best_outer(u, ridge=self.ridge), (params.u,), (along,))[1]
+        return Params(outer, along)
+
+    def run(self, given: RunInputs) -> RunOutputs:
+        problem = given.problem
+        form = self._form(given)
+        if form is not None:
+            return self._descend(form, self.motion(given), given)
+        solver = stiff_solver() if self.solver is None else self.solver
+        us, status, stats = self._integrate_with(
+            solver, lambda u: self._inner_velocity(problem, u), given.params.u, given.taus
+        )
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
         ys = Params(outer, us)
         return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)
+
+    def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
+        a = problem.best_outer(u, ridge=self.ridge)
+        gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
+        if self.rates is not None:
+            gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
+        return jax.tree.map(lambda g: -g, gradient)

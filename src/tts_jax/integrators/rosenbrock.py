@@ -156,30 +156,37 @@ class AbstractStagedSystem(AbstractSystem):
         return interpolate(y, step, part)
 
     def first_step(self, y: Tree, rtol: Scalar, atol: Scalar) -> tuple[Scalar, Tree]:
-        # Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I,
-        # II.4.
-        def norm(tree: Tree) -> Scalar:
-            return self.error_norm(tree, y, y, rtol, atol)
-
-        # The velocity at y, and then after an explicit Euler step of size `trial` from y. In a loop
-        # of two turns: written twice, the velocity would be compiled twice.
-        def evaluate(turn: Array, state: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
-            del turn
-            before, _, trial = state
-            place = jax.tree.map(lambda a, b: a + trial * b, y, before)
-            after = self.velocity(place)
-            speed = jnp.maximum(norm(after), 1e-15)
-            trial = jnp.where(trial > 0, trial, 0.01 * jnp.maximum(norm(y), 1.0) / speed)
-            return after, before, trial
-
-        zeros = jax.tree.map(jnp.zeros_like, y)
-        ahead, velocity, trial = jax.lax.fori_loop(
-            0, 2, evaluate, (zeros, zeros, jnp.zeros_like(rtol))
+        return first_step_size(
+            self.velocity, lambda tree: self.error_norm(tree, y, y, rtol, atol), y
         )
-        speed = jnp.maximum(norm(velocity), 1e-15)
-        acceleration = norm(jax.tree.map(jnp.subtract, ahead, velocity)) / trial
-        guess = (0.01 / jnp.maximum(speed, acceleration)) ** (1.0 / (ORDER + 1))
-        return jax.lax.stop_gradient(jnp.minimum(100.0 * trial, guess)), velocity
+
+
+def first_step_size(
+    velocity: Callable[[Tree], Tree], norm: Callable[[Tree], Scalar], y: Tree
+) -> tuple[Scalar, Tree]:
+    """Return a guess of the first step size of a method of order 5 from y, and the velocity at y.
+
+    Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, II.4.
+    """
+    size = norm(y)
+
+    # The velocity at y, and then after an explicit Euler step of size `trial` from y. In a loop of
+    # two turns: written twice, the velocity would be compiled twice.
+    def evaluate(turn: Array, state: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
+        del turn
+        before, _, trial = state
+        place = jax.tree.map(lambda a, b: a + trial * b, y, before)
+        after = velocity(place)
+        speed = jnp.maximum(norm(after), 1e-15)
+        trial = jnp.where(trial > 0, trial, 0.01 * jnp.maximum(size, 1.0) / speed)
+        return after, before, trial
+
+    zeros = jax.tree.map(jnp.zeros_like, y)
+    ahead, first, trial = jax.lax.fori_loop(0, 2, evaluate, (zeros, zeros, jnp.zeros_like(size)))
+    speed = jnp.maximum(norm(first), 1e-15)
+    acceleration = norm(jax.tree.map(jnp.subtract, ahead, first)) / trial
+    guess = (0.01 / jnp.maximum(speed, acceleration)) ** (1.0 / (ORDER + 1))
+    return jax.lax.stop_gradient(jnp.minimum(100.0 * trial, guess)), first
 
 
 class AbstractRosenbrockSystem(AbstractStagedSystem):

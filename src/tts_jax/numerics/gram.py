@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from .._numbers import check_scalar
 from .._types import Array, Float, Scalar
 
 RIDGE = 1e-12
@@ -18,8 +19,9 @@ def solve_gram(
     H is `gram`, and b the `moments`, (p,); those of shape (p, K) have an a in each column. The
     ridge is relative: scaling a feature scales its weight and changes nothing else. Features
     that coincide share their weight; a feature that vanishes gets none. Never NaN for finite
-    input: the ridge is at least p times the rounding unit.
+    input: the ridge is at least p times the rounding unit. A negative one is refused.
     """
+    check_scalar("ridge", ridge, minimum=0.0, strict=False)
     diagonal = jnp.diagonal(gram)
     ridge = jnp.maximum(ridge, diagonal.size * jnp.finfo(gram.dtype).eps)
     present = diagonal > 0

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_64_bit, is_concrete, is_traced
+from .._errors import (
+    NotAffineWarning,
+    argument_error,
+    check_64_bit,
+    is_concrete,
+    is_traced,
+    told_by,
+)
 from .._numbers import as_flag, as_word, shown
 from .._types import Array, Real
 from ..models.adapters import (
@@ -64,7 +71,7 @@ def from_module(
     its fast leaves; and `Params(a, u)`, two modules with None in the place of each other's leaves.
     `problem.to_model(params)` is a module again, and so is that of a trajectory's.
 
-    **Warns:** `UserWarning`, naming the leaves that the model is not affine in.
+    **Warns:** `NotAffineWarning`, naming the leaves that the model is not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -111,7 +118,7 @@ def from_apply(
     in the fast leaves; and `Params(a, u)`, two trees like `params` with None in the place of each
     other's leaves. `problem.to_model(params)` is a tree like `params` again.
 
-    **Warns:** `UserWarning`, naming the leaves that the predictions are not affine in.
+    **Warns:** `NotAffineWarning`, naming the leaves that the predictions are not affine in.
 
     **Raises:** `ValueError` that names the argument, before anything is simulated.
     """
@@ -189,6 +196,7 @@ def _problem(
         "not ReducedFlow, which needs the best fast leaves by least squares. Choose other leaves "
         "as `fast`, such as a last layer without an activation after it, or say "
         "`separable=False` if this is meant.",
+        NotAffineWarning,
         stacklevel=3,
     )
     more = {"weights": problem.weights, "penalty": problem.penalty, "not_affine": paths}
@@ -236,9 +244,8 @@ def _traced(
     """Return what the model returns for inputs, without their numbers."""
     try:
         return jax.eval_shape(lambda p, x: problem.apply(problem.to_model(p), x), params, x)
-    except Exception as error:  # of the user's model, which may fail in any way
-        text = str(error).strip().splitlines()
-        got = f"one that fails with {type(error).__name__}: {text[0] if text else ''}"
+    except Exception as error:  # of the user's model
+        got = f"one that fails with {told_by(error)}"
         raise argument_error(name, expected, got) from error
 
 

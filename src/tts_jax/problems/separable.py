@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import argument_error, check_type
+from .._errors import argument_error, check_type, told_by
 from .._numbers import real, reals
 from .._types import Array, Float, Real, Scalar, Tree
 from ..integrators.quadratic_risk import AbstractQuadraticRisk
@@ -154,7 +154,12 @@ class SeparableProblem(AbstractSeparableSample):
         check_type("params", params, Params)
         asked = (jax.ShapeDtypeStruct(np.shape(v), jnp.result_type(v)) for v in (self.x, self.y))
         x, y = asked
-        found = jax.eval_shape(self.features, params.u, x)
+        try:
+            found = jax.eval_shape(self.features, params.u, x)
+        except Exception as error:  # of the user's features
+            got = f"one for which they fail with {told_by(error)}"
+            expected = f"such that there are features of inputs of shape {x.shape}"
+            raise argument_error("params.u", expected, got) from error
         if len(found.shape) != 2 or found.shape[0] != x.shape[0]:
             expected = f"with features of shape ({x.shape[0]}, p)"
             raise argument_error("problem", expected, f"with features of shape {found.shape}")
