@@ -50,7 +50,7 @@ found = {}
 
 def in_a_fresh_process(script: str, **environment: str) -> dict:
     """What a script puts into `found`, in a process whose JAX nobody has set up."""
-    names = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_NUM_CPU_DEVICES")
+    names = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_NUM_CPU_DEVICES", "NPROC")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
         [sys.executable, "-c", f"{HEAD}\n{script}\nprint(json.dumps(found))"],
@@ -83,7 +83,7 @@ found["after"] = state()
     assert found["imported"] == [False, None, None]
     assert found["set"] == [True, "1", " ".join(flags)]
     assert found["report"].split("\n") == [
-        f"64-bit numbers, CPU devices: {CORES}",
+        f"64-bit numbers, CPU devices: {CORES}, threads: {3 * CORES}",
         *(f"  set:  {flag}" for flag in flags),
     ]
     assert found["devices"] == [CORES, CORES]
@@ -92,6 +92,21 @@ found["after"] = state()
     assert found["again"]
     assert f"{DEVICES}={CORES + 1}" in found["more"]
     assert found["after"] == found["set"]
+
+
+def test_threads_are_more_than_devices_can_wait_in_and_stay_where_the_user_has_set_them():
+    script = """
+found["first"] = tts.configure(devices=3).threads
+found["again"] = tts.configure(devices=2).threads
+jnp.ones(1)
+found["after"] = [tts.configure(devices=2).threads, os.environ["NPROC"]]
+"""
+    found = in_a_fresh_process(script)
+    assert found["first"] == CORES + 6
+    assert found["again"] == CORES + 4
+    assert found["after"] == [CORES + 4, str(CORES + 4)]
+    found = in_a_fresh_process(script, NPROC="5")
+    assert found == {"first": 5, "again": 5, "after": [5, "5"]}
 
 
 def test_it_is_too_late_after_the_first_computation_and_changes_nothing():

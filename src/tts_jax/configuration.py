@@ -24,6 +24,13 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 
 _DEVICES = "--xla_force_host_platform_device_count"
 
+_THREADS = "NPROC"
+"""The variable that XLA reads how many threads to share out the work of all CPU devices to.
+
+By default that is the number of cores. But eigenvectors and Cholesky factors wait, in such a
+thread, for others to compute them: runs on as many devices as there are threads then wait for each
+other for ever, as JAX 0.10.2 does."""
+
 # XLA ends the process at a flag that it does not know, so a JAX that nobody has tried gets none
 # that may be gone. JAX 0.10.0, 0.10.2, 0.11.0, 0.11.2 and 0.12.0 know all three; from 0.12 on small
 # loops are one kernel without a flag. `jit(compiler_options=...)` is no way around: it takes the
@@ -43,6 +50,8 @@ class Configuration:
     """Whether JAX is in 64-bit mode."""
     devices: int
     """How many devices the CPU is."""
+    threads: int
+    """How many threads XLA shares out the work of these devices to."""
     flags: tuple[str, ...]
     """The flags that `configure` put into XLA_FLAGS."""
     kept: tuple[str, ...]
@@ -50,7 +59,8 @@ class Configuration:
 
     def __str__(self) -> str:
         lines = [
-            f"{64 if self.x64 else 32}-bit numbers, CPU devices: {self.devices}",
+            f"{64 if self.x64 else 32}-bit numbers, CPU devices: {self.devices}, "
+            f"threads: {self.threads}",
             *(f"  set:  {flag}" for flag in self.flags),
             *(f"  kept: {setting}" for setting in self.kept),
         ]
@@ -61,9 +71,9 @@ def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Con
     """Set up JAX for simulations: 64-bit numbers, fast loops on a CPU, its cores as devices.
 
     To be called before the first computation, since XLA reads its flags then; `import jax` may come
-    first. What the user has set, in XLA_FLAGS or by `jax_num_cpu_devices`, stays as it is. Worker
-    processes inherit the settings, which are put into the environment too. Calling it again
-    changes nothing.
+    first. What the user has set, in XLA_FLAGS, by `jax_num_cpu_devices` or in NPROC (the threads of
+    XLA), stays as it is. Worker processes inherit the settings, which are put into the environment
+    too. Calling it again changes nothing.
 
     **Arguments:**
 
@@ -101,13 +111,14 @@ def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Con
     ours = [flag for name, flag in wanted.items() if name not in by_name]
     _check_in_time([flag for flag in ours if flag not in before])
 
+    threads = _set_threads(count)
     _added.update(ours)
     os.environ["XLA_FLAGS"] = " ".join([*theirs, *ours])
     if x64:
         os.environ["JAX_ENABLE_X64"] = "1"
         jax.config.update("jax_enable_x64", True)
     is_x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    return Configuration(is_x64, count, tuple(ours), tuple(by_name.values()))
+    return Configuration(is_x64, count, threads, tuple(ours), tuple(by_name.values()))
 
 
 @functools.cache
@@ -124,6 +135,22 @@ def warn_if_slow() -> None:
             SlowSettingsWarning,
             stacklevel=3,
         )
+
+
+def _set_threads(devices: int) -> int:
+    """Set and return how many threads XLA gets, unless the user has set it or JAX has started."""
+    set_before = os.environ.get(_THREADS, "")
+    if not has_started() and (not set_before.isdigit() or set_before in _threads):
+        # Two for each device, in case it waits for two matrices at a time, and one for each core.
+        wanted = str(_cores() + 2 * devices)
+        _threads.add(wanted)
+        os.environ[_THREADS] = wanted
+    found = os.environ.get(_THREADS, "")
+    return int(found) if found.isdigit() else _cores()
+
+
+_threads: set[str] = set()
+"""What `configure` set the variable to."""
 
 
 def _cores() -> int:

@@ -92,3 +92,28 @@ def test_an_error_in_a_run_comes_through():
 
     with pytest.raises(KeyError, match="mine"):
         tts.map_runs(function)(np.zeros(3))
+
+
+MANY_FACTORS = """
+import jax, jax.numpy as jnp
+import tts_jax as tts
+
+tts.configure(devices=2)
+network = tts.TwoLayerNetwork(tts.Tanh())
+x = jax.random.normal(jax.random.key(0), (500, 5))
+problem = tts.EmpiricalProblem(network, x, jnp.sin(x[:, 0] - x[:, 1]))
+keys = jax.random.split(jax.random.key(1), 64)
+starts = jax.vmap(lambda key: tts.init_two_layer(key, network, 5, 20))(keys)
+flow, taus = tts.GradientFlow(1e-4, rtol=1e-6), jnp.linspace(0, 1, 3)
+runs = tts.map_runs(lambda start: tts.simulate(problem, flow, start, taus, throw=False))
+for _ in range(4):
+    assert jnp.all(jax.block_until_ready(runs(starts)).status == 0)
+"""
+
+
+@pytest.mark.thorough
+def test_devices_that_compute_eigenvectors_do_not_wait_for_each_other_for_ever():
+    """With a thread for each core, as JAX has by default, the second call does not return."""
+    names = ("XLA_FLAGS", "NPROC")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    subprocess.run([sys.executable, "-c", MANY_FACTORS], env=clean, check=True, timeout=300)

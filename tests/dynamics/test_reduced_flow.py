@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
+from jax.flatten_util import ravel_pytree
 from quick_programs import quickly
 from small_problems import WIDTH, NumpyRisk, random_problem, slow_times, small_problem, spread_start
 
@@ -129,3 +131,67 @@ def test_it_is_differentiable_and_vmaps_over_starts_and_eta():
     np.testing.assert_allclose(slope, (values[:4] - values[4:]) / 2e-5, rtol=1e-5, atol=1e-7)
     alone = [float(many(jnp.asarray(at + step)[None])[0]) for step in steps[:2]]
     np.testing.assert_allclose(values[:2], alone, rtol=1e-9)
+
+
+SAMPLE_X = jax.random.normal(jax.random.key(3), (25, 2))
+SAMPLE_Y = jnp.sin(SAMPLE_X[:, 0]) - 0.5 * SAMPLE_X[:, 1]
+
+
+def of_sample(activation):
+    network = tts.TwoLayerNetwork(activation)
+    start = tts.init_two_layer(jax.random.key(4), network, 2, 4, bias_scale=0.5)
+    return tts.EmpiricalProblem(network, SAMPLE_X, SAMPLE_Y), start
+
+
+def test_on_a_sample_an_explicit_method_follows_what_scipy_does():
+    problem, start = of_sample(tts.Tanh())
+    taus = jnp.asarray([0.0, 0.4, 1.5])
+    run = tts.simulate(problem, tts.ReducedFlow(rtol=1e-9, atol=1e-11, ridge=1e-12), start, taus)
+    assert run.solver == "Tsit5"
+    flat, whole = ravel_pytree(start.u)
+
+    @jax.jit
+    def velocity(flat):
+        def residual(flat):
+            u = whole(flat)
+            hidden = jnp.tanh(SAMPLE_X @ u["w"].T + u["b"][None])
+            features = jnp.concatenate([jnp.ones((25, 1)), hidden], axis=1)
+            best = jnp.linalg.lstsq(features, SAMPLE_Y)[0]
+            return features @ jax.lax.stop_gradient(best) - SAMPLE_Y
+
+        return -jax.grad(lambda flat: jnp.mean(residual(flat) ** 2))(flat)
+
+    found = scipy.integrate.solve_ivp(
+        lambda _, flat: np.asarray(velocity(flat)),
+        *((0.0, 1.5), np.asarray(flat), "DOP853", taus),
+        rtol=1e-11,
+        atol=1e-12,
+    )
+    ours = jax.vmap(lambda u: ravel_pytree(u)[0])(run.params.u)
+    np.testing.assert_allclose(ours, found.y.T, atol=1e-6)
+
+
+@pytest.mark.thorough
+def test_its_derivatives_go_in_both_directions():
+    problem, start = of_sample(tts.Erf())
+
+    def risk(scale, rtol=1e-8):
+        u = jax.tree.map(lambda leaf: scale * leaf, start.u)
+        flow = tts.ReducedFlow(rtol=rtol, atol=1e-2 * rtol)
+        return tts.simulate(problem, flow, tts.Params(start.a, u), [0.0, 1.0]).risk[-1]
+
+    at, by = jnp.asarray(1.1), 1e-4
+    wanted = (risk(at + by, 1e-11) - risk(at - by, 1e-11)) / (2 * by)
+    np.testing.assert_allclose(jax.grad(risk)(at), wanted, rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(risk, (at,), (jnp.ones(()),))[1], wanted, rtol=1e-6)
+    both = jax.vmap(jax.grad(risk))(jnp.stack([at, at]))
+    np.testing.assert_allclose(both, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "is_stiff"),
+    [(tts.CubicStep(eta=0.05), True), (tts.Tanh(), False), (tts.ReLU(), False)],
+)
+def test_steps_are_stiff(activation, is_stiff):
+    problem, _ = of_sample(activation)
+    assert problem.has_stiff_reduction() == is_stiff

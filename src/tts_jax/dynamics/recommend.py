@@ -106,11 +106,18 @@ def by_collocation(problem: AbstractProblem, parameters: int) -> bool:
     return isinstance(problem, AbstractSeparableProblem) and problem.suits_collocation(parameters)
 
 
+EXPLICIT = "Tsit5"
+"""The name of the explicit method, for people."""
+
+
 def explicit_solver() -> "diffrax.AbstractSolver":
-    """Return the explicit method that is used where it pays."""
+    """Return the explicit method that is used where it pays.
+
+    The loop over its stages has derivatives in both directions.
+    """
     import diffrax  # here, since it takes longer to import than a run without it
 
-    return diffrax.Tsit5()
+    return diffrax.Tsit5(scan_kind="bounded")
 
 
 @compiled

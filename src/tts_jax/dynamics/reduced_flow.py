@@ -1,6 +1,6 @@
 """The reduced flow: the limit epsilon -> 0 at a finite transition width."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -10,13 +10,20 @@ import numpy as np
 from .._errors import argument_error, is_concrete
 from .._numbers import check_scalar, real
 from .._types import Real, Tree
+from ..closed_forms.base import AbstractClosedForm
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from ..problems.base import AbstractProblem
+from ..problems.recorded_risks import recorded_risks
+from ..problems.separable import AbstractSeparableProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
 from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
+from .recommend import EXPLICIT, explicit_solver
+
+if TYPE_CHECKING:
+    import diffrax
 
 _LEAST_RIDGE = float(np.finfo(np.float64).eps)
 
@@ -67,12 +74,12 @@ class ReducedFlow(AbstractFlow):
         known = known_limit(given)
         if known is not UNKNOWN:
             return self, given._replace(limit=known if given.only_known else None)
-        form = self._form(given)
+        form = self._known_form(given)
         return self, given if form is None else limited(form, given)
 
     def motion(self, given: RunInputs) -> Motion:
         problem, u = given.problem, given.params.u
-        form = self._form(given)
+        form = self._known_form(given)
         if form is not None:
             # The system of the gradient flow with epsilon = 0, where a has no mass and follows u.
             start = Params(problem.best_outer(u, ridge=self.ridge), u)
@@ -81,10 +88,9 @@ class ReducedFlow(AbstractFlow):
         def best(u: Tree) -> Params:
             return Params(problem.best_outer(u, ridge=self.ridge), u)
 
-        solver = stiff_solver() if self.solver is None else self.solver
-        return self._solver_motion(
-            solver, lambda u: self._inner_velocity(problem, u), u, jax.vmap(best)
-        )
+        # A tree: derivatives are those by the numbers in it.
+        velocity = eqx.Partial(self._inner_velocity, problem)
+        return self._solver_motion(self._solver_for(given), velocity, u, jax.vmap(best))
 
     def velocity(self, problem: AbstractProblem, params: Params) -> Params:
         along = self._inner_velocity(problem, params.u)
@@ -93,16 +99,48 @@ class ReducedFlow(AbstractFlow):
 
     def run(self, given: RunInputs) -> RunOutputs:
         problem = given.problem
-        form = self._form(given)
+        form = self._known_form(given)
         if form is not None:
             return self._descend(form, self.motion(given), given)
-        solver = stiff_solver() if self.solver is None else self.solver
+        if self._is_explicit(given):
+            # In the loop of the package, which has derivatives in both directions.
+            motion = self.motion(given)
+            us, status, stats, _ = self._integrate(motion.system, motion.start, given.taus)
+            ys = motion.params(us)
+            return RunOutputs(
+                ys, recorded_risks(problem, ys, only_known=given.only_known), status, stats
+            )
         us, status, stats = self._integrate_with(
-            solver, lambda u: self._inner_velocity(problem, u), given.params.u, given.taus
+            self._solver_for(given),
+            lambda u: self._inner_velocity(problem, u),
+            given.params.u,
+            given.taus,
         )
         outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
         ys = Params(outer, us)
         return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)
+
+    def method(self, given: RunInputs) -> str:
+        return EXPLICIT if self._is_explicit(given) else super().method(given)
+
+    def _is_explicit(self, given: RunInputs) -> bool:
+        """Return whether the flow takes an explicit method by itself."""
+        problem = given.problem
+        is_smooth = (
+            isinstance(problem, AbstractSeparableProblem) and not problem.has_stiff_reduction()
+        )
+        return self.solver is None and is_smooth
+
+    def _known_form(self, given: RunInputs) -> AbstractClosedForm | None:
+        """Return the closed form that a run takes, if there is one."""
+        return None if self._is_explicit(given) else self._form(given)
+
+    def _solver_for(self, given: RunInputs) -> "diffrax.AbstractSolver":
+        if self.solver is not None:
+            return self.solver
+        if not self._is_explicit(given):
+            return stiff_solver()
+        return explicit_solver()
 
     def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
         a = problem.best_outer(u, ridge=self.ridge)

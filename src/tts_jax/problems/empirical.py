@@ -145,6 +145,11 @@ class EmpiricalProblem(AbstractSeparableSample):
         has_kinks = isinstance(activation, ReLU | AbstractStep)
         return is_own and self.loss == "squared" and not has_kinks
 
+    def has_stiff_reduction(self) -> bool:
+        # A step is as stiff as it is narrow, and the norm has no velocity that fades at a fit.
+        steps = isinstance(getattr(self.network, "activation", None), AbstractStep)
+        return steps or self.loss != "squared"
+
     def check(self, params: Params) -> None:
         self.network.check(params)
         wanted = self.network.input_shape(params.u)

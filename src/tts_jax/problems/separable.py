@@ -35,6 +35,11 @@ class AbstractSeparableProblem(AbstractPenalisedProblem):
         """Return the risk as flows have it that run by collocation, of outer layers as matrices."""
         raise NotImplementedError(f"{type(self).__name__} has no `quadratic_risk()`.")
 
+    def has_stiff_reduction(self) -> bool:
+        """Return whether the reduced flow is stiff. That of a smooth network is not: its fastest
+        modes are those of the outer layer."""
+        return False
+
     def outer_matrix(self, a: Tree) -> Float[Array, "p K"]:
         """Return an outer layer as `quadratic_risk` has it, with a column for each output."""
         return jnp.reshape(a, (-1, self.quadratic_risk().outputs()))

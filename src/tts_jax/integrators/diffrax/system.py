@@ -19,7 +19,8 @@ from ..rosenbrock import AbstractSystem, first_step_size
 
 
 class SolverState(NamedTuple):
-    """A state y, and what the solver takes over from the last step."""
+    """A state y, and what the solver takes over from the last step: as floats, since whole numbers
+    and truth values have no derivatives."""
 
     y: Tree
     kept: Any
@@ -45,9 +46,7 @@ class DiffraxSystem(AbstractSystem):
     def begin(self, y: Tree) -> SolverState:
         """Return the state of a start. Every step is taken from time 0: the equation does not
         depend on it."""
-        zero = jnp.zeros_like(self.rtol)
-        kept = self._solver().init(self._term(), zero, zero + 1.0, y, None)
-        return SolverState(y, jax.tree.map(jnp.asarray, kept))
+        return SolverState(y, _as_floats(self._kept_at_first(y)))
 
     def first_step(self, y: SolverState, rtol: Scalar, atol: Scalar) -> tuple[Scalar, Tree]:
         def norm(tree: Tree) -> Scalar:
@@ -57,15 +56,17 @@ class DiffraxSystem(AbstractSystem):
 
     def step(self, y: SolverState, h: Scalar) -> DiffraxStep:
         zero = jnp.zeros_like(h)
+        like = jax.eval_shape(self._kept_at_first, y.y)
+        kept = jax.tree.map(lambda v, wanted: jnp.asarray(v).astype(wanted.dtype), y.kept, like)
         after, error, dense, kept, result = self._solver().step(
-            self._term(), zero, h, y.y, None, y.kept, made_jump=False
+            self._term(), zero, h, y.y, None, kept, made_jump=False
         )
         if error is None:
             expected = "one that estimates the error of its steps"
             raise argument_error("solver", expected, type(self.solver).__name__)
         failed = result != diffrax.RESULTS.successful
         error = jax.tree.map(lambda leaf: jnp.where(failed, jnp.nan, leaf), error)
-        return DiffraxStep(SolverState(after, jax.tree.map(jnp.asarray, kept)), h, error, dense)
+        return DiffraxStep(SolverState(after, _as_floats(kept)), h, error, dense)
 
     def step_error(
         self, step: DiffraxStep, before: SolverState, rtol: Scalar, atol: Scalar
@@ -84,6 +85,11 @@ class DiffraxSystem(AbstractSystem):
     def recorded(self, y: SolverState) -> Tree:
         return y.y
 
+    def _kept_at_first(self, y: Tree) -> Any:
+        zero = jnp.zeros_like(self.rtol)
+        kept = self._solver().init(self._term(), zero, zero + 1.0, y, None)
+        return jax.tree.map(jnp.asarray, kept)
+
     def _term(self) -> diffrax.ODETerm:
         return diffrax.ODETerm(lambda t, y, args: self.velocity(y))
 
@@ -101,6 +107,14 @@ class DiffraxSystem(AbstractSystem):
             self.solver,
             [given[name] for name in names],
         )
+
+
+def _as_floats(kept: Any) -> Any:
+    def as_float(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float)
+
+    return jax.tree.map(as_float, kept)
 
 
 def _norm(error: Tree, before: Tree, after: Tree, rtol: Scalar, atol: Scalar) -> Scalar:
