@@ -149,7 +149,7 @@ class Case:
         return jax.vmap(lambda p: ravel_pytree(p)[0])(params), {**counts, "status": status}
 
     def error(self, states):
-        """The larger of the two errors that sample_flows.py defines; infinite where a run failed."""
+        """The larger of the two errors of sample_flows.py; infinite where a run failed."""
         states = jnp.asarray(states)
         if states.shape[0] < self.taus.size:
             return float("inf")
