@@ -17,6 +17,9 @@ tts.configure()
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 TANH = tts.TwoLayerNetwork(tts.Tanh())
+RIDGE = tts.ReducedFlow().ridge
+"""All sides of the reduced flow have this one: with another one it is another flow."""
+
 START = {"bias_scale": 0.5, "outer_scale": 0.1}
 
 
@@ -40,7 +43,7 @@ class Functions:
 
     def __init__(self, problem, start, fresh):
         self.problem, self.start = problem, start
-        self.flat, self.whole = ravel_pytree(start)
+        self.whole = ravel_pytree(start)[1]
         self.fast = sum(np.size(leaf) for leaf in jax.tree.leaves(start.a))
         x, y, whole, predict = problem.x, problem.y, self.whole, problem.predict
 
@@ -53,17 +56,20 @@ class Functions:
         def product(flat, vector, masses):
             return jax.jvp(lambda at: field(at, masses), (flat,), (vector,))[1]
 
+        def best(inner):
+            return problem.best_outer(inner, ridge=RIDGE)
+
         def reduced(u):
             """The reduced flow of the inner layer alone."""
-            a, rest = problem.best_outer(unravel(u)), unravel(u)
-            slope = jax.grad(lambda inner: problem.risk(tts.Params(a, inner)))(rest)
+            a = best(unravel(u))
+            slope = jax.grad(lambda inner: problem.risk(tts.Params(a, inner)))(unravel(u))
             return -ravel_pytree(slope)[0]
 
         self.inner, unravel = ravel_pytree(start.u)
         self.field, self.product = jax.jit(field), jax.jit(product)
         self.reduced = jax.jit(reduced)
         self.completed = jax.jit(
-            jax.vmap(lambda u: ravel_pytree((problem.best_outer(unravel(u)), unravel(u)))[0])
+            jax.vmap(lambda u: ravel_pytree((best(unravel(u)), unravel(u)))[0])
         )
         self.jacobian = jax.jit(lambda flat, masses: -self._hessian(flat) / masses[:, None])
         self.fast_block = jax.jit(lambda flat: 2 * problem.normal_equations(whole(flat).u)[0])
@@ -71,15 +77,15 @@ class Functions:
         self.outputs = jax.jit(jax.vmap(lambda flat: predict(whole(flat), fresh)))
 
         @jax.jit
-        def by_rosenbrock(epsilon, rtol, taus):
+        def by_rosenbrock(epsilon, rtol, start, taus):
             flow = tts.GradientFlow(epsilon, rtol=rtol, atol=1e-2 * rtol)
             return flow.run(RunInputs(problem, start, taus, None, None))
 
         self.by_rosenbrock = by_rosenbrock
 
     def _hessian(self, flat):
-        """The exact Hessian of a two-layer network, written out: ten times as fast as by autodiff,
-        so that the peers that take it are not slow by it."""
+        """The exact Hessian of a two-layer network, written out: far cheaper than by autodiff, so
+        that the peers that take it are not slow by it."""
         network, params = self.problem.network, self.whole(flat)
         x, y, a = self.problem.x, self.problem.y, params.a[1:]
         ones = jnp.ones_like(y)[:, None]
@@ -121,10 +127,12 @@ def derivatives(sigma, z):
 class Case:
     """The flow of some functions at one epsilon, and its reference, the package at a tolerance."""
 
-    def __init__(self, functions, epsilon, *, horizon=1.0, reference=1e-11):
+    def __init__(self, functions, epsilon, *, start=None, horizon=1.0, reference=1e-11):
         self.functions, self.epsilon = functions, epsilon
+        self.start = functions.start if start is None else start
+        self.flat = ravel_pytree(self.start)[0]
         self.taus = jnp.linspace(0.0, horizon, 11)
-        self.masses = jnp.where(jnp.arange(functions.flat.size) < functions.fast, epsilon, 1.0)
+        self.masses = jnp.where(jnp.arange(self.flat.size) < functions.fast, epsilon, 1.0)
         states, counts = self.states_of(self.package(reference))
         if counts["status"] != "OK":
             print(f"  the reference at rtol {reference:g} ended with {counts['status']}")
@@ -132,11 +140,11 @@ class Case:
 
     def package(self, rtol):
         flow = tts.GradientFlow(self.epsilon, rtol=rtol, atol=1e-2 * rtol)
-        given = self.functions.problem, flow, self.functions.start, self.taus
+        given = self.functions.problem, flow, self.start, self.taus
         return jax.block_until_ready(tts.simulate(*given, throw=False))
 
     def rosenbrock(self, rtol):
-        numbers = jnp.asarray(self.epsilon), jnp.asarray(rtol), self.taus
+        numbers = jnp.asarray(self.epsilon), jnp.asarray(rtol), self.start, self.taus
         return jax.block_until_ready(self.functions.by_rosenbrock(*numbers))
 
     def states_of(self, run):

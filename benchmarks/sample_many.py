@@ -59,9 +59,7 @@ def _by_scipy(functions, starts, runs, rtol):
     spent, errors = [], []
     for k, epsilon in enumerate(EPSILONS):
         for seed in range(0, SEEDS, SEEDS // SAMPLE):
-            functions.start = starts[seed]
-            functions.flat = jax.flatten_util.ravel_pytree(starts[seed])[0]
-            case = Case(functions, epsilon)
+            case = Case(functions, epsilon, start=starts[seed])
             picked = jax.tree.map(lambda leaf, at=SEEDS * k + seed: leaf[at], runs)
             errors.append(case.error(case.states_of(picked)[0]))
             wanted, best = max(errors[-1], 1e-2 * rtol), float("inf")
@@ -84,7 +82,8 @@ class ReducedCase(Case):
     """The reduced flow; the reference is SciPy's DOP853 at rtol 1e-12, on the same field."""
 
     def __init__(self, functions):
-        self.functions, self.taus = functions, jnp.linspace(0.0, 1.0, 11)
+        self.functions, self.start = functions, functions.start
+        self.taus = jnp.linspace(0.0, 1.0, 11)
         states, _ = self.by_scipy("DOP853", 1e-12)
         self.wanted = functions.risks(states), functions.outputs(states)
 
@@ -100,7 +99,7 @@ class ReducedCase(Case):
 
     def package(self, rtol):
         flow = tts.ReducedFlow(rtol=rtol, atol=1e-2 * rtol)
-        given = self.functions.problem, flow, self.functions.start, self.taus
+        given = self.functions.problem, flow, self.start, self.taus
         return jax.block_until_ready(tts.simulate(*given, throw=False))
 
 

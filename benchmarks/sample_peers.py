@@ -34,7 +34,7 @@ def by_scipy(method, case, rtol):
     taus = np.asarray(case.taus)
     run = solve_ivp(
         lambda _, flat: np.asarray(functions.field(flat, masses)),
-        *((0.0, taus[-1]), np.asarray(functions.flat), method, taus),
+        *((0.0, taus[-1]), np.asarray(case.flat), method, taus),
         rtol=rtol,
         atol=1e-2 * rtol,
         **extra,
@@ -75,7 +75,7 @@ def by_cvode(case, rtol):
         out[:] = right
         out[:fast] = dpotrs(kept["factor"], right[:fast], lower=1)[0]
 
-    if functions.flat.size <= DENSE:
+    if case.flat.size <= DENSE:
         linear = {"linsolver": "dense", "jacfn": jacobian}
     else:
         linear = {
@@ -84,7 +84,7 @@ def by_cvode(case, rtol):
             "jactimes": CVODEJacTimes(None, times),
         }
     solver = CVODE(field, rtol=rtol, atol=1e-2 * rtol, max_num_steps=10**6, **linear)
-    run = solver.solve(np.asarray(case.taus), np.asarray(functions.flat))
+    run = solver.solve(np.asarray(case.taus), np.asarray(case.flat))
     return run.y, {**counts, "status": "OK" if run.success else run.message}
 
 
@@ -92,11 +92,11 @@ def by_diffrax(solver):
     """A solver of diffrax, compiled once for all epsilons and tolerances of one size."""
 
     @functools.partial(jax.jit, static_argnums=0)
-    def go(functions, masses, taus, rtol):
+    def go(functions, masses, start, taus, rtol):
         term = diffrax.ODETerm(lambda _, flat, args: functions.field(flat, masses))
         control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
         found = diffrax.diffeqsolve(
-            *(term, solver, 0.0, taus[-1], None, functions.flat),
+            *(term, solver, 0.0, taus[-1], None, start),
             saveat=diffrax.SaveAt(ts=taus),
             stepsize_controller=control,
             max_steps=None,
@@ -106,7 +106,7 @@ def by_diffrax(solver):
         return found.ys, found.stats["num_steps"], found.result
 
     def run(case, rtol):
-        found = go(case.functions, case.masses, case.taus, jnp.asarray(rtol))
+        found = go(case.functions, case.masses, case.flat, case.taus, jnp.asarray(rtol))
         states, steps, result = jax.block_until_ready(found)
         is_good = bool(result == diffrax.RESULTS.successful)
         return states, {"steps": int(steps), "status": "OK" if is_good else "failed"}
@@ -131,7 +131,7 @@ def peers_of(case):
         sides["Tsit5"] = functools.partial(tsit5, case)
     else:
         left_out["Tsit5"] = f"left out: would take about {seconds:.0f} s"
-    if case.functions.flat.size <= DENSE:
+    if case.flat.size <= DENSE:
         sides["Kvaerno5"] = functools.partial(kvaerno5, case)
     else:
         left_out["Kvaerno5"] = f"left out above {DENSE} parameters: a dense Jacobian by autodiff"
@@ -142,7 +142,7 @@ def explicit_seconds(case):
     """What an explicit method is expected to take, which is stable up to 3.3 over the largest
     rate: six gradients a step."""
     functions = case.functions
-    flat = np.asarray(functions.flat)
+    flat = np.asarray(case.flat)
     rate = np.linalg.eigvalsh(functions.fast_block(flat))[-1] / case.epsilon
     np.asarray(functions.field(flat, case.masses))
     began = time.perf_counter()
