@@ -67,7 +67,7 @@ def middle():
 
 def large():
     """1200 parameters: 100 neurons, 10 inputs, 1000 samples."""
-    yield from measured(two_layer(*LARGE), name_of(*LARGE), EPSILONS, patience=8.0)
+    yield from measured(two_layer(*LARGE), name_of(*LARGE), EPSILONS, patience=15.0)
 
 
 def kinds():
