@@ -100,13 +100,11 @@ class ReducedFlow(AbstractFlow):
         us, status, stats = self._integrate_with(
             solver, lambda u: self._inner_velocity(problem, u), given.params.u, given.taus
         )
-        outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
-        ys = Params(outer, us)
-        return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)
+        outer, risks = jax.vmap(lambda u: problem.at_best_outer(u, ridge=self.ridge)[:2])(us)
+        return RunOutputs(Params(outer, us), risks, status, stats)
 
     def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
-        a = problem.best_outer(u, ridge=self.ridge)
-        gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
+        gradient = problem.at_best_outer(u, ridge=self.ridge).by_inner
         if self.rates is not None:
             gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
         return jax.tree.map(lambda g: -g, gradient)
