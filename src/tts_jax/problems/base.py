@@ -14,8 +14,8 @@ from ..models.network import Params
 
 
 class AtBestOuter(NamedTuple):
-    """What ReducedFlow asks for at u: `a`, the outer layer a*(u), the risk L(a, u), and its gradient
-    `by_inner` at a fixed a, a tree like u."""
+    """What ReducedFlow asks for at u: `a`, the outer layer a*(u), the risk L(a, u), and its
+    gradient `by_inner` at a fixed a, a tree like u."""
 
     a: Tree
     risk: Scalar
