@@ -6,10 +6,9 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 
 from ..._errors import Status
-from ..._types import Array, Real, Scalar, Times, Tree
+from ..._types import Array, Real, Times, Tree
 from ..step_size import all_finite
 
 _STATUS = (
@@ -47,15 +46,12 @@ def integrate(
         dtmin=2.0**-50 * horizon,
         force_dtmin=False,
     )
-    term = diffrax.ODETerm(lambda t, y, args: velocity(y))
-    order = solver.error_order(term)
-    first, at_start = _first_step(velocity, start, rtol, atol, 5.0 if order is None else order)
     solution = diffrax.diffeqsolve(
-        term,
+        diffrax.ODETerm(lambda t, y, args: velocity(y)),
         solver,
         t0=jnp.zeros_like(horizon),
         t1=horizon,
-        dt0=first,
+        dt0=None,
         y0=start,
         saveat=diffrax.SaveAt(ts=taus),
         stepsize_controller=controller,
@@ -74,41 +70,5 @@ def integrate(
     status = jnp.asarray(Status.NON_FINITE, jnp.int32)
     for result, code in _STATUS:
         status = jnp.where(solution.result == result, jnp.asarray(code, jnp.int32), status)
-    status = jnp.where(all_finite(at_start), status, Status.NON_FINITE).astype(jnp.int32)
+    status = jnp.where(all_finite(velocity(start)), status, Status.NON_FINITE).astype(jnp.int32)
     return reached, status, stats
-
-
-def _first_step(
-    velocity: Callable[[Tree], Tree], y: Tree, rtol: Real, atol: Real, order: Real
-) -> tuple[Scalar, Tree]:
-    """Return the first step size that diffrax's `PIDController` chooses, and the velocity at y.
-
-    Here since diffrax keeps that velocity to itself, and a place that asks for it once more is
-    compiled once more. Source: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential
-    Equations I, II.4.
-    """
-    y = jax.lax.stop_gradient(y)
-    scale = jax.tree.map(lambda leaf: atol + jnp.abs(leaf) * rtol, y)
-
-    def norm(tree: Tree) -> Scalar:
-        return optx.rms_norm(jax.tree.map(jnp.divide, tree, scale))
-
-    size = norm(y)
-
-    # The velocity at y, and then after an explicit Euler step of size `trial`.
-    def evaluate(turn: Array, found: tuple[Tree, Tree, Scalar]) -> tuple[Tree, Tree, Scalar]:
-        before, _, trial = found
-        after = velocity(jax.tree.map(lambda a, b: a + trial * b, y, before))
-        speed = norm(after)
-        small = (size < 1e-5) | (speed < 1e-5)
-        guess = jnp.where(small, 1e-6, 0.01 * (size / jnp.where(small, 1.0, speed)))
-        return after, before, jnp.where(turn == 0, guess, trial)
-
-    zeros = jax.tree.map(jnp.zeros_like, y)
-    ahead, first, trial = jax.lax.fori_loop(0, 2, evaluate, (zeros, zeros, jnp.zeros_like(size)))
-    curvature = norm(jax.tree.map(jnp.subtract, ahead, first)) / trial
-    largest = jnp.maximum(norm(first), curvature)
-    guess = jnp.where(
-        largest <= 1e-15, jnp.maximum(1e-6, trial * 1e-3), (0.01 / largest) ** (1.0 / order)
-    )
-    return jax.lax.stop_gradient(jnp.minimum(100.0 * trial, guess)), first
