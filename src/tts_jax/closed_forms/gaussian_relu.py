@@ -30,11 +30,10 @@ from ..numerics.bivariate_normal import (
     bivariate_normal_cdf,
     conditional_gap,
     level,
+    normal_cdf,
     normal_density,
 )
 from .gaussian_pairs import FLOOR, Pairs, floored
-
-_ndtr = jax.scipy.special.ndtr
 
 
 def relu_means(square: Float[Array, " m"], b: Float[Array, " m"] | None) -> Float[Array, " m"]:
@@ -57,7 +56,7 @@ def relu_products(
 def _mean(square: Array, b: Array) -> Array:
     length = _length(square)
     h = level(b, length)
-    return b * _ndtr(h) + length * normal_density(h)
+    return b * normal_cdf(h) + length * normal_density(h)
 
 
 @_mean.defjvp
@@ -65,7 +64,7 @@ def _mean_jvp(primals, tangents):
     square, b = primals
     h = level(b, _length(square))
     by_square = 0.5 * _over_length(normal_density(h), square)
-    return _mean(square, b), by_square * tangents[0] + _ndtr(h) * tangents[1]
+    return _mean(square, b), by_square * tangents[0] + normal_cdf(h) * tangents[1]
 
 
 def _length(square: Array) -> Array:
@@ -127,7 +126,7 @@ class _Neurons(NamedTuple):
 
     def on_edge(self) -> Array:
         """Return Q1 |w|."""
-        return normal_density(self.h) * _ndtr(level(*self.given_edge()))
+        return normal_density(self.h) * normal_cdf(level(*self.given_edge()))
 
     def edge(self) -> Array:
         """Return Q1."""
@@ -143,13 +142,13 @@ class _Neurons(NamedTuple):
 def _positive_part(mean: Array, deviation: Array) -> Array:
     """Return the mean of the positive part of a normal variable."""
     z = level(mean, deviation)
-    return mean * _ndtr(z) + deviation * normal_density(z)
+    return mean * normal_cdf(z) + deviation * normal_density(z)
 
 
 @_positive_part.defjvp
 def _positive_part_jvp(primals, tangents):
     z = level(*primals)
-    slope = _ndtr(z) * tangents[0] + normal_density(z) * tangents[1]
+    slope = normal_cdf(z) * tangents[0] + normal_density(z) * tangents[1]
     return _positive_part(*primals), slope
 
 
