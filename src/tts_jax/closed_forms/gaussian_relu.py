@@ -164,7 +164,8 @@ def _positive_part_jvp(primals, tangents):
 
 
 # P, the edges, the angle and its slopes are functions of the three products and the biases: a
-# derivative by these is whole. They are arguments beside them so that each is computed once for all orders.
+# derivative by these is whole. They are arguments beside them so that each is computed once for all
+# orders.
 @jax.custom_jvp
 def _product(at: _Neurons) -> Array:
     """Return M."""
