@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
+from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 
 import tts_jax as tts
+from tts_jax.problems.base import AbstractProblem
 
 NETWORK = tts.TwoLayerNetwork(tts.Erf(eta=2**0.5), bias=False, outer_bias=False)
 # Of the shapes of test_gaussian.py, so that the flow is compiled once for both files.
@@ -14,6 +17,7 @@ TAUGHT = tts.Params(np.array([1.0, -0.5]), {"w": np.array([[1.0, 0.2], [-0.3, 1.
 START = tts.Params(jnp.array([0.3, 0.2]), {"w": jnp.array([[0.5, 0.1], [0.1, 0.6]])})
 TAUS = np.array([0.0, 0.5, 2.0])
 EPSILON = 0.3
+SERIES = tts.HermiteSeries([0.1, 0.5, 0.3])
 
 
 def order_parameters(a, w):
@@ -104,3 +108,65 @@ def test_the_flow_on_a_large_sample_differs_by_its_sampling_error():
     # The error falls with the root of the number of samples: that of a part is four times as large.
     distance = np.sqrt(np.mean((np.array(parts) - exact) ** 2))
     np.testing.assert_allclose(distance, np.sqrt(PARTS * np.mean(error**2)), rtol=0.3)
+
+
+@pytest.mark.parametrize(
+    "activation", [tts.Erf(0.8), tts.ReLU(), tts.HermiteSeries([0.1, 0.5, 0.3])]
+)
+@pytest.mark.parametrize(("outer_bias", "outputs"), [(False, None), (True, 2)])
+def test_what_the_reduced_flow_asks_for_at_once_is_what_the_parts_are(
+    activation, outer_bias, outputs
+):
+    problem, u = two_layers(activation, outer_bias=outer_bias, outputs=outputs)
+
+    @jax.jit
+    def both(u):
+        at_once = problem.at_best_outer(u, ridge=1e-8)
+        return at_once, AbstractProblem.at_best_outer(problem, u, ridge=1e-8)
+
+    at_once, parts = both(u)
+    for one, other in zip(jax.tree.leaves(at_once), jax.tree.leaves(parts), strict=True):
+        size = float(jnp.max(jnp.abs(other)))
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * max(size, 1e-3))
+
+
+def test_a_velocity_and_a_record_of_the_reduced_flow_have_the_formula_for_pairs_once():
+    # Each place where it stands is compiled for a second and more.
+    problem, u = two_layers(tts.Erf(0.8))
+    for part in (lambda at: at.by_inner, lambda at: at[:2]):
+        found = jax.make_jaxpr(lambda u, part=part: part(problem.at_best_outer(u, ridge=1e-8)))(u)
+        assert count_of("atan2", found.jaxpr) == 1
+
+
+def test_derivatives_of_pairs_of_relu_add_little_to_the_formula():
+    # With the formulas of an edge anew in each rule it was more than four times as many.
+    problem, u = two_layers(tts.ReLU())
+    flat, whole = ravel_pytree(tts.Params(jnp.ones(4), u))
+
+    def risk(flat):
+        return problem.risk(whole(flat))
+
+    value, hessian = (jax.make_jaxpr(f)(flat).jaxpr for f in (risk, jax.hessian(risk)))
+    assert count_of("erfc", hessian) <= 3 * count_of("erfc", value)
+
+
+def two_layers(activation, *, outer_bias=False, outputs=None):
+    network = tts.TwoLayerNetwork(activation, outer_bias=outer_bias)
+    rng = np.random.default_rng(3)
+
+    def inner(width):
+        w, b = rng.normal(size=(width, 3)), rng.normal(size=width)
+        return {"w": jnp.asarray(w), "b": jnp.asarray(b)}
+
+    shape = (2 + int(outer_bias),) if outputs is None else (2 + int(outer_bias), outputs)
+    teacher = tts.Teacher(network, tts.Params(jnp.asarray(rng.normal(size=shape)), inner(2)))
+    return tts.GaussianProblem(network, teacher), inner(4)
+
+
+def count_of(name, jaxpr):
+    """How often a primitive stands in a jaxpr, with all that it calls."""
+    inner = jaxprs_in_params
+    return sum(
+        (e.primitive.name == name) + sum(count_of(name, j) for j in inner(e.params))
+        for e in jaxpr.eqns
+    )

@@ -30,11 +30,10 @@ from ..numerics.bivariate_normal import (
     bivariate_normal_cdf,
     conditional_gap,
     level,
+    normal_cdf,
     normal_density,
 )
 from .gaussian_pairs import FLOOR, Pairs, floored
-
-_ndtr = jax.scipy.special.ndtr
 
 
 def relu_means(square: Float[Array, " m"], b: Float[Array, " m"] | None) -> Float[Array, " m"]:
@@ -50,14 +49,15 @@ def relu_products(
         return _centred(pairs)
     h, k = level(b, _length(pairs.square)), level(c, _length(pairs.other))
     both = bivariate_normal_cdf(h, k, pairs.cosine, pairs.sine)
-    return _product(_Neurons(pairs, b, c, both))
+    edges = _edge(pairs, b, c), _edge(pairs.flipped, c, b)
+    return _product(_Neurons(pairs, b, c, both, *edges))
 
 
 @jax.custom_jvp
 def _mean(square: Array, b: Array) -> Array:
     length = _length(square)
     h = level(b, length)
-    return b * _ndtr(h) + length * normal_density(h)
+    return b * normal_cdf(h) + length * normal_density(h)
 
 
 @_mean.defjvp
@@ -65,7 +65,7 @@ def _mean_jvp(primals, tangents):
     square, b = primals
     h = level(b, _length(square))
     by_square = 0.5 * _over_length(normal_density(h), square)
-    return _mean(square, b), by_square * tangents[0] + _ndtr(h) * tangents[1]
+    return _mean(square, b), by_square * tangents[0] + normal_cdf(h) * tangents[1]
 
 
 def _length(square: Array) -> Array:
@@ -98,72 +98,82 @@ def _centred_jvp(primals, tangents):
     return _centred(at), slope
 
 
+class _Edge(NamedTuple):
+    """What is known about z2 where z1 = 0."""
+
+    h: Array
+    """b/|w|, within the range where the normal distribution function is neither 0 nor 1."""
+    positive: Array
+    """Q1 |w|."""
+    mean: Array
+    """S1 |w|."""
+    corner: Array
+    """The density of z1 and z2 at 0, each in units of its deviation where the other is given."""
+
+
 class _Neurons(NamedTuple):
-    """Pairs of neurons with biases b (m, 1) and c (1, k), and P, which takes the longest."""
+    """Pairs of neurons with biases b (m, 1) and c (1, k), and P and the edges, which take the
+    longest."""
 
     pairs: Pairs
     b: Array
     c: Array
     both: Array
+    first: _Edge
+    second: _Edge
+    """The one of the neurons exchanged."""
 
     @property
     def flipped(self) -> "_Neurons":
-        return _Neurons(self.pairs.flipped, self.c, self.b, self.both)
-
-    @property
-    def h(self) -> Array:
-        """b/|w|, within the range where the normal distribution function is neither 0 nor 1."""
-        return level(self.b, _length(self.pairs.square))
-
-    def given_edge(self) -> tuple[Array, Array]:
-        """Return the mean and the deviation of z2 where z1 = 0."""
-        pairs, length = self.pairs, _length(self.pairs.other)
-        h, k = self.h, self.flipped.h
-        # Where the neurons nearly coincide, both means must be made of the same h and k.
-        near = length * conditional_gap(h, k, pairs.cosine, pairs.sine)
-        far = self.c - h * _over_length(pairs.product, pairs.square)
-        regular = (jnp.abs(k) < FARTHEST) & (pairs.other > FLOOR)
-        return jnp.where(regular, near, far), length * pairs.sine
-
-    def on_edge(self) -> Array:
-        """Return Q1 |w|."""
-        return normal_density(self.h) * _ndtr(level(*self.given_edge()))
+        return _Neurons(self.pairs.flipped, self.c, self.b, self.both, self.second, self.first)
 
     def edge(self) -> Array:
         """Return Q1."""
-        return _over_length(self.on_edge(), self.pairs.square)
+        return _over_length(self.first.positive, self.pairs.square)
 
     def surface(self) -> Array:
         """Return S1."""
-        mean = normal_density(self.h) * _positive_part(*self.given_edge())
-        return _over_length(mean, self.pairs.square)
+        return _over_length(self.first.mean, self.pairs.square)
+
+
+def _edge(pairs: Pairs, b: Array, c: Array) -> _Edge:
+    length = _length(pairs.other)
+    h, k = level(b, _length(pairs.square)), level(c, length)
+    # Where the neurons nearly coincide, both means must be made of the same h and k.
+    near = length * conditional_gap(h, k, pairs.cosine, pairs.sine)
+    far = c - h * _over_length(pairs.product, pairs.square)
+    mean = jnp.where((jnp.abs(k) < FARTHEST) & (pairs.other > FLOOR), near, far)
+    deviation = length * pairs.sine
+    z, density = level(mean, deviation), normal_density(h)
+    positive = density * _positive_part(mean, deviation)
+    return _Edge(h, density * normal_cdf(z), positive, density * normal_density(z))
 
 
 @jax.custom_jvp
 def _positive_part(mean: Array, deviation: Array) -> Array:
     """Return the mean of the positive part of a normal variable."""
     z = level(mean, deviation)
-    return mean * _ndtr(z) + deviation * normal_density(z)
+    return mean * normal_cdf(z) + deviation * normal_density(z)
 
 
 @_positive_part.defjvp
 def _positive_part_jvp(primals, tangents):
     z = level(*primals)
-    slope = _ndtr(z) * tangents[0] + normal_density(z) * tangents[1]
+    slope = normal_cdf(z) * tangents[0] + normal_density(z) * tangents[1]
     return _positive_part(*primals), slope
 
 
-# P, the angle and its slopes are functions of the three products and the biases: a derivative by
-# these is whole. They are arguments beside them so that each is computed once for all orders.
+# P, the edges, the angle and its slopes are functions of the three products and the biases: a
+# derivative by these is whole. They are arguments beside them so that each is computed once for all
+# orders.
 @jax.custom_jvp
 def _product(at: _Neurons) -> Array:
     """Return M."""
     n, k = _length(at.pairs.square), _length(at.pairs.other)
     sine = at.pairs.sine
-    density = normal_density(at.h) * normal_density(level(*at.given_edge()))
     total = (n * k * at.pairs.cosine + at.b * at.c) * at.both
-    total = total + at.b * k * at.flipped.on_edge() + at.c * n * at.on_edge()
-    return total + n * k * sine * density
+    total = total + at.b * k * at.second.positive + at.c * n * at.first.positive
+    return total + n * k * sine * at.first.corner
 
 
 @_product.defjvp
@@ -179,7 +189,7 @@ def _product_jvp(primals, tangents):
 def _half(at: _Neurons) -> Array:
     """Return L1."""
     length = _length(at.pairs.other)
-    edges = at.flipped.on_edge() + at.pairs.cosine * at.on_edge()
+    edges = at.second.positive + at.pairs.cosine * at.first.positive
     return at.c * at.both + length * edges
 
 
@@ -189,7 +199,7 @@ def _half_jvp(primals, tangents):
     surface, edge = at.surface(), at.edge()
     # E delta'(z1) z2+, by parts: the slope of the density at z1 = 0, and of the mean of z2+ there.
     ratio = _over_length(_length(at.pairs.other) * at.pairs.cosine, at.pairs.square)
-    by_square = -_over_length(at.h * surface, at.pairs.square) - ratio * edge
+    by_square = -_over_length(at.first.h * surface, at.pairs.square) - ratio * edge
     slope = surface * by.b + at.both * by.c + edge * by.pairs.product
     slope = slope + 0.5 * (by_square * by.pairs.square + at.flipped.edge() * by.pairs.other)
     return _half(at), slope

@@ -15,7 +15,7 @@ from ..closed_forms.base import AbstractClosedForm
 from ..closed_forms.hessian_system import AbstractHessianSystem
 from ..integrators.checkpointing import differentiable_run
 from ..integrators.rosenbrock import AbstractStagedSystem, AbstractSystem
-from ..integrators.step_size import StepControl, all_finite
+from ..integrators.step_size import StepControl
 from ..models.network import Params
 from ..problems.base import AbstractProblem
 from ..problems.recorded_risks import recorded_risks
@@ -203,11 +203,9 @@ class AbstractFlow(AbstractDynamics):
         # Not at the top of the file: importing diffrax takes longer than a run without it.
         from ..integrators.diffrax.integrate import integrate
 
-        ys, status, stats = integrate(
+        return integrate(
             solver, velocity, start, taus, self.rtol, self.atol, self.max_steps, self.adjoint
         )
-        start_is_finite = all_finite(velocity(start))
-        return ys, jnp.where(start_is_finite, status, Status.NON_FINITE).astype(jnp.int32), stats
 
 
 def _check_parts(solver: Any, adjoint: Any) -> None:

@@ -116,9 +116,8 @@ class ReducedFlow(AbstractFlow):
             given.params.u,
             given.taus,
         )
-        outer = jax.vmap(lambda u: problem.best_outer(u, ridge=self.ridge))(us)
-        ys = Params(outer, us)
-        return RunOutputs(ys, jax.vmap(problem.risk)(ys), status, stats)
+        outer, risks = jax.vmap(lambda u: problem.at_best_outer(u, ridge=self.ridge)[:2])(us)
+        return RunOutputs(Params(outer, us), risks, status, stats)
 
     def method(self, given: RunInputs) -> str:
         return EXPLICIT if self._is_explicit(given) else super().method(given)
@@ -143,8 +142,7 @@ class ReducedFlow(AbstractFlow):
         return explicit_solver()
 
     def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
-        a = problem.best_outer(u, ridge=self.ridge)
-        gradient = jax.grad(lambda inner: problem.risk(Params(a, inner)))(u)
+        gradient = problem.at_best_outer(u, ridge=self.ridge).by_inner
         if self.rates is not None:
             gradient = jax.tree.map(jnp.multiply, rates_like(self.rates, u), gradient)
         return jax.tree.map(lambda g: -g, gradient)

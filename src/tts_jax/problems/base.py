@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,15 @@ from .._named import NamedArguments
 from .._types import Array, Float, Key, Scalar, Tree
 from ..closed_forms.base import AbstractClosedForm
 from ..models.network import Params
+
+
+class AtBestOuter(NamedTuple):
+    """What ReducedFlow asks for at u: `a`, the outer layer a*(u), the risk L(a, u), and its
+    gradient `by_inner` at a fixed a, a tree like u."""
+
+    a: Tree
+    risk: Scalar
+    by_inner: Tree
 
 
 class AbstractProblem(NamedArguments):
@@ -55,6 +64,16 @@ class AbstractProblem(NamedArguments):
         raise NotImplementedError(
             f"{type(self).__name__} has no `best_outer(u, ridge=...)`: ReducedFlow needs it."
         )
+
+    def at_best_outer(self, u: Tree, *, ridge: float | Scalar) -> "AtBestOuter":
+        """Return a*(u), the risk there, and its gradient by u at this fixed a. For ReducedFlow.
+
+        Differentiable in u, through a*(u) too. A problem whose parts have much in common computes
+        them together.
+        """
+        a = self.best_outer(u, ridge=ridge)
+        found = jax.value_and_grad(lambda inner: self.risk(Params(a, inner)))(u)
+        return AtBestOuter(a, *found)
 
     def has_best_outer(self) -> bool:
         """Return whether there is a `best_outer`: by default where a class defines it."""

@@ -18,7 +18,6 @@ from ..closed_forms.gaussian_moments import (
     joined,
     known_activations,
     means,
-    second_moments,
 )
 from ..closed_forms.gradient_system import MOST_DENSE
 from ..integrators.quadratic_risk import AbstractQuadraticRisk
@@ -27,6 +26,7 @@ from ..models.targets import Teacher
 from ..models.two_layer import TwoLayerNetwork
 from ..numerics.gram import RIDGE
 from ..numerics.products import product
+from .base import AtBestOuter
 from .losses import squared
 from .quadratic_risks import PopulationRisk
 from .separable import AbstractSeparableProblem
@@ -118,17 +118,29 @@ class GaussianProblem(AbstractSeparableProblem):
         dtype = jnp.result_type(*jax.tree.leaves(params))
         # In single precision the angle of two weights is not known where they are nearly parallel.
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        return self._risk(params, self._joint(params.u)).astype(dtype)
+
+    def _risk(self, params: Params, found: "_Joint") -> Scalar:
         outer, inner = _split(self.network, params)
         wanted_outer, wanted = _split(self._teacher_network, self._taught())
-        student, teacher = self._neurons(params.u), self._teachers()
-        neurons, weights = joined(student, teacher), jnp.concatenate([inner, -wanted])
+        weights = jnp.concatenate([inner, -wanted])
         # The square of the mean and the variance: two sums that do not cancel each other.
-        bias = outer - wanted_outer + product(means(neurons), weights)
-        variance = jnp.sum(weights * product(covariances(neurons, neurons), weights))
+        bias = outer - wanted_outer + product(found.means, weights)
+        variance = jnp.sum(weights * product(found.covariances, weights))
         total = jnp.sum(bias**2) + variance
         # Rounding may make it negative, never far from 0. The derivative is that of the formula.
         total = total + jax.lax.stop_gradient(jnp.maximum(total, 0.0) - total)
-        return self.penalised(total, params).astype(dtype)
+        return self.penalised(total, params)
+
+    def at_best_outer(self, u: Tree, *, ridge: float | Scalar) -> AtBestOuter:
+        exact = type(self) is GaussianProblem  # not for a subclass whose risk may be another one
+        if not exact or any(leaf.dtype != jnp.float64 for leaf in jax.tree.leaves(u)):
+            return super().at_best_outer(u, ridge=ridge)
+        # The moments are long formulas: here they are there once, for all that is asked for.
+        found, pull = jax.vjp(self._joint, u)
+        a = self._solve(self._moments_of(found), ridge)
+        risk, by = jax.value_and_grad(lambda found: self._risk(Params(a, u), found))(found)
+        return AtBestOuter(a, risk, pull(by)[0])
 
     def normal_equations(self, u: Tree) -> tuple[Float[Array, "p p"], Array]:
         found = self._moments(u)
@@ -146,27 +158,43 @@ class GaussianProblem(AbstractSeparableProblem):
         return PopulationRisk(self, self._outputs, x, self.label(x).reshape(_INPUTS, -1))
 
     def best_outer(self, u: Tree, *, ridge: float | Scalar = RIDGE) -> Array:
+        return self._solve(self._moments(u), ridge)
+
+    def _solve(self, found: "_Moments", ridge: float | Scalar) -> Array:
         if not self.network.outer_bias:
-            return super().best_outer(u, ridge=ridge)
-        found = self._moments(u)
+            wanted = found.with_target + found.features[:, None] * found.target[None, :]
+            return self._solved(found.gram, wanted.reshape(-1, *self._outputs), ridge)
         centred = found.with_target.reshape(-1, *self._outputs)
         common = found.target.reshape(self._outputs)
         return self._solved(found.gram, centred, ridge, bias=0, common=common)
 
     def _moments(self, u: Tree) -> "_Moments":
-        u = jax.tree.map(jnp.asarray, u)
+        student, both = self._both(jax.tree.map(jnp.asarray, u))
+        return self._moments_of(_Joint(means(both), covariances(student, both)))
+
+    def _both(self, u: Tree) -> tuple[GaussianNeurons, GaussianNeurons]:
+        """Return the neurons of the student, and those of student and teacher."""
         student, teacher = self._neurons(u), self._teachers()
+        return student, joined(student, teacher)
+
+    def _joint(self, u: Tree) -> "_Joint":
+        both = self._both(u)[1]
+        return _Joint(means(both), covariances(both, both))
+
+    def _moments_of(self, found: "_Joint") -> "_Moments":
         outer, inner = _split(self._teacher_network, self._taught())
-        scale = self.network.scale(student.w.shape[0])
-        features = scale * means(student)
-        gram = scale**2 * second_moments(student, student)
-        centred = scale * product(covariances(student, teacher), inner)
+        m = found.means.shape[0] - inner.shape[0]
+        scale = self.network.scale(m)
+        values, taught = found.means[:m], found.means[m:]
+        features = scale * values
+        gram = scale**2 * (found.covariances[:m, :m] + values[:, None] * values[None, :])
+        centred = scale * product(found.covariances[:m, m:], inner)
         if self.network.outer_bias:
             one, row = jnp.ones(1, gram.dtype), features[None, :]
             gram = jnp.block([[one[None], row], [row.T, gram]])
             features = jnp.concatenate([one, features])
             centred = jnp.concatenate([jnp.zeros_like(centred[:1]), centred])
-        return _Moments(gram, features, outer + product(means(teacher), inner), centred)
+        return _Moments(gram, features, outer + product(taught, inner), centred)
 
     def draw(self, key: Key, count: int) -> tuple[Array, Array]:
         """Return `count` random inputs (count, d), and their labels with the noise."""
@@ -237,6 +265,14 @@ class GaussianProblem(AbstractSeparableProblem):
 
 _INPUTS = 256
 """Inputs on which errors of a flow are measured: to a tenth, which is enough for a step size."""
+
+
+class _Joint(NamedTuple):
+    """The moments of the m neurons of the student and, behind them, the k of the teacher."""
+
+    means: Float[Array, " m+k"]
+    covariances: Float[Array, "n m+k"]
+    """Those of the first n >= m neurons and all."""
 
 
 class _Moments(NamedTuple):

@@ -8,6 +8,9 @@ diffrax also applies the tolerance of the state to the unknown of a stage, which
 velocity of the order of 1/epsilon has a rounding error far above that tolerance: at a small epsilon
 or a tight tolerance no stage would ever converge. `step` measures by how much an update moves the
 state.
+
+And diffrax asks for the Jacobian of a step twice, first for the explicit stage, where it is the
+identity. Compiled twice, it would be half of a program with a long vector field.
 """
 
 from typing import Any
@@ -16,6 +19,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import optimistix as optx
 
 from ..._errors import argument_error
@@ -25,6 +29,32 @@ from ..._types import Array, Tree
 
 class Chord(diffrax.VeryChord):
     """`diffrax.VeryChord`, one Jacobian per step, which goes on iterating while it converges."""
+
+    def init(
+        self,
+        fn: Any,
+        y: Tree,
+        args: Any,
+        options: dict[str, Any],
+        f_struct: Any,
+        aux_struct: Any,
+        tags: frozenset[object],
+    ) -> Any:
+        if "init_state" in options:
+            return super().init(fn, y, args, options, f_struct, aux_struct, tags)
+        # The Jacobian as numbers, of the linear function fn = (matrix) y: so it may be a constant.
+        # Where the diagonal is the constant 0, XLA compiles the first branch alone.
+        matrix = jax.lax.cond(
+            args[1] == 0,
+            lambda: jax.jacfwd(lambda y: y)(y),
+            lambda: jax.jacfwd(lambda y: fn(y, args)[0])(y),
+        )
+        operator = lx.PyTreeLinearOperator(matrix, jax.eval_shape(lambda: y))
+        known = super().init(
+            lambda y, _: (operator.mv(y), None), y, None, options, f_struct, aux_struct, tags
+        )
+        kept = jax.lax.stop_gradient(self.linear_solver.init(operator, options={}))
+        return eqx.tree_at(lambda state: state.linear_state, known, (operator, kept))
 
     def step(
         self,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..._errors import Status
 from ..._types import Array, Real, Times, Tree
+from ..step_size import all_finite
 
 _STATUS = (
     (diffrax.RESULTS.successful, Status.OK),
@@ -35,6 +36,8 @@ def integrate(
     **Returns:** states at `taus`, with a leading axis (T,) and NaN at those not reached; the status
     code; counts of steps.
     """
+    # Traced once for all places that ask for it.
+    velocity = jax.jit(lambda y, of=velocity: of(y))
     horizon = taus[-1]
     controller = diffrax.PIDController(
         rtol=rtol,
@@ -67,4 +70,5 @@ def integrate(
     status = jnp.asarray(Status.NON_FINITE, jnp.int32)
     for result, code in _STATUS:
         status = jnp.where(solution.result == result, jnp.asarray(code, jnp.int32), status)
+    status = jnp.where(all_finite(velocity(start)), status, Status.NON_FINITE).astype(jnp.int32)
     return reached, status, stats
