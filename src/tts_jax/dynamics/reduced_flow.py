@@ -14,7 +14,6 @@ from ..closed_forms.base import AbstractClosedForm
 from ..integrators.diffrax.chord import stiff_solver
 from ..models.network import Params
 from ..problems.base import AbstractProblem
-from ..problems.recorded_risks import recorded_risks
 from ..problems.separable import AbstractSeparableProblem
 from .base import RunInputs, RunOutputs, check_no_samples, only_real
 from .first_try import UNKNOWN, known_limit, limited
@@ -106,16 +105,13 @@ class ReducedFlow(AbstractFlow):
             # In the loop of the package, which has derivatives in both directions.
             motion = self.motion(given)
             us, status, stats, _ = self._integrate(motion.system, motion.start, given.taus)
-            ys = motion.params(us)
-            return RunOutputs(
-                ys, recorded_risks(problem, ys, only_known=given.only_known), status, stats
+        else:
+            us, status, stats = self._integrate_with(
+                self._solver_for(given),
+                lambda u: self._inner_velocity(problem, u),
+                given.params.u,
+                given.taus,
             )
-        us, status, stats = self._integrate_with(
-            self._solver_for(given),
-            lambda u: self._inner_velocity(problem, u),
-            given.params.u,
-            given.taus,
-        )
         outer, risks = jax.vmap(lambda u: problem.at_best_outer(u, ridge=self.ridge)[:2])(us)
         return RunOutputs(Params(outer, us), risks, status, stats)
 
@@ -124,11 +120,9 @@ class ReducedFlow(AbstractFlow):
 
     def _is_explicit(self, given: RunInputs) -> bool:
         """Return whether the flow takes an explicit method by itself."""
-        problem = given.problem
-        is_smooth = (
-            isinstance(problem, AbstractSeparableProblem) and not problem.has_stiff_reduction()
-        )
-        return self.solver is None and is_smooth
+        if self.solver is not None or not isinstance(given.problem, AbstractSeparableProblem):
+            return False
+        return not given.problem.has_stiff_reduction()
 
     def _known_form(self, given: RunInputs) -> AbstractClosedForm | None:
         """Return the closed form that a run takes, if there is one."""
