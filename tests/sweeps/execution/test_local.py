@@ -20,12 +20,16 @@ def swept(text, folder, devices):
     """What the runs of a study leave that is made on some devices, which all take part."""
     whole = plan_of(tts.read_study(written(folder, text)))
     runner, found, taken = Runner.of(whole.layout), {}, set()
+    # Else the first device may have done all before the last one has begun.
+    all_begin = threading.Barrier(len(devices))
 
     class Watched:
         compiled_on = runner.compiled_on
 
         def __call__(self, points, device):
-            taken.add(device)
+            if device not in taken:
+                taken.add(device)
+                all_begin.wait(timeout=60)
             return runner(points, device)
 
     on_devices(whole, Watched(), lambda unit, out: found.update({unit.chunk: out}), devices)
