@@ -111,13 +111,10 @@ EXPLICIT = "Tsit5"
 
 
 def explicit_solver() -> "diffrax.AbstractSolver":
-    """Return the explicit method that is used where it pays.
-
-    The loop over its stages has derivatives in both directions.
-    """
+    """Return the explicit method that is used where it pays."""
     import diffrax  # here, since it takes longer to import than a run without it
 
-    return diffrax.Tsit5(scan_kind="bounded")
+    return diffrax.Tsit5()
 
 
 @compiled

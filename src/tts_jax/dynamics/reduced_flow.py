@@ -1,5 +1,6 @@
 """The reduced flow: the limit epsilon -> 0 at a finite transition width."""
 
+import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
@@ -133,7 +134,8 @@ class ReducedFlow(AbstractFlow):
             return self.solver
         if not self._is_explicit(given):
             return stiff_solver()
-        return explicit_solver()
+        # With a loop over its stages that has derivatives in both directions.
+        return dataclasses.replace(explicit_solver(), scan_kind="bounded")
 
     def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
         gradient = problem.at_best_outer(u, ridge=self.ridge).by_inner
