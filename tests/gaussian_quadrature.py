@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tts_jax.closed_forms.gaussian_moments import gaussian_neurons, second_moments
+from tts_jax.closed_forms.gaussian_moments import covariances, gaussian_neurons, means
 from tts_jax.models.activations import Erf, ReLU
 
 ROWS, INPUTS = 16, 3
@@ -21,6 +21,11 @@ _ndtr = jax.scipy.special.ndtr
 
 def row(w, b, v, c):
     return np.concatenate([w, [b], v, [c]])
+
+
+def second_moments(left, right):
+    """E sigma(z_i) sigma(z'_j) (m, k) for two sets of neurons of one kind."""
+    return covariances(left, right) + means(left)[:, None] * means(right)[None, :]
 
 
 def _parts(x):

@@ -83,7 +83,7 @@ found["after"] = state()
     assert found["imported"] == [False, None, None]
     assert found["set"] == [True, "1", " ".join(flags)]
     assert found["report"].split("\n") == [
-        f"64-bit numbers, CPU devices: {CORES}, threads: {3 * CORES}",
+        f"64-bit numbers, CPU devices: {CORES}, threads: {2 * CORES}",
         *(f"  set:  {flag}" for flag in flags),
     ]
     assert found["devices"] == [CORES, CORES]
@@ -97,16 +97,18 @@ found["after"] = state()
 def test_threads_are_more_than_devices_can_wait_in_and_stay_where_the_user_has_set_them():
     script = """
 found["first"] = tts.configure(devices=3).threads
+found["kept"] = tts.configure(devices=3).kept
 found["again"] = tts.configure(devices=2).threads
 jnp.ones(1)
 found["after"] = [tts.configure(devices=2).threads, os.environ["NPROC"]]
 """
     found = in_a_fresh_process(script)
-    assert found["first"] == CORES + 6
-    assert found["again"] == CORES + 4
-    assert found["after"] == [CORES + 4, str(CORES + 4)]
+    assert found["first"] == CORES + 3
+    assert found["kept"] == []
+    assert found["again"] == CORES + 2
+    assert found["after"] == [CORES + 2, str(CORES + 2)]
     found = in_a_fresh_process(script, NPROC="5")
-    assert found == {"first": 5, "again": 5, "after": [5, "5"]}
+    assert found == {"first": 5, "kept": ["NPROC=5"], "again": 5, "after": [5, "5"]}
 
 
 def test_it_is_too_late_after_the_first_computation_and_changes_nothing():
@@ -215,6 +217,7 @@ def test_an_untried_jax_gets_no_flag_that_it_may_not_know(monkeypatch):
     # As if nothing had been set before, by this process or by the one that started it.
     monkeypatch.setattr(configuration, "_added", set())
     monkeypatch.setenv("XLA_FLAGS", f"{DEVICES}={CORES}")
+    monkeypatch.delenv("NPROC", raising=False)
     monkeypatch.setattr(configuration, "_KNOWS_WIDE_VECTORS", False)
     monkeypatch.setattr(configuration, "_NEEDS_SMALL_LOOPS", False)
     found = tts.configure()

@@ -29,7 +29,7 @@ _THREADS = "NPROC"
 
 By default that is the number of cores. But eigenvectors and Cholesky factors wait, in such a
 thread, for others to compute them: runs on as many devices as there are threads then wait for each
-other for ever, as JAX 0.10.2 does."""
+other for ever, as JAX 0.10.2 does. One for each device is enough beside those for the cores."""
 
 # XLA ends the process at a flag that it does not know, so a JAX that nobody has tried gets none
 # that may be gone. JAX 0.10.0, 0.10.2, 0.11.0, 0.11.2 and 0.12.0 know all three; from 0.12 on small
@@ -39,7 +39,7 @@ _NEEDS_SMALL_LOOPS = jax.__version_info__ < (0, 12)
 _KNOWS_WIDE_VECTORS = jax.__version_info__ < (0, 13)
 
 _added: set[str] = set()
-"""The flags in XLA_FLAGS that `configure` put there itself, which it may replace."""
+"""The flags in XLA_FLAGS, and NPROC, that `configure` set itself, which it may replace."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,20 @@ def configure(*, x64: bool = True, devices: int | Literal["all"] = "all") -> Con
     ours = [flag for name, flag in wanted.items() if name not in by_name]
     _check_in_time([flag for flag in ours if flag not in before])
 
-    threads = _set_threads(count)
+    threads = f"{_THREADS}={_cores() + count}"
+    if not has_started() and (not _threads() or _threads() in _added):
+        _added.add(threads)
+        os.environ[_THREADS] = threads.split("=")[1]
     _added.update(ours)
     os.environ["XLA_FLAGS"] = " ".join([*theirs, *ours])
     if x64:
         os.environ["JAX_ENABLE_X64"] = "1"
         jax.config.update("jax_enable_x64", True)
     is_x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    return Configuration(is_x64, count, threads, tuple(ours), tuple(by_name.values()))
+    if _threads() and _threads() not in _added:
+        by_name[_THREADS] = _threads()
+    used = int(_threads().split("=")[1]) if _threads() else _cores()
+    return Configuration(is_x64, count, used, tuple(ours), tuple(by_name.values()))
 
 
 @functools.cache
@@ -137,20 +143,10 @@ def warn_if_slow() -> None:
         )
 
 
-def _set_threads(devices: int) -> int:
-    """Set and return how many threads XLA gets, unless the user has set it or JAX has started."""
-    set_before = os.environ.get(_THREADS, "")
-    if not has_started() and (not set_before.isdigit() or set_before in _threads):
-        # Two for each device, in case it waits for two matrices at a time, and one for each core.
-        wanted = str(_cores() + 2 * devices)
-        _threads.add(wanted)
-        os.environ[_THREADS] = wanted
-    found = os.environ.get(_THREADS, "")
-    return int(found) if found.isdigit() else _cores()
-
-
-_threads: set[str] = set()
-"""What `configure` set the variable to."""
+def _threads() -> str:
+    """Return the setting of XLA's threads, such as "NPROC=4", or nothing where there is none."""
+    count = os.environ.get(_THREADS, "")
+    return f"{_THREADS}={count}" if count.isdigit() else ""
 
 
 def _cores() -> int:

@@ -16,6 +16,7 @@ from gaussian_quadrature import (
     integrated,
     random_rows,
     row,
+    second_moments,
 )
 from scipy.special import erf, ndtr
 
@@ -25,7 +26,6 @@ from tts_jax.closed_forms.gaussian_moments import (
     gaussian_neurons,
     joined,
     means,
-    second_moments,
 )
 from tts_jax.models.activations import Erf, Probit, ReLU, Tanh
 

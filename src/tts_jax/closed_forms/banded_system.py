@@ -98,7 +98,7 @@ class AdaptiveBandwidthSystem(AbstractStagedSystem):
     def step(self, y: CellState, h: Scalar) -> SolverStep:
         def with_bandwidth(risk: BandedRisk, y: CellState) -> SolverStep:
             step = rosenbrock_step(self._at(risk), y, h)
-            passed = positions_passed(y.u, step, in_one_kernel=False)
+            passed = positions_passed(y.u, step)
             return valid_step(step, jnp.all(jax.vmap(risk.slack)(passed) >= 0.0))
 
         return with_enough_bandwidth(self.risk, self.bandwidths, y, with_bandwidth)

@@ -123,13 +123,6 @@ def means(neurons: GaussianNeurons) -> Float[Array, " m"]:
     return (neurons.low + half) + half * jax.scipy.special.erf(h / math.sqrt(2.0))
 
 
-def second_moments(left: GaussianNeurons, right: GaussianNeurons) -> Float[Array, "m k"]:
-    """Return E sigma(z_i) sigma(z'_j) (m, k) for two sets of neurons of one kind."""
-    if left.kind == "ramp":
-        return _ramps(left, right)
-    return covariances(left, right) + means(left)[:, None] * means(right)[None, :]
-
-
 def covariances(left: GaussianNeurons, right: GaussianNeurons) -> Float[Array, "m k"]:
     """Return the covariances (m, k) of two sets of neurons of one kind; of all but ramps, to their
     last digits where they are small."""

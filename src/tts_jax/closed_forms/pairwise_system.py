@@ -108,8 +108,7 @@ class PairwiseGradientSystem(AbstractSymmetricSystem, AbstractHessianSystem):
         """
         if self.risk.uncut:
             step = rosenbrock_step(self, y, h)
-            passed = positions_passed(y.u, step, in_one_kernel=True)
-            return valid_step(step, ~self.risk.touches_ends(passed))
+            return valid_step(step, ~self.risk.touches_ends(positions_passed(y.u, step)))
         if not on_gpu() or not fits(self, y.u.size):
             return rosenbrock_step(self, y, h)
         numbers, static = eqx.partition(self, eqx.is_array)

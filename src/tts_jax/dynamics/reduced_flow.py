@@ -1,7 +1,7 @@
 """The reduced flow: the limit epsilon -> 0 at a finite transition width."""
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -22,9 +22,6 @@ from .flow import AbstractFlow, Motion
 from .rates import check_rates_fit, rates_like
 from .recommend import EXPLICIT, explicit_solver
 
-if TYPE_CHECKING:
-    import diffrax
-
 _LEAST_RIDGE = float(np.finfo(np.float64).eps)
 
 
@@ -39,8 +36,10 @@ class ReducedFlow(AbstractFlow):
     below 1e-16/rtol can make steps fail without end when neurons coincide; where they stay apart, a
     smaller one is more exact. The ridge pulls all weights to 0, but for an outer bias of the
     package's networks: that one goes to a value typical of the target. So to add a number to the
-    target adds it to the bias, and changes nothing else. `rtol`, `atol`, `solver`, `max_steps`,
-    `adjoint`, `rates` as in `GradientFlow`.
+    target adds it to the bias, and changes nothing else. `solver`: any diffrax solver, or None for
+    Tsit5 for separable problems unless the activation is a step, the Rosenbrock method for closed
+    forms, and Kvaerno5 elsewhere. `rtol`, `atol`, `max_steps`, `adjoint`, `rates` as in
+    `GradientFlow`.
 
     Differentiable in the start, the rates, and the numbers of the problem.
 
@@ -90,7 +89,14 @@ class ReducedFlow(AbstractFlow):
 
         # A tree: derivatives are those by the numbers in it.
         velocity = eqx.Partial(self._inner_velocity, problem)
-        return self._solver_motion(self._solver_for(given), velocity, u, jax.vmap(best))
+        if not self._is_explicit(given):
+            solver = stiff_solver() if self.solver is None else self.solver
+            return self._solver_motion(solver, velocity, u, jax.vmap(best))
+        # In the loop of the package, and with a loop over its stages, that have derivatives in both
+        # directions.
+        solver = dataclasses.replace(explicit_solver(), scan_kind="bounded")
+        motion = self._solver_motion(solver, velocity, u, jax.vmap(best))
+        return motion._replace(solver=None, velocity=None)
 
     def velocity(self, problem: AbstractProblem, params: Params) -> Params:
         along = self._inner_velocity(problem, params.u)
@@ -98,20 +104,15 @@ class ReducedFlow(AbstractFlow):
         return Params(outer, along)
 
     def run(self, given: RunInputs) -> RunOutputs:
-        problem = given.problem
+        problem, motion = given.problem, self.motion(given)
         form = self._known_form(given)
         if form is not None:
-            return self._descend(form, self.motion(given), given)
-        if self._is_explicit(given):
-            # In the loop of the package, which has derivatives in both directions.
-            motion = self.motion(given)
+            return self._descend(form, motion, given)
+        if motion.solver is None or motion.velocity is None:
             us, status, stats, _ = self._integrate(motion.system, motion.start, given.taus)
         else:
             us, status, stats = self._integrate_with(
-                self._solver_for(given),
-                lambda u: self._inner_velocity(problem, u),
-                given.params.u,
-                given.taus,
+                motion.solver, motion.velocity, given.params.u, given.taus
             )
         outer, risks = jax.vmap(lambda u: problem.at_best_outer(u, ridge=self.ridge)[:2])(us)
         return RunOutputs(Params(outer, us), risks, status, stats)
@@ -128,14 +129,6 @@ class ReducedFlow(AbstractFlow):
     def _known_form(self, given: RunInputs) -> AbstractClosedForm | None:
         """Return the closed form that a run takes, if there is one."""
         return None if self._is_explicit(given) else self._form(given)
-
-    def _solver_for(self, given: RunInputs) -> "diffrax.AbstractSolver":
-        if self.solver is not None:
-            return self.solver
-        if not self._is_explicit(given):
-            return stiff_solver()
-        # With a loop over its stages that has derivatives in both directions.
-        return dataclasses.replace(explicit_solver(), scan_kind="bounded")
 
     def _inner_velocity(self, problem: AbstractProblem, u: Tree) -> Tree:
         gradient = problem.at_best_outer(u, ridge=self.ridge).by_inner

@@ -17,7 +17,7 @@ from .._types import Array, Scalar, Tree
 from ..numerics.products import product
 
 _DEPTH = 3
-"""Earlier iterates that are kept. With 5 a flow takes as many gradients, within 5 %."""
+"""Earlier iterates that are kept: about as many directions are stiff in a long step."""
 
 _SINGULAR = 1e-12
 """Added to the diagonal of the normal equations, 1 otherwise: differences may be dependent."""
